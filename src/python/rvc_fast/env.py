@@ -1,0 +1,55 @@
+"""The only reader of environment variables. `rvc-fast info` and the documentation print this table."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from .errors import InputError
+
+BACKENDS = ("auto", "reference", "metal", "cuda", "cpu")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One environment variable: its name, its default as text, and what it does."""
+
+    name: str
+    default: str
+    help: str
+
+
+VARIABLES = (
+    Variable("RVC_FAST_BACKEND", "auto", "which kernels run: " + ", ".join(BACKENDS)),
+    Variable("RVC_FAST_THREADS", "all usable cores", "threads of the compiled CPU kernels"),
+    Variable("RVC_FAST_ISA", "best the CPU has", "instruction set of the compiled CPU kernels"),
+    Variable("RVC_FAST_CACHE", "~/.cache/rvc_fast", "folder of downloaded models"),
+)
+
+
+def backend() -> str:
+    """Return RVC_FAST_BACKEND, checked."""
+    value = os.environ.get("RVC_FAST_BACKEND", "auto")
+    if value not in BACKENDS:
+        raise InputError(f"[env] RVC_FAST_BACKEND must be one of {', '.join(BACKENDS)}, got {value!r}")
+    return value
+
+
+def threads() -> int | None:
+    """Return RVC_FAST_THREADS, or None to use every core the process may use."""
+    value = os.environ.get("RVC_FAST_THREADS")
+    if value is None:
+        return None
+    if not value.isdecimal() or not 1 <= int(value) <= 1024:
+        raise InputError(f"[env] RVC_FAST_THREADS must be a number from 1 to 1024, got {value!r}")
+    return int(value)
+
+
+def isa() -> str | None:
+    """Return RVC_FAST_ISA, or None for the best one. The extension checks the name."""
+    return os.environ.get("RVC_FAST_ISA")
+
+
+def cache_dir() -> str:
+    """Return the folder of downloaded models, not necessarily existing."""
+    return os.environ.get("RVC_FAST_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "rvc_fast")

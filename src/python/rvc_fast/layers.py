@@ -1,0 +1,183 @@
+"""The layers the models are built of: `mlx.nn`-like modules over `rvc_fast.ops`, their weights packed once.
+
+A layer holds `weight` as a plain parameter until `pack(model)` replaces it by the kernel's own layout;
+before that it works too, packing on every call.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from . import ops
+from .ops.packed import Activation, Weight
+
+
+class PackedLayer(nn.Module):
+    """Base of the layers whose weight has a kernel layout. Subclasses define `_pack`."""
+
+    def __init__(self, shape: tuple[int, ...], bias: bool):
+        super().__init__()
+        self.weight = mx.zeros(shape)
+        if bias:
+            self.bias = mx.zeros((shape[0],))
+        self._packed: Weight | None = None
+
+    def _pack(self, weight: mx.array) -> Weight:
+        raise TypeError(f"{type(self).__name__} does not say how its weight is packed")
+
+    def pack(self) -> None:
+        """Replace the `weight` parameter by the kernel's layout of it."""
+        if self._packed is None:
+            self._packed = self._pack(self.pop("weight"))
+
+    @property
+    def operands(self) -> tuple[Weight, mx.array | None]:
+        """(packed or plain weight, bias or None)."""
+        return self.weight if self._packed is None else self._packed, self.get("bias")
+
+
+class Linear(PackedLayer):
+    """x @ weight.T + bias, weight (O, C)."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True):
+        super().__init__((out_channels, in_channels), bias)
+
+    def _pack(self, weight: mx.array) -> Weight:
+        return ops.pack_linear(weight)
+
+    def __call__(
+        self, x: mx.array, *, activation: Activation | None = None, residual: mx.array | None = None
+    ) -> mx.array:
+        return ops.linear(x, *self.operands, activation=activation, residual=residual)
+
+
+class Conv1d(PackedLayer):
+    """`ops.conv1d` with its weight (O, K, C // groups)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ):
+        super().__init__((out_channels, kernel_size, in_channels // groups), bias)
+        self._options: dict[str, Any] = {
+            "stride": stride,
+            "padding": padding,
+            "dilation": dilation,
+            "groups": groups,
+        }
+
+    def _pack(self, weight: mx.array) -> Weight:
+        return ops.pack_conv1d(weight, groups=self._options["groups"])
+
+    def __call__(
+        self,
+        x: mx.array,
+        *,
+        leaky: float | None = None,
+        activation: Activation | None = None,
+        residual: mx.array | None = None,
+        scale: float = 1.0,
+    ) -> mx.array:
+        return ops.conv1d(
+            x,
+            *self.operands,
+            leaky=leaky,
+            activation=activation,
+            residual=residual,
+            scale=scale,
+            **self._options,
+        )
+
+
+class ConvTranspose1d(PackedLayer):
+    """`ops.conv_transpose1d` with its weight (O, K, C)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        output_padding: int = 0,
+        bias: bool = True,
+    ):
+        super().__init__((out_channels, kernel_size, in_channels), bias)
+        self._options = {"stride": stride, "padding": padding, "output_padding": output_padding}
+
+    def _pack(self, weight: mx.array) -> Weight:
+        return ops.pack_conv_transpose1d(weight, stride=self._options["stride"])
+
+    def __call__(
+        self, x: mx.array, *, leaky: float | None = None, residual: mx.array | None = None
+    ) -> mx.array:
+        return ops.conv_transpose1d(x, *self.operands, leaky=leaky, residual=residual, **self._options)
+
+
+class Conv2d(PackedLayer):
+    """`ops.conv2d` with its weight (O, KH, KW, C)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int],
+        *,
+        padding: int | tuple[int, int] = 0,
+        bias: bool = True,
+    ):
+        super().__init__((out_channels, *kernel_size, in_channels), bias)
+        self._padding = padding
+
+    def _pack(self, weight: mx.array) -> Weight:
+        return ops.pack_conv2d(weight)
+
+    def __call__(
+        self, x: mx.array, *, activation: Activation | None = None, residual: mx.array | None = None
+    ) -> mx.array:
+        return ops.conv2d(x, *self.operands, padding=self._padding, activation=activation, residual=residual)
+
+
+class ConvTranspose2d(PackedLayer):
+    """`ops.conv_transpose2d` with its weight (O, KH, KW, C)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int],
+        *,
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int] = (0, 0),
+        output_padding: tuple[int, int] = (0, 0),
+        bias: bool = True,
+    ):
+        super().__init__((out_channels, *kernel_size, in_channels), bias)
+        self._options = {"stride": stride, "padding": padding, "output_padding": output_padding}
+
+    def _pack(self, weight: mx.array) -> Weight:
+        return ops.pack_conv_transpose2d(weight, stride=self._options["stride"])
+
+    def __call__(self, x: mx.array, *, activation: Activation | None = None) -> mx.array:
+        return ops.conv_transpose2d(x, *self.operands, activation=activation, **self._options)
+
+
+def pack(model: nn.Module) -> None:
+    """Pack every layer of a loaded model and wait for it, so that inference starts with everything in place."""
+    layers = [m for _, m in model.named_modules() if isinstance(m, PackedLayer)]
+    for layer in layers:
+        layer.pack()
+    packed = [layer._packed for layer in layers]
+    mx.eval([p if isinstance(p, mx.array) else p.data for p in packed if p is not None], model.parameters())

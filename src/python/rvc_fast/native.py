@@ -1,0 +1,44 @@
+"""The compiled CPU kernels: import once, test once, and say so once if they are missing.
+
+Everything in rvc_fast works without them, on stock MLX; `ext()` is then None.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from types import ModuleType
+
+import mlx.core as mx  # before the extension: registers mx.array and loads libmlx
+
+from . import env
+
+
+def _self_test(ext: ModuleType) -> None:
+    """One small convolution against arithmetic done by hand: catches an ABI that loads but computes nonsense."""
+    x = mx.array([[[1.0], [2.0], [3.0]]])
+    packed = ext.conv1d_pack(mx.ones((1, 3, 1)), groups=1)
+    y = ext.conv1d(x, packed, None, None, out_channels=1, kernel=3, padding=(1, 1))
+    if y.tolist() != [[[3.0], [6.0], [5.0]]]:
+        raise ImportError(f"self-test of the compiled kernels gave {y.tolist()}")
+
+
+@functools.cache
+def load() -> tuple[ModuleType | None, str]:
+    """Return (extension or None, why)."""
+    try:
+        from . import _ext
+
+        _ext.configure(threads=env.threads() or 0, isa=env.isa() or "")
+        with mx.stream(mx.cpu):
+            _self_test(_ext)
+    except (ImportError, RuntimeError, TypeError, AttributeError) as e:
+        why = f"the compiled CPU kernels cannot be used ({str(e).splitlines()[0]}); running on stock MLX, much slower"
+        warnings.warn(f"rvc_fast: {why}", UserWarning, stacklevel=2)
+        return None, why
+    return _ext, f"compiled kernels, {_ext.isa()}, {_ext.threads()} threads"
+
+
+def ext() -> ModuleType | None:
+    """Return the extension module, or None when it is missing or failed its self-test."""
+    return load()[0]

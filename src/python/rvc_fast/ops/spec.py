@@ -1,0 +1,59 @@
+"""OpSpec: what tests and benchmarks need to know about an op, written once beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Largest allowed error against the reference: `max_abs` relative to the reference's largest value, and
+    `rms` relative to its root mean square."""
+
+    max_abs: float
+    rms: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set of shapes and options: `make(rng)` gives the keyword arguments of the op."""
+
+    name: str
+    make: Callable[[np.random.Generator], dict[str, Any]]
+    benchmark: bool = False
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """An op's contract for tests and benchmarks.
+
+    `flops(**kwargs)` counts multiplies and adds, `bytes(**kwargs)` what must move to and from memory at least.
+    """
+
+    name: str
+    op: Callable[..., Any]
+    reference: Callable[..., Any]
+    cases: tuple[Case, ...]
+    flops: Callable[..., int]
+    bytes: Callable[..., int]
+    tolerance: Mapping[str, Tolerance] = field(
+        default_factory=lambda: {"float32": Tolerance(max_abs=2e-6, rms=1e-6)}
+    )
+
+
+def errors(got: mx.array, want: mx.array) -> tuple[float, float]:
+    """Return (max-abs error / max-abs of want, RMS error / RMS of want), in double."""
+    a, b = np.array(got, dtype=np.float64), np.array(want, dtype=np.float64)
+    if a.shape != b.shape:
+        return float("inf"), float("inf")
+    if a.size == 0:
+        return 0.0, 0.0
+    d = a - b
+    peak, rms = np.abs(b).max(), np.sqrt(np.mean(b * b))
+    tiny = np.finfo(np.float32).tiny
+    return float(np.abs(d).max() / max(peak, tiny)), float(np.sqrt(np.mean(d * d)) / max(rms, tiny))
