@@ -143,13 +143,7 @@ def conv1d(
     span = dilation * (shape[1] - 1) + 1
     length = (x.shape[1] + sum(pad) - span) // stride + 1
     check("conv1d", length >= 1, "x", f"at least {span - sum(pad)} steps long", x.shape[1])
-    check(
-        "conv1d",
-        bias is None or bias.shape == (shape[0],),
-        "bias",
-        f"of shape ({shape[0]},)",
-        bias and bias.shape,
-    )
+    dispatch.check_shape("conv1d", "bias", bias, (shape[0],))
     check("conv1d", leaky is None or 0 <= leaky <= 1, "leaky", "from 0 to 1", leaky)
     check(
         "conv1d",
@@ -159,13 +153,7 @@ def conv1d(
         activation,
     )
     out = (x.shape[0], length, shape[0])
-    check(
-        "conv1d",
-        residual is None or residual.shape == out,
-        "residual",
-        f"of shape {out}",
-        residual and residual.shape,
-    )
+    dispatch.check_shape("conv1d", "residual", residual, out)
     run = dispatch.select("conv1d", {"cpu": _conv1d_cpu, "reference": conv1d_reference})
     return run(
         x,

@@ -102,13 +102,7 @@ def conv2d(
         shape[0],
     )
     check("conv2d", min(out) >= 1, "x", "large enough for one output", tuple(x.shape))
-    check(
-        "conv2d",
-        bias is None or bias.shape == (shape[0],),
-        "bias",
-        f"of shape ({shape[0]},)",
-        bias and bias.shape,
-    )
+    dispatch.check_shape("conv2d", "bias", bias, (shape[0],))
     check(
         "conv2d",
         activation is None or activation in ACTIVATIONS,
@@ -116,12 +110,6 @@ def conv2d(
         f"one of {ACTIVATIONS}",
         activation,
     )
-    check(
-        "conv2d",
-        residual is None or residual.shape == out,
-        "residual",
-        f"of shape {out}",
-        residual and residual.shape,
-    )
+    dispatch.check_shape("conv2d", "residual", residual, out)
     run = dispatch.select("conv2d", {"cpu": _conv2d_cpu, "reference": conv2d_reference})
     return run(x, weight, bias, padding=pad, activation=activation, residual=residual)

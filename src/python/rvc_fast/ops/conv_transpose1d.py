@@ -114,18 +114,10 @@ def conv_transpose1d(
     check(op, 0 <= output_padding < stride, "output_padding", f"from 0 to {stride - 1}", output_padding)
     length = (x.shape[1] - 1) * stride - 2 * padding + shape[1] + output_padding
     check(op, x.shape[1] >= 1 and length >= 1, "x", "long enough for one output step", x.shape[1])
-    check(
-        op, bias is None or bias.shape == (shape[0],), "bias", f"of shape ({shape[0]},)", bias and bias.shape
-    )
+    dispatch.check_shape(op, "bias", bias, (shape[0],))
     check(op, leaky is None or 0 <= leaky <= 1, "leaky", "from 0 to 1", leaky)
     out = (x.shape[0], length, shape[0])
-    check(
-        op,
-        residual is None or residual.shape == out,
-        "residual",
-        f"of shape {out}",
-        residual and residual.shape,
-    )
+    dispatch.check_shape(op, "residual", residual, out)
     run = dispatch.select(op, {"cpu": _conv_transpose1d_cpu, "reference": conv_transpose1d_reference})
     return run(
         x,

@@ -110,9 +110,7 @@ def conv_transpose2d(
         (x.shape[1 + i] - 1) * stride[i] - 2 * padding[i] + shape[1 + i] + output_padding[i] for i in (0, 1)
     ]
     check(op, min(x.shape) >= 1 and min(out) >= 1, "x", "large enough for one output", tuple(x.shape))
-    check(
-        op, bias is None or bias.shape == (shape[0],), "bias", f"of shape ({shape[0]},)", bias and bias.shape
-    )
+    dispatch.check_shape(op, "bias", bias, (shape[0],))
     check(
         op, activation is None or activation in ACTIVATIONS, "activation", f"one of {ACTIVATIONS}", activation
     )

@@ -55,7 +55,7 @@ def _missing(op: str, backend: str) -> str | None:
 
 
 def route(op: str) -> Route:
-    """Return the backend that `op` takes now, and why. Raises BackendError for an explicit, impossible choice."""
+    """Return the backend that `op` takes now, and why; BackendError for an explicit, impossible choice."""
     wanted = env.backend()
     backend = _device_backend() if wanted == "auto" else wanted
     missing = _missing(op, backend)
@@ -78,3 +78,9 @@ def check(op: str, condition: bool, argument: str, requirement: str, got: object
     """Raise InputError `[op] argument must be requirement, got ...` unless `condition`."""
     if not condition:
         raise InputError(f"[{op}] {argument} must be {requirement}, got {got}")
+
+
+def check_shape(op: str, argument: str, array: mx.array | None, shape: tuple[int, ...]) -> None:
+    """Raise InputError unless an optional array is absent or has `shape`."""
+    if array is not None and tuple(array.shape) != shape:
+        raise InputError(f"[{op}] {argument} must be of shape {shape}, got {tuple(array.shape)}")

@@ -81,13 +81,7 @@ def linear(
     check("linear", x.ndim >= 1, "x", "of shape (..., C)", tuple(x.shape))
     check("linear", len(shape) == 2, "weight", "of shape (O, C)", tuple(shape))
     check("linear", x.shape[-1] == shape[1], "x", f"{shape[1]} channels wide", x.shape[-1])
-    check(
-        "linear",
-        bias is None or bias.shape == (shape[0],),
-        "bias",
-        f"of shape ({shape[0]},)",
-        bias and bias.shape,
-    )
+    dispatch.check_shape("linear", "bias", bias, (shape[0],))
     check(
         "linear",
         activation is None or activation in ACTIVATIONS,
@@ -96,12 +90,6 @@ def linear(
         activation,
     )
     out = (*x.shape[:-1], shape[0])
-    check(
-        "linear",
-        residual is None or residual.shape == out,
-        "residual",
-        f"of shape {out}",
-        residual and residual.shape,
-    )
+    dispatch.check_shape("linear", "residual", residual, out)
     run = dispatch.select("linear", {"cpu": _linear_cpu, "reference": linear_reference})
     return run(x, weight, bias, activation=activation, residual=residual)

@@ -32,7 +32,8 @@ class Case:
 class OpSpec:
     """An op's contract for tests and benchmarks.
 
-    `flops(**kwargs)` counts multiplies and adds, `bytes(**kwargs)` what must move to and from memory at least.
+    `flops(**kwargs)` counts multiplies and adds, `bytes(**kwargs)` what must at least move to and from
+    memory.
     """
 
     name: str
