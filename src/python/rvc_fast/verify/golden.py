@@ -1,8 +1,8 @@
 """Run the cases of a golden folder: recorded inputs and outputs of the public PyTorch code.
 
 A folder holds (tests/golden is one):
-- `NAME.json`, the manifest of a seeded checkpoint (kind `hubert`, `rmvpe` or `synth`), with `NAME.safetensors`, inputs
-  and expected outputs; a manifest alone is a checkpoint that other cases use;
+- `NAME.json`, the manifest of a seeded checkpoint (kind `hubert`, `rmvpe` or `synth`), with `NAME.safetensors`,
+  its inputs and expected outputs; a manifest alone is a checkpoint that other cases use;
 - `mel.safetensors`-like files without a manifest: `audio` -> `log_mel`;
 - `STEM.safetensors` with entries `STEM.CASE` in `cases.json`: whole conversions `audio`, `f0` -> `out_CASE`, and
   answers of a retrieval index;
