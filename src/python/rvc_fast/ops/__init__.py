@@ -8,10 +8,11 @@ from .conv2d import conv2d, pack_conv2d
 from .conv_transpose1d import conv_transpose1d, pack_conv_transpose1d
 from .conv_transpose2d import conv_transpose2d, pack_conv_transpose2d
 from .linear import linear, pack_linear
-from .packed import PackedWeight
+from .packed import PackedWeight, Weight
 
 __all__ = [
     "PackedWeight",
+    "Weight",
     "conv1d",
     "conv2d",
     "conv_transpose1d",
