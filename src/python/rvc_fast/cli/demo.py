@@ -65,10 +65,10 @@ def run(args: argparse.Namespace) -> int:
     converter = load(demo / "voice.pth", embedder=demo / "embedder", pitch_model=demo / "rmvpe.pt")
     sound = demo / "sounds" / "speech_male.wav"
     samples, rate = read_audio(sound)
-    speakers = range(converter.speakers)
+    speakers = range(converter.voice.config.spk_embed_dim)
     # The first conversion in a process also warms caches up; the sound is converted once before it is timed.
     converter.convert(samples, sample_rate=rate)
-    converter.clear()
+    converter.forget()
 
     results: dict[str, ConversionResult] = {}
     rows = []
@@ -79,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
         result.save(path)
         results[name] = result
         stages = "  ".join(f"{stage} {seconds * 1e3:.0f}" for stage, seconds in result.timings.items())
-        rows.append((str(path), f"{result.realtime_factor:.1f}x", stages))
-        converter.clear()
+        rows.append((str(path), f"{1 / result.realtime_factor:.1f}x", stages))
+        converter.forget()
     print(table(("file", "faster than real time", "stages, ms"), rows))
     try:
         _draw(out / "demo.png", (samples.mean(axis=1), rate), results, results["speaker 1"].f0)

@@ -30,7 +30,8 @@ from safetensors.numpy import load_file
 from ..errors import FileFormatError
 from ..features.hubert import HubertModel
 from ..ops.mel_stft import mel_stft
-from ..pipeline import ChunkPlan, Settings, convert_signal
+from ..pipeline import ChunkPlan, Settings
+from ..pipeline import run as run_pipeline
 from ..pitch.rmvpe import Rmvpe, decode_salience
 from ..retrieval import load_index
 from ..synthesizer import Synthesizer
@@ -285,14 +286,14 @@ def _pipeline(folder: Folder, stem: str) -> Iterator[Row]:
             index_rate=c["index_rate"],
             protect=c["protect"],
             volume_envelope=c["volume_envelope"],
-            plan=ChunkPlan(*(c[k] for k in ("x_pad", "x_query", "x_center", "x_max"))),
+            chunk=ChunkPlan(*(c[k] for k in ("x_pad", "x_query", "x_center", "x_max"))),
         )
         embedder, voice = folder.model(c["hubert"]), folder.model(c["synth"])
         index = load_index(folder.path / c["index"]) if c["index"] else None
         noise = folder.noise(case, c["synth"])
         got, ms = _timed(
-            lambda e=embedder, v=voice, i=index, s=settings, n=noise: convert_signal(
-                want["audio"], want["f0"], embedder=e, voice=v, index=i, settings=s, noise=n
+            lambda e=embedder, v=voice, i=index, s=settings, n=noise: run_pipeline(
+                want["audio"], f0=want["f0"], embedder=e, voice=v, index=i, settings=s, noise=n
             )
         )
         floor = c.get("snr_fp32_vs_fp64_db", math.inf)
