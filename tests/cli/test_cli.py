@@ -17,7 +17,14 @@ from rvc_fast.cli import main
 from rvc_fast.resources import demo_dir
 
 DEMO = demo_dir()
-MODELS = ["-m", str(DEMO / "voice.pth"), "--embedder", str(DEMO / "embedder"), "--pitch-model", str(DEMO / "rmvpe.pt")]
+MODELS = [
+    "-m",
+    str(DEMO / "voice.pth"),
+    "--embedder",
+    str(DEMO / "embedder"),
+    "--pitch-model",
+    str(DEMO / "rmvpe.pt"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +45,9 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     return err
 
 
-def test_convert_writes_a_sound_and_json(speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_writes_a_sound_and_json(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out.wav"
     assert main(["convert", str(speech), *MODELS, "-o", str(out), "--json", "--quiet"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -51,7 +60,9 @@ def test_convert_writes_a_sound_and_json(speech: Path, tmp_path: Path, capsys: p
     assert set(report["files"][0]["stages"]) >= {"read", "features", "pitch", "synthesis", "post"}
 
 
-def test_every_option_changes_the_sound(speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_option_changes_the_sound(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """An option that is accepted and ignored would leave the sound as it is."""
     contour = tmp_path / "f0.csv"
     contour.write_text("0,300\n1,300\n")
@@ -91,7 +102,9 @@ def test_stdin_to_stdout(speech: Path) -> None:
     assert len(samples) > 10000
 
 
-def test_a_folder_survives_a_bad_file(speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_survives_a_bad_file(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "in"
     (folder / "sub").mkdir(parents=True)
     (folder / "a.wav").write_bytes(speech.read_bytes())
@@ -128,7 +141,9 @@ def test_pack_round_trip(speech: Path, tmp_path: Path) -> None:
     assert sounds[0] == sounds[1]
 
 
-def test_info_on_files_and_on_the_installation(tmp_path: Path, capsys: pytest.CaptureFixture[str], golden: Path) -> None:
+def test_info_on_files_and_on_the_installation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], golden: Path
+) -> None:
     assert main(["info", str(DEMO / "voice.pth"), "--json"]) == 0
     voice = json.loads(capsys.readouterr().out)
     assert voice["kind"] == "voice"
@@ -187,7 +202,12 @@ def test_unwritable_output_keeps_what_is_there(
 
 
 def test_numbers_out_of_range_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
-    for option, value in (("--transpose", "99"), ("--protect", "0.7"), ("--index-rate", "nan"), ("--autotune", "x")):
+    for option, value in (
+        ("--transpose", "99"),
+        ("--protect", "0.7"),
+        ("--index-rate", "nan"),
+        ("--autotune", "x"),
+    ):
         with pytest.raises(SystemExit) as stop:
             main(["convert", "a.wav", "-o", "b.wav", option, value])
         assert stop.value.code == 2
