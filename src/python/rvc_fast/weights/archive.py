@@ -1,12 +1,14 @@
 """The containers weights come in: PyTorch's zip and its older stream of pickles, and safetensors.
 
-Files are memory-mapped and tensors are views of the map: opening one costs its directory, and a training checkpoint's optimizer
-state is never read. Sizes are checked against the file before anything is made of them. Nothing is decompressed: torch.save
-stores, so a compressed entry is refused, and with it every zip bomb. CRCs are not compared: torch writes wrong ones on request.
+Files are memory-mapped and tensors are views of the map: opening one costs its directory, and a training
+checkpoint's optimizer state is never read. Sizes are checked against the file before anything is made of
+them. Nothing is decompressed: torch.save stores, so a compressed entry is refused, and with it every zip
+bomb. CRCs are not compared: torch writes wrong ones on request.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import mmap
@@ -49,7 +51,7 @@ def map_file(path: Path) -> memoryview:
 
 
 def _zip_entries(data: memoryview) -> dict[str, memoryview]:
-    """Return the stored entries of a zip file as views; Malformed unless they are plain, distinct and disjoint."""
+    """Return a zip file's entries as views; Malformed unless they are stored, distinct and disjoint."""
     tail = bytes(data[-(22 + 65535) :])
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) - at < 22:
@@ -64,7 +66,7 @@ def _zip_entries(data: memoryview) -> dict[str, memoryview]:
     spans = []
     at = start
     for _ in range(count):
-        if at + 46 > start + size or data[at : at + 4] != b"PK\x01\x02":
+        if at + 46 > start + size or bytes(data[at : at + 4]) != b"PK\x01\x02":
             raise Malformed("its zip directory is damaged")
         _, _, flags, method, _, _, _, packed, unpacked, n_name, n_extra, n_comment = struct.unpack_from(
             "<6H3I3H", data, at + 4
@@ -78,7 +80,7 @@ def _zip_entries(data: memoryview) -> dict[str, memoryview]:
             raise Malformed(
                 f"its zip entry {quote(name)} is compressed or encrypted, which torch.save never does"
             )
-        if header + 30 > start or data[header : header + 4] != b"PK\x03\x04":
+        if header + 30 > start or bytes(data[header : header + 4]) != b"PK\x03\x04":
             raise Malformed(f"its zip entry {quote(name)} has no header")
         begin = header + 30 + sum(struct.unpack_from("<2H", data, header + 26))
         if begin + unpacked > start:
@@ -88,7 +90,7 @@ def _zip_entries(data: memoryview) -> dict[str, memoryview]:
         entries[name] = data[begin : begin + unpacked]
         spans.append((header, begin + unpacked, name))
     spans.sort()
-    for (_, stop, _), (begin, _, name) in zip(spans, spans[1:], strict=False):
+    for (_, stop, _), (begin, _, name) in itertools.pairwise(spans):
         if begin < stop:
             raise Malformed(f"its zip entry {quote(name)} overlaps another one")
     return entries
@@ -129,8 +131,11 @@ def read_torch_zip(data: memoryview) -> Any:
 
 
 def read_torch_legacy(data: memoryview) -> Any:
-    """Return what `torch.save` before 1.6 was given: pickles of a magic number, version, system, object and storage keys,
-    then for each key an i64 count and the numbers."""
+    """Return what `torch.save` before 1.6 was given.
+
+    The file is a row of pickles (magic number, version, system, object, storage keys), then for each key an i64
+    count and the numbers.
+    """
     storages: dict[str, Storage] = {}
 
     def open_storage(key: str, dtype: str, numel: int) -> Storage:
@@ -181,7 +186,7 @@ def is_safetensors(data: memoryview) -> bool:
 
 
 def read_safetensors(data: memoryview) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return ({name: array}, metadata); the arrays are views of `data`, but for bfloat16, which becomes float32."""
+    """Return ({name: array}, metadata); the arrays are views of `data`, bfloat16 becomes float32."""
     length = int.from_bytes(data[:8], "little")
     if length > len(data) - 8 or length > MAX_JSON:
         raise Malformed(f"its safetensors header of {length} bytes does not fit the file: probably truncated")
@@ -223,7 +228,7 @@ def read_safetensors(data: memoryview) -> tuple[dict[str, np.ndarray], dict[str,
         arrays[name] = np.require(array, requirements=["A"])
         spans.append((begin, end, name))
     spans.sort()
-    for (_, stop, _), (begin, _, name) in zip(spans, spans[1:], strict=False):
+    for (_, stop, _), (begin, _, name) in itertools.pairwise(spans):
         if begin < stop:
             raise Malformed(f"tensor {quote(name)} overlaps another one")
     return arrays, metadata

@@ -28,11 +28,12 @@ class Checkpoint:
 
     Attributes:
         kind: "voice", "hubert" or "rmvpe".
-        tensors: {name: read-only array, usually a view of the mapped file}. PyTorch's names and layouts as stored, in the
-            stored precision (bfloat16 and float64 become float32); if `packed`, those of our modules.
+        tensors: {name: read-only array, usually a view of the mapped file}. PyTorch's names and layouts as
+            stored, in the stored precision (bfloat16 and float64 become float32); if `packed`, those of our
+            modules.
         config: sizes, under the names of the model's config class.
-        metadata: what else the file says of itself (author, epoch, ...), text and numbers only; `source` is the kind of file and
-            `assumed` lists config values that neither shapes nor file could tell.
+        metadata: what else the file says of itself (author, epoch, ...), text and numbers only; `source` is
+            the kind of file and `assumed` lists config values that neither shapes nor file could tell.
         packed: whether this is a file of `save_packed`, ready for loading without `sanitize`.
         path: the file.
     """
@@ -46,7 +47,8 @@ class Checkpoint:
 
 
 def load_checkpoint(path: str | os.PathLike[str], expect: str | None = None) -> Checkpoint:
-    """Read a voice (.pth, training checkpoint), HuBERT (fairseq .pt, Hugging Face folder or file), rmvpe.pt or packed file.
+    """Read a voice (.pth, training checkpoint), HuBERT (fairseq .pt, Hugging Face folder or file), rmvpe.pt
+    or packed file.
 
     Args:
         path: the file, or a Hugging Face folder with config.json.
@@ -54,7 +56,8 @@ def load_checkpoint(path: str | os.PathLike[str], expect: str | None = None) -> 
 
     Raises:
         InputError: there is no such file, or it cannot be opened.
-        FileFormatError: the file is damaged, hostile, of no known kind or not of the expected one; the message is one line.
+        FileFormatError: the file is damaged, hostile, of no known kind or not of the expected one; the
+        message is one line.
     """
     if expect is not None and expect not in KINDS:
         raise InputError(f"[weights] expect must be one of {', '.join(KINDS)}, got {expect!r}")
@@ -79,7 +82,7 @@ def save_packed(
     config: Mapping[str, Any],
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write one safetensors file with its config in the metadata, atomically (a temporary file, then a rename).
+    """Write one safetensors file with its config in the metadata, atomically (temporary file and rename).
 
     Args:
         path: where to; an existing file is replaced.
@@ -169,7 +172,7 @@ def _hf_config(path: Path) -> dict[str, Any]:
         raise Malformed("the config.json beside it is not JSON") from None
     if type(config) is not dict:
         raise Malformed("the config.json beside it is not a JSON object")
-    return config
+    return {key: value for key, value in config.items() if type(value) is not dict}
 
 
 def _identify(path: Path, root: dict[Any, Any], source: str) -> Checkpoint:
@@ -256,7 +259,7 @@ def _finite(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _is_finite(array: np.ndarray) -> bool:
-    """np.isfinite(array).all(), without its temporary arrays; float16 is checked as bits, which is 5 times as fast."""
+    """np.isfinite(array).all(), without temporary arrays of its size; float16 is checked as bits for speed."""
     if array.dtype.kind != "f":
         return True
     flat = array.reshape(-1)

@@ -1,6 +1,6 @@
-"""Model configurations, read from the shapes of the tensors; what a file states fills in what shapes cannot tell.
+"""Model configurations, read from the shapes of the tensors; what shapes cannot tell, the file has to state.
 
-Every function takes {PyTorch name: array} and returns a config dict, or raises `Malformed` saying what cannot be inferred.
+Every function takes {PyTorch name: array} and returns a config, or raises `Malformed` naming what is missing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ VOICE_FIELDS = (
 )
 VOCODERS = ("HiFi-GAN", "MRF HiFi-GAN", "RefineGAN")
 
-# (kernels of the transposed convs, upsample rates) of the published voices; the sample rate is 100 times the product.
+# (kernels of the transposed convs, upsample rates) of the published voices; the sample rate is the product
+# times 100.
 STAGES = (
     ((16, 16, 4, 4), (10, 10, 2, 2)),
     ((16, 16, 4, 4, 4), (10, 4, 2, 2, 2)),
@@ -124,8 +125,9 @@ def _vocoder(tensors: Tensors) -> str:
 def _stages(tensors: Tensors, kernels: list[int]) -> tuple[int, ...]:
     """Return the upsample rates of a HiFi-GAN whose file does not state them.
 
-    A source conv of stride s (the product of the later rates) has kernel 1 for s = 1, else 2 s - s % 2 (2 s in older files),
-    so all rates but the first follow from them; the first is what the published table has for these kernels.
+    A source conv of stride s (the product of the later rates) has kernel 1 for s = 1, else 2 s - s % 2 (2 s
+    in older files), so all rates but the first follow from them; the first is what the published table has
+    for these kernels.
     """
     found = {rates for known, rates in STAGES if list(known) == kernels}
     if has(tensors, "dec.noise_convs."):
@@ -146,13 +148,17 @@ def voice_config(tensors: Tensors, stated: Any = None, facts: dict[str, Any] | N
 
     Args:
         tensors: PyTorch names and layouts.
-        stated: the file's list of 18 values; None (a training checkpoint) to infer everything from the shapes.
-        facts: what else the file states: `sr`, `version`, `vocoder`.
+        stated: the file's list of 18 values; None (a training checkpoint) to infer everything from the
+            shapes.
+        facts: what else the file states: `version`, `vocoder`.
 
-    Shapes win over statements wherever both speak: fine-tuned and converted files keep the table of what they came from.
+    Shapes win over statements wherever both speak: fine-tuned and converted files keep the table of what they
+    came from.
     """
     facts = facts or {}
-    config = _stated_voice(stated) if stated is not None else {"spec_channels": 1025, "segment_size": 32}
+    config: dict[str, Any] = {"spec_channels": 1025, "segment_size": 32}
+    if stated is not None:
+        config = _stated_voice(stated)
     hidden, text = shape_of(tensors, "enc_p.emb_phone", 2)
     filters, _, kernel = shape_of(tensors, "enc_p.encoder.ffn_layers.0.conv_1", 3)
     relative = tensors.get("enc_p.encoder.attn_layers.0.emb_rel_k")
@@ -189,8 +195,8 @@ def voice_config(tensors: Tensors, stated: Any = None, facts: dict[str, Any] | N
         kernels = [shape_of(tensors, f"{conv}.0", 3)[2] for conv in convs]
         if stated is None:
             raise Malformed(
-                "its upsample rates and sample rate cannot be inferred: RefineGAN's shapes are the same for all of them; "
-                "use the voice that training extracts beside its checkpoints"
+                "its upsample rates and sample rate cannot be inferred, RefineGAN's shapes are the same "
+                "for all; use the voice that training extracts beside its checkpoints"
             )
     else:
         ups = "dec.upsamples" if vocoder == "MRF HiFi-GAN" else "dec.ups"
@@ -238,10 +244,11 @@ def voice_config(tensors: Tensors, stated: Any = None, facts: dict[str, Any] | N
 
 
 def hubert_config(tensors: Tensors, stated: dict[str, Any] | None = None) -> tuple[dict[str, Any], list[str]]:
-    """Return (config under Hugging Face's names, names of values that are assumed) of a HuBERT in either spelling.
+    """Return (config under Hugging Face's names, names of assumed values) of a HuBERT in either spelling.
 
-    Only the number of heads cannot be read from shapes. A file that does not state it is taken to have 64 values a head, as
-    the base and large models have, and at least 4 heads; outside those two widths that is an assumption, and reported.
+    Only the number of heads cannot be read from shapes. A file that does not state it is taken to have 64
+    values a head, as the base and large models have, and at least 4 heads; outside those two widths that is
+    an assumption, and reported.
     """
     names = {name.removeprefix("hubert."): tensor for name, tensor in tensors.items()}
     fairseq = "post_extract_proj.weight" in names or "encoder.pos_conv.0.bias" in names
@@ -281,7 +288,7 @@ def hubert_config(tensors: Tensors, stated: dict[str, Any] | None = None) -> tup
 
 
 def fairseq_statements(root: dict[Any, Any]) -> dict[str, Any]:
-    """Return what a fairseq checkpoint's `cfg` (or `args`, before 2021) states, under Hugging Face's names."""
+    """Return what a fairseq checkpoint states in `cfg` (or `args`, before 2021), under Hugging Face's names."""
     stated: dict[str, Any] = {}
     for options in (_field(_field(root, "cfg"), "model"), _field(root, "args")):
         heads = _field(options, "encoder_attention_heads")

@@ -1,18 +1,21 @@
 """A pickle reader that can only build data.
 
-`torch.save` writes its objects as a pickle, and a pickle is a program: the standard reader imports the modules and
-calls the functions that the file names. This one is an interpreter of its own for the opcodes that `torch.save` emits,
-and it is safe for reasons that can be checked by reading this file:
+`torch.save` writes its objects as a pickle, and a pickle is a program: the standard reader imports the
+modules and calls the functions that the file names. This one is an interpreter of its own for the opcodes
+that `torch.save` emits, and it is safe for reasons that can be checked by reading this file:
 
-- **Names stay names.** GLOBAL and STACK_GLOBAL look a dotted name up in the tables below and push a `Symbol`, which holds
-  the text and nothing else. Nothing here imports, uses `getattr`, or touches a class that a file asked for.
-- **Calls are a closed table.** REDUCE and NEWOBJ accept a `Symbol` that has an entry in `_CALLS`, or one from a library
-  that fairseq checkpoints are known to mention: that makes an `Inert` record of its arguments. All else is refused by name.
-- **Only plain values come out:** dict, list, tuple, str, bytes, int, float, bool, None, `Tensor`, `Symbol`, `Inert`.
-- **Nothing is bigger than the file.** Lengths are checked against the bytes that are left before anything is read; ints are at
-  most 32 bytes; the number of opcodes is bounded; dict keys are scalars, so hashing cannot blow up on shared tuples; a
-  tensor must lie inside its storage, may not repeat numbers through zero strides, and all of them together may not
-  hold more than twice the file's size. The interpreter does not recurse.
+- **Names stay names.** GLOBAL and STACK_GLOBAL look a dotted name up in the tables below and push a `Symbol`,
+  which holds the text and nothing else. Nothing here imports, uses `getattr`, or touches a class that a file
+  asked for.
+- **Calls are a closed table.** REDUCE and NEWOBJ accept a `Symbol` that has an entry in `_CALLS`, or one from
+  a library that fairseq checkpoints are known to mention: that makes an `Inert` record of its arguments. All
+  else is refused by name.
+- **Only plain values come out:** dict, list, tuple, str, bytes, int, float, bool, None, `Tensor`, `Symbol`,
+  `Inert`.
+- **Nothing is bigger than the file.** Lengths are checked against the bytes that are left before anything is
+  read; ints are at most 32 bytes; the number of opcodes is bounded; dict keys are scalars, so hashing cannot
+  blow up on shared tuples; a tensor must lie inside its storage, may not repeat numbers through zero strides,
+  and all of them together may not hold more than twice the file's size. The interpreter does not recurse.
 
 Tensors are not read here: a `Tensor` says where its numbers lie, and `Tensor.array` maps them.
 """
@@ -55,7 +58,7 @@ class Symbol:
 
 @dataclass(eq=False)
 class Inert:
-    """What stands for an object of a class we know of but do not have: its arguments and state, kept as plain values."""
+    """What stands for an object of a class we know of but do not have: its arguments and state."""
 
     name: str
     args: tuple[Any, ...] = ()
@@ -64,7 +67,7 @@ class Inert:
 
 @dataclass(eq=False)
 class Storage:
-    """A run of `numel` numbers of type `dtype` (a numpy type, or "bfloat16"); `data` is filled in by the archive."""
+    """A run of `numel` numbers of type `dtype` (numpy's, or "bfloat16"), which the archive finds as `data`."""
 
     key: str
     dtype: str
@@ -90,7 +93,7 @@ class Tensor:
         return math.prod(self.shape) * self.storage.itemsize
 
     def array(self) -> np.ndarray:
-        """Return the numbers, read-only and without a copy where alignment allows; bfloat16 becomes float32."""
+        """Return the numbers, read-only, as a view where alignment allows; bfloat16 becomes float32."""
         storage = self.storage
         dtype = np.dtype("<u2" if storage.dtype == "bfloat16" else storage.dtype)
         if storage.data is None:
@@ -121,16 +124,12 @@ STORAGE_DTYPES = {
 }
 
 # Mentioned as values (of configs, dtypes, default factories), never called.
+_FLOATS = ("float16", "half", "bfloat16", "float32", "float", "float64", "double")
+_INTS = ("int8", "int16", "int32", "int64", "long", "uint8", "bool")
+_BUILTINS = ("list", "dict", "tuple", "set", "int", "float", "str", "bool")
 _VALUES = frozenset(
-    [
-        f"torch.{t}"
-        for t in "float16 bfloat16 float32 float64 half float double int8 int16 int32 int64 long uint8 bool".split()
-    ]
-    + [
-        f"{m}.{t}"
-        for m in ("builtins", "__builtin__")
-        for t in "list dict tuple set int float str bool".split()
-    ]
+    [f"torch.{name}" for name in _FLOATS + _INTS]
+    + [f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILTINS]
     + ["typing.Any", "typing.List", "typing.Dict", "typing.Optional", "typing.Union", "numpy.ndarray"]
 )
 _INERT_PREFIXES = ("fairseq.", "omegaconf.")
@@ -142,7 +141,7 @@ _INERT_NAMES = frozenset(
         "numpy._core.multiarray._reconstruct",
     ]
 )
-_NUMPY_SCALARS = frozenset("b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split())
+_NUMPY_SCALARS = frozenset(["b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"])
 
 
 def _is_inert(name: str) -> bool:
@@ -165,7 +164,7 @@ def _empty_dict(machine: Machine, args: tuple[Any, ...]) -> dict[Any, Any]:
 
 
 def _rebuild_tensor(machine: Machine, args: tuple[Any, ...]) -> Tensor:
-    """torch._utils._rebuild_tensor(_v2): storage, offset, size, stride, then flags that do not matter here."""
+    """torch._utils._rebuild_tensor(_v2): storage, offset, size, stride, then flags we have no use for."""
     if len(args) < 4 or not isinstance(args[0], Storage):
         raise Malformed("a tensor is built from something other than a storage, offset, size and stride")
     storage, offset, shape, strides = args[:4]
@@ -233,7 +232,7 @@ def _numpy_scalar(machine: Machine, args: tuple[Any, ...]) -> int | float | bool
     ):
         code, data = args[0].args[0], args[1]
         if code in _NUMPY_SCALARS and np.dtype(code).itemsize == len(data):
-            return np.frombuffer(data, np.dtype(code).newbyteorder("<"))[0].item()  # type: ignore[no-any-return]
+            return np.frombuffer(data, np.dtype(code).newbyteorder("<"))[0].item()
     raise Malformed("a numpy scalar must be a number of 1 to 8 bytes")
 
 
@@ -274,7 +273,8 @@ def _opcode(code: bytes) -> Callable[[Callable[[Machine], None]], Callable[[Mach
 class Machine:
     """The interpreter of one pickle: a stack, the stacks below open marks, a memo, and a position in `data`.
 
-    `open_storage(key, dtype, numel)` is asked for each storage; `budget` is how many bytes of tensors may be described.
+    `open_storage(key, dtype, numel)` is asked for each storage; `budget` is how many bytes of tensors may be
+    described.
     """
 
     def __init__(
@@ -320,7 +320,7 @@ class Machine:
             raise Malformed("its pickle holds text that is not UTF-8") from None
 
     def line(self) -> str:
-        # Names are short: looking no further keeps a missing newline from costing a scan of the file each time.
+        # Names are short: looking no further, a missing newline does not cost a scan of the file.
         head = bytes(self.data[self.position : self.position + 256])
         n = head.find(b"\n")
         if n < 0:
@@ -584,7 +584,7 @@ class Machine:
 
     @_opcode(b"Q")
     def persistent_id(self) -> None:
-        """("storage", type, key, location, numel), and in old files a view of it, which is always None since 2017."""
+        """("storage", type, key, location, numel), and in old files a view of it, None since 2017."""
         pid = self.pop()
         if (
             type(pid) is not tuple
