@@ -69,8 +69,8 @@ def mel_stft(x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floo
 def reflect_pad(x: mx.array, left: int, right: int) -> mx.array:
     """Mirror the first axis at its ends, which are not repeated, by `left` and `right` steps.
 
-    As PyTorch's reflect padding, which needs more than `left` and `right` steps to mirror; here a shorter input
-    is mirrored back and forth, as numpy does it, and a single step is repeated.
+    As PyTorch's reflect padding, which needs more than `left` and `right` steps to mirror; here a shorter
+    input is mirrored back and forth, as numpy does it, and a single step is repeated.
     """
     length = x.shape[0]
     dispatch.check("reflect_pad", length >= 1, "x", "at least 1 step long", length)

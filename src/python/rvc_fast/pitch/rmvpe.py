@@ -251,10 +251,10 @@ class Rmvpe(nn.Module):
 
         Args:
             audio: (n,) 16 kHz, n >= 1.
-            pad: what follows the last frame of the log mel spectrogram up to a multiple of 32 frames: its mirror
-                image ("reflect", Applio) or zeros (the original code). The sound itself is always mirrored, by
-                512 samples at both ends. Where PyTorch refuses because there is too little to mirror (up to 512
-                samples, or fewer than 17 frames), it is mirrored back and forth; see `ops.reflect_pad`.
+            pad: what follows the last frame of the log mel spectrogram up to a multiple of 32 frames: its
+                mirror image ("reflect", Applio) or zeros (the original code). The sound itself is always
+                mirrored, by 512 samples at both ends. Where PyTorch refuses because there is too little to
+                mirror (up to 512 samples, or fewer than 17 frames), it is mirrored back and forth.
 
         Returns:
             (n // 160 + 1, 360) from 0 to 1.
