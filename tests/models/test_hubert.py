@@ -134,6 +134,19 @@ def test_a_tensor_that_does_not_fit_is_named(manifest, tensors, change):
         build(broken, manifest["config"])
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "encoder.pos_conv_embed.conv.parametrizations.weight.original1",
+        "encoder.layers.1.attention.v_proj.weight",
+        "feature_extractor.conv_layers.0.conv.weight",
+    ],
+)
+def test_a_tensor_of_another_rank_is_refused(manifest, tensors, name):
+    with pytest.raises(FileFormatError, match=r"\[hubert\]"):
+        build({**tensors, name: np.ones(5, np.float32)}, manifest["config"])
+
+
 def test_a_model_without_final_proj_serves_v2_only(manifest, tensors, golden):
     model = build({k: v for k, v in tensors.items() if not k.startswith("final_proj")}, manifest["config"])
     assert snr(model.features(golden["audio"], "v2"), golden["v2_features"]) >= 110

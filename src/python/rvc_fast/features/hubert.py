@@ -241,7 +241,12 @@ class HubertModel(nn.Module):
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> HubertModel:
         """Build the model that a `Checkpoint` of kind "hubert" holds; FileFormatError if it does not fit."""
-        tensors = checkpoint.tensors if checkpoint.packed else cls.sanitize(checkpoint.tensors)
+        tensors = checkpoint.tensors
+        if not checkpoint.packed:
+            try:
+                tensors = cls.sanitize(tensors)
+            except (ValueError, IndexError) as e:
+                raise FileFormatError(f"[hubert] the tensors' shapes do not fit each other: {e}") from e
         model = cls(HubertConfig.from_dict(checkpoint.config), "final_proj.weight" in tensors)
         load(model, tensors, "hubert")
         return model
