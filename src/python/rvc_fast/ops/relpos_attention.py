@@ -1,6 +1,8 @@
-"""relpos_attention: softmax attention with learned relative positions within a window of w steps (Shaw et al. 2018).
+"""relpos_attention: softmax attention with learned relative positions in a window of w steps (Shaw 2018).
 
-score[i, j] = q_i . (k_j + rel_k[j - i + w]) / sqrt(D), y_i = sum_j softmax(score)[i, j] * (v_j + rel_v[j - i + w]);
+score[i, j] = q_i . (k_j + rel_k[j - i + w]) / sqrt(D)
+y_i = sum_j softmax(score)[i, j] * (v_j + rel_v[j - i + w])
+
 rel_k and rel_v count as zero where |j - i| > w.
 
 Shapes: q, k, v (B, H, T, D); rel_k, rel_v (2w + 1, D), shared by batch and heads; y (B, H, T, D). Any T >= 1.

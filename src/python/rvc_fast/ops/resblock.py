@@ -1,9 +1,9 @@
-"""resblock: the residual blocks of one decoder stage, (B, T, C) -> (B, T, C), averaged (Kong et al. 2020, HiFi-GAN).
+"""resblock: the residual blocks of one decoder stage, (B, T, C) -> (B, T, C), averaged (HiFi-GAN, Kong 2020).
 
-block(x): for each step, x = x + conv_n(leaky(... conv_1(leaky(x)))); resblock_stage(x, blocks) = mean of block(x).
+block(x): for each step, x = x + conv_n(leaky(... conv_1(leaky(x)))); the stage is the mean of its blocks.
 
 A step is one or two convolutions C -> C of stride 1 that keep the length (odd kernels, padding
-dilation * (K - 1) // 2); a block is a sequence of steps. A compiled kernel may fuse a step, a block, or the stage.
+dilation * (K - 1) // 2); a block is a sequence of steps. A kernel may fuse a step, a block, or the stage.
 """
 
 from __future__ import annotations
@@ -64,12 +64,13 @@ def _block(x: mx.array, block: Block, slope: float, total: mx.array | None, scal
 
 def resblock_stage_reference(x: mx.array, blocks: Sequence[Block], *, slope: float = 0.1) -> mx.array:
     """The definition, on `conv1d`."""
-    total = None
-    for i, block in enumerate(blocks):
-        # Each block waits for the one before, so that only one has its intermediates alive.
-        start = x if total is None else mx.depends([x], [total])[0]
-        total = _block(start, block, slope, total, 1 / len(blocks) if i == len(blocks) - 1 else 1.0)
-    return total
+    *others, last = blocks
+    total, start = None, x
+    for block in others:
+        total = _block(start, block, slope, total, 1.0)
+        # The next block waits for this one, so that only one has its intermediates alive.
+        start = mx.depends([x], [total])[0]
+    return _block(start, last, slope, total, 1 / len(blocks))
 
 
 def resblock_stage(x: mx.array, blocks: Sequence[Block], *, slope: float = 0.1) -> mx.array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from ..errors import FileFormatError
@@ -14,6 +14,19 @@ VOCODERS = ("HiFi-GAN", "MRF HiFi-GAN", "RefineGAN")
 # Far above every real voice; they stop a hostile file before anything is built from its numbers.
 _LARGEST = 1 << 20
 _MOST = 64
+
+_SIZES = (
+    "inter_channels",
+    "hidden_channels",
+    "filter_channels",
+    "n_heads",
+    "kernel_size",
+    "upsample_initial_channel",
+    "spk_embed_dim",
+    "gin_channels",
+    "sr",
+    "text_enc_hidden_dim",
+)
 
 
 def _require(condition: bool, what: str, requirement: str, got: object) -> None:
@@ -68,17 +81,14 @@ class SynthesizerConfig:
         try:
             return cls(**known)
         except TypeError:
-            missing = [f.name for f in fields(cls) if f.default is f.default_factory and f.name not in known]
+            missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in known]
             raise FileFormatError(f"[voice] the configuration has no {', '.join(missing)}") from None
 
     def __post_init__(self) -> None:
         def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        for name in (
-            "inter_channels hidden_channels filter_channels n_heads kernel_size upsample_initial_channel "
-            "spk_embed_dim gin_channels sr text_enc_hidden_dim"
-        ).split():
+        for name in _SIZES:
             put(name, _integer(name, getattr(self, name)))
         put("n_layers", _integer("n_layers", self.n_layers, _MOST))
         for name in ("resblock_kernel_sizes", "upsample_rates", "upsample_kernel_sizes"):
@@ -97,7 +107,8 @@ class SynthesizerConfig:
         _require(self.vocoder in VOCODERS, "vocoder", f"one of {', '.join(VOCODERS)}", self.vocoder)
         _require(self.version in ("v1", "v2"), "version", "'v1' or 'v2'", self.version)
         _require(self.use_f0 or self.vocoder == "HiFi-GAN", "vocoder without f0", "HiFi-GAN", self.vocoder)
-        _require(self.hidden_channels % self.n_heads == 0, "hidden_channels", "a multiple of n_heads", self)
+        whole = self.hidden_channels % self.n_heads == 0
+        _require(whole, "hidden_channels", f"a multiple of {self.n_heads} heads", self.hidden_channels)
         _require(self.inter_channels % 2 == 0, "inter_channels", "even", self.inter_channels)
         odd = all(k % 2 == 1 for k in self.resblock_kernel_sizes)
         _require(odd, "resblock_kernel_sizes", "odd", self.resblock_kernel_sizes)
@@ -107,14 +118,14 @@ class SynthesizerConfig:
         self._check_stages()
 
     def _check_stages(self) -> None:
-        """Every stage must make exactly `rate` steps of one, which is what the source and the pitch rely on."""
+        """Every stage must make exactly `rate` steps of one: the source and the pitch rely on it."""
         rates, kernels, initial = (
             self.upsample_rates,
             self.upsample_kernel_sizes,
             self.upsample_initial_channel,
         )
         if self.vocoder == "RefineGAN":
-            # Its encoder of the source starts with 16 channels, doubled per stage, and fills half of the decoder's.
+            # Its encoder of the source doubles 16 channels per stage and fills half of the decoder's.
             want = 32 << len(rates)
             _require(initial == want, "upsample_initial_channel", f"{want} for {len(rates)} stages", initial)
             return

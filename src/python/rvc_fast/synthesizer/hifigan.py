@@ -1,4 +1,4 @@
-"""HiFi-GAN decoder: latent -> waveform, with a neural source filter for voices that use f0, plain for the others."""
+"""HiFi-GAN decoder: latent -> waveform, with a neural source filter for voices with f0, else plain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import mlx.nn as nn
 
 from ..layers import Conv1d, ConvTranspose1d, Linear
 from ..noise import NoiseSource
-from ..ops.nsf_source import Interpolation, nsf_source
+from ..ops.nsf_source import Accumulation, Interpolation, nsf_source
 from ..ops.resblock import Block, ResConv, resblock_stage
 from .config import SynthesizerConfig
 
@@ -34,6 +34,7 @@ class Merge(nn.Module):
         c: SynthesizerConfig,
         phase_shape: tuple[int, ...],
         interpolation: Interpolation = "nearest",
+        accumulation: Accumulation = "sample",
     ) -> mx.array:
         """(1, T) Hz -> (1, T * hop, 1). Overtones start at a random phase, the fundamental at 0."""
         harmonics = self.weight.shape[1]
@@ -48,6 +49,7 @@ class Merge(nn.Module):
             sample_rate=c.sr,
             offsets=offsets,
             interpolation=interpolation,
+            accumulation=accumulation,
         )
 
 
@@ -105,13 +107,13 @@ def upsample_conv(c: SynthesizerConfig, stage: int) -> ConvTranspose1d:
 def upsample_stages(
     x: mx.array,
     ups: Sequence[ConvTranspose1d],
-    noise_convs: Sequence[Conv1d] | None,
+    noise_convs: Sequence[Conv1d],
     stages: Sequence[Sequence[Block]],
     source: mx.array | None,
 ) -> mx.array:
     """The stages of a HiFi-GAN: upsample, add the source, average the residual blocks."""
     for i, (up, blocks) in enumerate(zip(ups, stages, strict=True)):
-        branch = None if noise_convs is None else noise_convs[i](source)
+        branch = None if source is None else noise_convs[i](source)
         x = resblock_stage(up(x, leaky=SLOPE, residual=branch), blocks, slope=SLOPE)
         mx.eval(x)  # frees the stage's intermediates, which are the peak of the whole conversion
     return x
@@ -140,12 +142,12 @@ class HifiGan(nn.Module):
 
     def source(self, f0: mx.array, noise: NoiseSource) -> mx.array:
         """(1, T) Hz -> excitation (1, T * hop, 1)."""
-        return self.m_source.l_linear.source(f0, noise, self._config, (1, 1, 1))
+        return self.m_source.l_linear.source(f0, noise, self._config, (1, 1, 1), accumulation="frame")
 
     def __call__(self, z: mx.array, g: mx.array, source: mx.array | None, noise: NoiseSource) -> mx.array:
         x = self.conv_pre(z) + self.cond(g)
         blocks = [block.block() for block in self.resblocks]
         each = len(blocks) // len(self.ups)
         stages = [blocks[i : i + each] for i in range(0, len(blocks), each)]
-        x = upsample_stages(x, self.ups, self.get("noise_convs"), stages, source)
+        x = upsample_stages(x, self.ups, self.get("noise_convs", ()), stages, source)
         return mx.tanh(self.conv_post(x, leaky=LAST_SLOPE))

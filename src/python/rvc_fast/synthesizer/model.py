@@ -1,10 +1,11 @@
-"""Synthesizer: content features, pitch and a speaker -> the converted voice's waveform (VITS, Kim et al. 2021)."""
+"""Synthesizer: content features, pitch and a speaker -> the voice's waveform (VITS, Kim et al. 2021)."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -24,7 +25,11 @@ from .text_encoder import PITCH_BINS, TextEncoder
 if TYPE_CHECKING:
     from ..weights.checkpoint import Checkpoint
 
-DECODERS = {"HiFi-GAN": HifiGan, "MRF HiFi-GAN": MrfHifiGan, "RefineGAN": RefineGan}
+DECODERS: dict[str, Callable[..., Any]] = {
+    "HiFi-GAN": HifiGan,
+    "MRF HiFi-GAN": MrfHifiGan,
+    "RefineGAN": RefineGan,
+}
 # Deviation of the latent noise in the public code's inference.
 TEMPERATURE = 0.66666
 
@@ -85,7 +90,7 @@ def _to_mlx(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
 
 
 class Synthesizer(nn.Module):
-    """One voice. `config` is its architecture, `hop` its samples per frame, `sample_rate` that of its output."""
+    """One voice: `config` its architecture, `hop` samples per frame, `sample_rate` of its output."""
 
     def __init__(self, config: SynthesizerConfig):
         super().__init__()
@@ -129,8 +134,8 @@ class Synthesizer(nn.Module):
         """Build and load a voice.
 
         Raises:
-            FileFormatError: a configuration no network can be built with, or a tensor that is missing, left over, of
-                the wrong shape or not finite, named.
+            FileFormatError: a configuration no network can be built with, or a tensor that is missing, left
+                over, of the wrong shape or not finite, named.
         """
         model = cls(SynthesizerConfig.from_dict(checkpoint.config))
         tensors = checkpoint.tensors if checkpoint.packed else cls.sanitize(checkpoint.tensors)
@@ -148,10 +153,9 @@ class Synthesizer(nn.Module):
                 raise FileFormatError(
                     f"[voice] tensor {name!r} has no place in a {self._config.vocoder} voice"
                 )
-            if tuple(value.shape) != tuple(wanted[name].shape):
-                raise FileFormatError(
-                    f"[voice] tensor {name!r} must be of shape {tuple(wanted[name].shape)}, got {tuple(value.shape)}"
-                )
+            want, got = tuple(wanted[name].shape), tuple(value.shape)
+            if got != want:
+                raise FileFormatError(f"[voice] tensor {name!r} must be of shape {want}, got {got}")
             if not np.isfinite(value).all():
                 raise FileFormatError(f"[voice] tensor {name!r} holds numbers that are not finite")
 
@@ -220,16 +224,15 @@ class Synthesizer(nn.Module):
         last = c.spk_embed_dim - 1
         require(0 <= speaker <= last, "speaker", f"from 0 to {last}" if last else "0", speaker)
         for name, array in (("pitch", pitch), ("f0", f0)):
-            if not c.use_f0:
-                require(array is None, name, "None for a voice without f0", "an array")
+            got = None if array is None else tuple(array.shape)
+            if c.use_f0:
+                require(got == shape[:2], name, f"of shape {shape[:2]} for a voice with f0", got)
             else:
-                require(array is not None, name, "given for a voice with f0", None)
-                require(array.shape == shape[:2], name, f"of shape {shape[:2]}", tuple(array.shape))
+                require(got is None, name, "None for a voice without f0", f"an array of shape {got}")
         if pitch is not None:
-            low, high = pitch.min().item(), pitch.max().item()
-            require(
-                0 <= low and high < PITCH_BINS, "pitch", f"from 0 to {PITCH_BINS - 1}", f"{low} to {high}"
-            )
+            low, high = int(pitch.min()), int(pitch.max())
+            known = low >= 0 and high < PITCH_BINS
+            require(known, "pitch", f"from 0 to {PITCH_BINS - 1}", f"{low} to {high}")
 
 
 def load_voice(path: str | PathLike[str]) -> Synthesizer:

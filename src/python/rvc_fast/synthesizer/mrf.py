@@ -1,4 +1,4 @@
-"""MRF HiFi-GAN decoder: HiFi-GAN with a source of nine harmonics and its own names for the residual blocks."""
+"""MRF HiFi-GAN decoder: HiFi-GAN with a source of nine harmonics and other names for its layers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class MrfHifiGan(nn.Module):
         """(1, T) Hz -> excitation (1, T * hop, 1)."""
         return self.m_source.l_linear.source(f0, noise, self._config, (1, HARMONICS))
 
-    def __call__(self, z: mx.array, g: mx.array, source: mx.array | None, noise: NoiseSource) -> mx.array:
+    def __call__(self, z: mx.array, g: mx.array, source: mx.array, noise: NoiseSource) -> mx.array:
         x = self.conv_pre(z) + self.cond(g)
         stages = [[block.block() for block in stage] for stage in self.mrfs]
         x = upsample_stages(x, self.upsamples, self.noise_convs, stages, source)

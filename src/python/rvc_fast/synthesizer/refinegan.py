@@ -1,4 +1,4 @@
-"""RefineGAN decoder (Xu et al. 2021): a U-Net that refines the source, conditioned on the latent at its bottom."""
+"""RefineGAN decoder (Xu et al. 2021): a U-Net that refines the source, with the latent at its bottom."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BETA = 14.769656459379492
 
 @functools.cache
 def _low_pass(rate: int) -> tuple[mx.array, int]:
-    """Return the Kaiser-windowed sinc for decimation by `rate` as (1, K, 1), and the samples it reaches back."""
+    """Return a Kaiser-windowed sinc for decimation by `rate`, (1, K, 1), and how far it reaches back."""
     width = math.ceil(_CROSSINGS * rate / _ROLLOFF)
     t = np.clip(np.arange(-width, width + rate) * (_ROLLOFF / rate), -_CROSSINGS, _CROSSINGS)
     window = np.i0(_BETA * np.sqrt(1 - (t / _CROSSINGS) ** 2)) / np.i0(_BETA)
@@ -124,7 +124,7 @@ class RefineGan(nn.Module):
         """(1, T) Hz -> excitation (1, T * hop, 1)."""
         return self.m_source.merge[0].source(f0, noise, self._config, (1, 1), "linear")
 
-    def __call__(self, z: mx.array, g: mx.array, source: mx.array | None, noise: NoiseSource) -> mx.array:
+    def __call__(self, z: mx.array, g: mx.array, source: mx.array, noise: NoiseSource) -> mx.array:
         rates = self._config.upsample_rates
         x = self.pre_conv(source)
         skips = []

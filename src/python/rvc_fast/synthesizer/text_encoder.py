@@ -1,4 +1,4 @@
-"""Content features and coarse pitch -> mean and log deviation of the latent: a small relative-position transformer.
+"""Content features and coarse pitch -> mean and log deviation of the latent: a small transformer.
 
 Parameter names are those of the public PyTorch code throughout this package.
 """
