@@ -29,10 +29,9 @@ from safetensors.numpy import load_file
 
 from ..errors import FileFormatError
 from ..features.hubert import HubertModel
-from ..ops.mel_stft import mel_stft
 from ..pipeline import ChunkPlan, Settings
 from ..pipeline import run as run_pipeline
-from ..pitch.rmvpe import Rmvpe, decode_salience
+from ..pitch.rmvpe import Rmvpe, decode_salience, log_mel
 from ..retrieval import load_index
 from ..synthesizer import Synthesizer
 from ..weights.checkpoint import Checkpoint, load_checkpoint
@@ -246,7 +245,7 @@ def _synth(folder: Folder, name: str) -> Iterator[Row]:
 
 def _mel(folder: Folder, name: str) -> Iterator[Row]:
     want = folder.tensors(name)
-    mel, ms = _timed(lambda: np.array(mel_stft(mx.array(want["audio"]))))
+    mel, ms = _timed(lambda: np.array(log_mel(mx.array(want["audio"]))))
     yield _row(name, "log_mel", mel.T, want["log_mel"], ms)
 
 
