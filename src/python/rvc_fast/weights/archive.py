@@ -133,8 +133,8 @@ def read_torch_zip(data: memoryview) -> Any:
 def read_torch_legacy(data: memoryview) -> Any:
     """Return what `torch.save` before 1.6 was given.
 
-    The file is a row of pickles (magic number, version, system, object, storage keys), then for each key an i64
-    count and the numbers.
+    The file is a row of pickles (magic number, version, system, object, storage keys), then for each key an
+    i64 count and the numbers.
     """
     storages: dict[str, Storage] = {}
 

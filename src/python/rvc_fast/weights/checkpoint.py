@@ -259,7 +259,7 @@ def _finite(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _is_finite(array: np.ndarray) -> bool:
-    """np.isfinite(array).all(), without temporary arrays of its size; float16 is checked as bits for speed."""
+    """np.isfinite(array).all(), without arrays of its size; float16 is checked as bits for speed."""
     if array.dtype.kind != "f":
         return True
     flat = array.reshape(-1)

@@ -288,7 +288,7 @@ def hubert_config(tensors: Tensors, stated: dict[str, Any] | None = None) -> tup
 
 
 def fairseq_statements(root: dict[Any, Any]) -> dict[str, Any]:
-    """Return what a fairseq checkpoint states in `cfg` (or `args`, before 2021), under Hugging Face's names."""
+    """Return what a fairseq checkpoint states in `cfg` (`args` before 2021), under Hugging Face's names."""
     stated: dict[str, Any] = {}
     for options in (_field(_field(root, "cfg"), "model"), _field(root, "args")):
         heads = _field(options, "encoder_attention_heads")

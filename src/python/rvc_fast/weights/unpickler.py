@@ -67,7 +67,7 @@ class Inert:
 
 @dataclass(eq=False)
 class Storage:
-    """A run of `numel` numbers of type `dtype` (numpy's, or "bfloat16"), which the archive finds as `data`."""
+    """A run of `numel` numbers of type `dtype` (numpy's, or "bfloat16"); `data` comes from the archive."""
 
     key: str
     dtype: str
