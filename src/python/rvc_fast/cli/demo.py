@@ -29,11 +29,12 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 def _panel(axes: Any, samples: np.ndarray, rate: int, f0: np.ndarray, title: str) -> None:
     import numpy as np
 
+    seconds = len(samples) / rate
     axes.specgram(samples, NFFT=1024, Fs=rate, noverlap=768, cmap="magma", vmin=-140, vmax=-30)
-    voiced = np.where(f0 > 0, f0, np.nan)
-    axes.plot(np.arange(len(f0)) / 100, voiced, color="cyan", linewidth=1.2, label="f0")
-    axes.set(title=title, ylabel="Hz", ylim=(0, min(8000, rate / 2)), xlim=(0, len(samples) / rate))
-    axes.legend(loc="upper right", fontsize=8)
+    axes.set(title=title, ylabel="Hz", ylim=(0, 8000), xlim=(0, seconds))
+    contour = axes.twinx()
+    contour.plot(np.arange(len(f0)) / 100, np.where(f0 > 0, f0, np.nan), color="cyan", linewidth=1.6)
+    contour.set(ylabel="f0, Hz", ylim=(0, 600), xlim=(0, seconds))
 
 
 def _draw(
