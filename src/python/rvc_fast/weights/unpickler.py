@@ -217,6 +217,13 @@ def _latin1(machine: Machine, args: tuple[Any, ...]) -> bytes:
         raise Malformed("_codecs.encode is used for something other than bytes") from None
 
 
+def _no_bytes(machine: Machine, args: tuple[Any, ...]) -> bytes:
+    """bytes(): how protocol 2 spells b""."""
+    if args:
+        raise Malformed("bytes is called with arguments")
+    return b""
+
+
 def _numpy_dtype(machine: Machine, args: tuple[Any, ...]) -> Inert:
     if not args or type(args[0]) is not str:
         raise Malformed("numpy.dtype is built from something other than a name")
@@ -244,6 +251,7 @@ _CALLS: dict[str, Callable[[Machine, tuple[Any, ...]], Any]] = {
     "torch._utils._rebuild_parameter": _rebuild_parameter,
     "torch.Size": _size,
     "_codecs.encode": _latin1,
+    "__builtin__.bytes": _no_bytes,
     "numpy.dtype": _numpy_dtype,
     "numpy.core.multiarray.scalar": _numpy_scalar,
     "numpy._core.multiarray.scalar": _numpy_scalar,
