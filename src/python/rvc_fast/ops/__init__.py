@@ -8,18 +8,27 @@ from .conv2d import conv2d, pack_conv2d
 from .conv_transpose1d import conv_transpose1d, pack_conv_transpose1d
 from .conv_transpose2d import conv_transpose2d, pack_conv_transpose2d
 from .linear import linear, pack_linear
+from .nsf_source import nsf_source
 from .packed import PackedWeight
+from .relpos_attention import relpos_attention
+from .resblock import ResConv, resblock_stage
+from .wavenet_gate import wavenet_gate
 
 __all__ = [
     "PackedWeight",
+    "ResConv",
     "conv1d",
     "conv2d",
     "conv_transpose1d",
     "conv_transpose2d",
     "linear",
+    "nsf_source",
     "pack_conv1d",
     "pack_conv2d",
     "pack_conv_transpose1d",
     "pack_conv_transpose2d",
     "pack_linear",
+    "relpos_attention",
+    "resblock_stage",
+    "wavenet_gate",
 ]
