@@ -313,11 +313,18 @@ def test_wrong_shape_is_named(tiny):
         build(config, tensors)
 
 
+def test_weight_in_two_spellings(tiny):
+    config, tensors, _ = tiny
+    with pytest.raises(FileFormatError, match=r"'dec\.ups\.0\.weight' is there in two spellings"):
+        build(config, {**tensors, "dec.ups.0.weight": np.zeros((64, 32, 20), np.float32)})
+
+
 def test_numbers_that_are_not_finite_are_named(tiny):
     config, tensors, _ = tiny
-    tensors["dec.conv_post.weight"] = np.full_like(tensors["dec.conv_post.weight"], np.nan)
-    with pytest.raises(FileFormatError, match=r"'dec\.conv_post\.weight' holds numbers"):
-        build(config, tensors)
+    for stored, name in (("dec.conv_post.weight",) * 2, ("dec.ups.0" + NEW_NORM[1], "dec.ups.0.weight")):
+        broken = {**tensors, stored: np.zeros_like(tensors[stored]) / np.float32("nan")}
+        with pytest.raises(FileFormatError, match=name.replace(".", r"\.") + "' holds numbers"):
+            build(config, broken)
 
 
 def test_weight_norm_that_does_not_fit(tiny):
