@@ -21,7 +21,7 @@ import mlx.core as mx
 import numpy as np
 
 from . import dispatch
-from .spec import Case, OpSpec, Tolerance
+from .spec import Case, OpSpec
 
 dispatch.register("nsf_source")
 
@@ -205,5 +205,4 @@ SPEC = OpSpec(
     ),
     flops=lambda f0, noise, **_: 8 * noise.size,
     bytes=lambda f0, noise, **_: 4 * (f0.size + noise.size + noise.shape[0] * noise.shape[1]),
-    tolerance={"float32": Tolerance(max_abs=4e-6, rms=2e-6)},
 )

@@ -17,6 +17,9 @@ from .config import SynthesizerConfig
 SLOPE = 0.1
 LAST_SLOPE = 0.01
 
+# Numbers of an activation that the residual blocks work on at a time: 4 MB.
+TILE = 1 << 20
+
 
 class Merge(nn.Module):
     """The weights that merge a source's harmonics; read by `nsf_source`, never packed."""
@@ -104,6 +107,28 @@ def upsample_conv(c: SynthesizerConfig, stage: int) -> ConvTranspose1d:
     return ConvTranspose1d(width, width // 2, kernel, stride=rate, padding=padding, output_padding=extra)
 
 
+def refine(x: mx.array, blocks: Sequence[Block], slope: float) -> list[mx.array]:
+    """`resblock_stage` on x (1, N, C), evaluated in pieces along time, to be concatenated.
+
+    The pieces overlap by what the blocks can see, so the result is that of the whole. Done at once, its
+    intermediates would be the peak memory of the conversion, many times x.
+    """
+    length = x.shape[1]
+    halo = max(
+        sum(conv.dilation * (conv.weight.shape[1] - 1) // 2 for step in block for conv in step)
+        for block in blocks
+    )
+    size = max(TILE // x.shape[2], 4 * halo, 1)
+    pieces = []
+    for start in range(0, length, size):
+        stop = min(start + size, length)
+        low, high = max(start - halo, 0), min(stop + halo, length)
+        piece = resblock_stage(x[:, low:high], blocks, slope=slope)[:, start - low : stop - low]
+        mx.eval(piece)
+        pieces.append(piece)
+    return pieces
+
+
 def upsample_stages(
     x: mx.array,
     ups: Sequence[ConvTranspose1d],
@@ -114,8 +139,14 @@ def upsample_stages(
     """The stages of a HiFi-GAN: upsample, add the source, average the residual blocks."""
     for i, (up, blocks) in enumerate(zip(ups, stages, strict=True)):
         branch = None if source is None else noise_convs[i](source)
-        x = resblock_stage(up(x, leaky=SLOPE, residual=branch), blocks, slope=SLOPE)
-        mx.eval(x)  # frees the stage's intermediates, which are the peak of the whole conversion
+        x = up(x, leaky=SLOPE, residual=branch)
+        mx.eval(x)
+        del branch
+        pieces = refine(x, blocks, SLOPE)
+        del x  # before the concatenation needs room
+        x = mx.concatenate(pieces, axis=1)
+        mx.eval(x)
+        del pieces
     return x
 
 

@@ -51,27 +51,23 @@ def _fold_weight_norm(g: np.ndarray, v: np.ndarray, name: str) -> np.ndarray:
     if g.ndim != v.ndim or any(a not in (1, b) for a, b in zip(g.shape, v.shape, strict=True)):
         raise FileFormatError(f"[voice] the weight norm of {name!r} has shapes {g.shape} and {v.shape}")
     axes = tuple(i for i, n in enumerate(g.shape) if n == 1)
-    return v * (g / np.sqrt(np.sum(v * v, axis=axes, keepdims=True)))
+    with np.errstate(all="ignore"):  # what is not finite is reported by name when the weights are checked
+        return v * (g / np.sqrt(np.sum(v * v, axis=axes, keepdims=True)))
 
 
 def _fuse(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Replace every gain and direction by the weight they stand for."""
-    fused = {}
-    for name, value in tensors.items():
-        for gain, direction in _WEIGHT_NORMS:
-            if name.endswith(direction):
-                stem = name.removesuffix(direction)
-                if stem + gain not in tensors:
-                    raise FileFormatError(f"[voice] tensor {stem + gain!r} is missing")
-                fused[stem + ".weight"] = _fold_weight_norm(tensors[stem + gain], value, stem)
-                break
-            if name.endswith(gain):
-                other = name.removesuffix(gain) + direction
-                if other not in tensors:
-                    raise FileFormatError(f"[voice] tensor {other!r} is missing")
-                break
-        else:
-            fused[name] = value
+    fused = dict(tensors)
+    for gain, direction in _WEIGHT_NORMS:
+        ends = (gain, direction)
+        for stem in {n.removesuffix(end) for n in tensors for end in ends if n.endswith(end)}:
+            for name in (stem + gain, stem + direction):
+                if name not in tensors:
+                    raise FileFormatError(f"[voice] tensor {name!r} is missing")
+            weight = _fold_weight_norm(fused.pop(stem + gain), fused.pop(stem + direction), stem)
+            if stem + ".weight" in fused:
+                raise FileFormatError(f"[voice] tensor {stem + '.weight'!r} is there in two spellings")
+            fused[stem + ".weight"] = weight
     return fused
 
 

@@ -14,9 +14,8 @@ from .. import ops
 from ..layers import Conv1d, Linear
 from ..noise import NoiseSource
 from ..ops.packed import leaky_relu
-from ..ops.resblock import resblock_stage
 from .config import SynthesizerConfig
-from .hifigan import Merge, ResBlock
+from .hifigan import Merge, ResBlock, refine
 
 SLOPE = 0.2
 START_CHANNELS = 16
@@ -86,7 +85,7 @@ class ParallelResBlock(nn.Module):
         x = self.input_conv(x)
         total = mx.zeros_like(x)
         for first, residual, last in self.blocks:
-            y = resblock_stage(first(x, noise), [residual.block()], slope=SLOPE)
+            y = mx.concatenate(refine(first(x, noise), [residual.block()], SLOPE), axis=1)
             total = total + last(y, noise)
             mx.eval(total)
         return total / len(self.blocks)
