@@ -26,19 +26,24 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     p.set_defaults(run=run)
 
 
-def _panel(axes: Any, samples: np.ndarray, rate: int, f0: np.ndarray, title: str) -> None:
+def _panel(axes: Any, samples: np.ndarray, rate: int, f0: np.ndarray | None, title: str) -> None:
     import numpy as np
 
     seconds = len(samples) / rate
     axes.specgram(samples, NFFT=1024, Fs=rate, noverlap=768, cmap="magma", vmin=-140, vmax=-30)
     axes.set(title=title, ylabel="Hz", ylim=(0, 8000), xlim=(0, seconds))
+    if f0 is None:
+        return
     contour = axes.twinx()
     contour.plot(np.arange(len(f0)) / 100, np.where(f0 > 0, f0, np.nan), color="cyan", linewidth=1.6)
     contour.set(ylabel="f0, Hz", ylim=(0, 600), xlim=(0, seconds))
 
 
 def _draw(
-    path: Path, source: tuple[np.ndarray, int], results: dict[str, ConversionResult], source_f0: np.ndarray
+    path: Path,
+    source: tuple[np.ndarray, int],
+    results: dict[str, ConversionResult],
+    source_f0: np.ndarray | None,
 ) -> None:
     from matplotlib.figure import Figure
 

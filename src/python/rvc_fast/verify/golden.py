@@ -265,7 +265,7 @@ def _index_rows(folder: Folder, stem: str, want: dict[str, np.ndarray]) -> Itera
             continue
         ids = want[f"index_{search}_ids"]
         query, k, exact = want["index_query"], ids.shape[1], search == "exact"
-        (d2, found), ms = _timed(lambda q=query, k=k, e=exact: index.search(q, k, exact=e))
+        (d2, found), ms = _timed(functools.partial(index.search, query, k, exact=exact))
         yield _exact_row(stem, f"index_{search}_ids", found, ids, ms)
         yield _row(stem, f"index_{search}_d2", d2, want[f"index_{search}_d2"], ms)
 
@@ -290,11 +290,8 @@ def _pipeline(folder: Folder, stem: str) -> Iterator[Row]:
         embedder, voice = folder.model(c["hubert"]), folder.model(c["synth"])
         index = load_index(folder.path / c["index"]) if c["index"] else None
         noise = folder.noise(case, c["synth"])
-        got, ms = _timed(
-            lambda e=embedder, v=voice, i=index, s=settings, n=noise: run_pipeline(
-                want["audio"], f0=want["f0"], embedder=e, voice=v, index=i, settings=s, noise=n
-            )
-        )
+        run = functools.partial(run_pipeline, want["audio"], f0=want["f0"], embedder=embedder, voice=voice)
+        got, ms = _timed(functools.partial(run, index=index, settings=settings, noise=noise))
         floor = c.get("snr_fp32_vs_fp64_db", math.inf)
         yield _row(case, out, got, want[out], ms, min(PIPELINE_BAR_DB, floor - FLOOR_MARGIN_DB))
 
