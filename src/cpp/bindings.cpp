@@ -9,6 +9,7 @@
 #include <chrono>
 #include <stdexcept>
 
+#include "bigru/bigru.h"
 #include "conv1d/conv1d.h"
 #include "conv2d/conv2d.h"
 #include "conv_transpose1d/conv_transpose1d.h"
@@ -77,6 +78,9 @@ NB_MODULE(_ext, m) {
   m.def("conv1d", &conv1d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
         nb::kw_only(), "out_channels"_a, "kernel"_a, "stride"_a = 1, "padding"_a = std::pair<int, int>(0, 0),
         "dilation"_a = 1, "groups"_a = 1, "leaky"_a = 1.0f, "activation"_a = "", "scale"_a = 1.0f,
+        "stream"_a = nb::none());
+
+  m.def("bigru", &bigru, "forward"_a, "backward"_a, "w_hh"_a, "b_hh"_a, "h"_a, nb::kw_only(),
         "stream"_a = nb::none());
 
   m.def("linear_pack", &linear_pack, "weight"_a, nb::kw_only(), "stream"_a = nb::none());

@@ -47,6 +47,18 @@ struct Stage {
   int64_t to_pitch;
 };
 
+// One direction of a GRU over projected gates (steps, 3 hidden), from the state `before`; y (steps, hidden). Backward
+// begins at the last step. packed holds gru_packed_floats(hidden), scratch gru_scratch_floats(hidden).
+struct GruScan {
+  const float* gates;
+  int64_t steps, hidden;
+  bool backward;
+  const float* packed;
+  const float* before;
+  float* y;
+  float* scratch;
+};
+
 struct Kernels {
   const char* name;
   int tile_rows;
@@ -54,6 +66,10 @@ struct Kernels {
   int64_t (*partial_floats)(int64_t lines, int64_t rows, int64_t columns);
   void (*conv_block)(const ConvBlock&);
   void (*stage)(const Stage&);
+  int64_t (*gru_packed_floats)(int64_t hidden);
+  int64_t (*gru_scratch_floats)(int64_t hidden);
+  void (*gru_pack)(const float* w, const float* b, int64_t hidden, float* packed);  // w (3 hidden, hidden)
+  void (*gru_scan)(const GruScan&);
   double (*fma)(int64_t iterations, float* sink);  // floating-point operations done
 };
 

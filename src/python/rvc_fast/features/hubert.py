@@ -19,6 +19,7 @@ import numpy as np
 from .. import ops
 from ..errors import FileFormatError, InputError
 from ..layers import Conv1d, Linear, load
+from ..ops import dispatch
 
 if TYPE_CHECKING:
     from ..weights.checkpoint import Checkpoint
@@ -103,16 +104,25 @@ def _needed(kernels: tuple[int, ...], strides: tuple[int, ...], frames: int) -> 
 
 
 def attention(q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
-    """softmax(scale * q @ k^T) @ v for q, k, v of shape (B, H, T, D), in blocks of queries if T is large."""
+    """softmax(scale * q @ k^T) @ v for q, k, v of shape (B, H, T, D), without all of its scores at once."""
+    if dispatch.route("linear").backend == "cpu":
+        return _attention_by_heads(q, k, v, scale)
     heads, length = q.shape[0] * q.shape[1], q.shape[2]
-    block = max(1, SCORE_BLOCK // (heads * length))
     out: list[mx.array] = []
-    for start in range(0, length, block):
-        part = q[:, :, start : start + block]
-        if out:  # a lazy graph would otherwise run all the blocks' products before the first softmax
-            part = mx.depends([part], [out[-1]])[0]
+    for start, end in ops.blocks(length, max(1, SCORE_BLOCK // (heads * length))):
+        part = ops.after(q[:, :, start:end], out)
         out.append(mx.fast.scaled_dot_product_attention(part, k, v, scale=scale))
-    return out[0] if len(out) == 1 else mx.concatenate(out, axis=2)
+    return mx.concatenate(out, axis=2)
+
+
+def _attention_by_heads(q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
+    """The products by the compiled linear: on the CPU stock MLX's take many times as long."""
+    flat = [x.reshape(-1, *x.shape[2:]) for x in (q, k, v)]
+    out: list[mx.array] = []
+    for one_q, one_k, one_v in zip(*flat, strict=True):
+        scores = ops.linear(ops.after(one_q, out) * scale, one_k)
+        out.append(ops.linear(mx.softmax(scores, axis=-1), one_v.T))
+    return mx.stack(out).reshape(q.shape)
 
 
 class GroupNormConv(nn.Module):
@@ -166,8 +176,7 @@ class FrontEnd(nn.Module):
         weight, bias = self.first.fold(np.array(audio))
         frames = (audio.shape[0] - window) // hop + 1
         out = []
-        for start in range(0, frames, FRONT_END_BLOCK):
-            end = min(start + FRONT_END_BLOCK, frames)
+        for start, end in ops.blocks(frames, FRONT_END_BLOCK):
             x = self.first(audio[None, start * hop : (end - 1) * hop + window, None], weight, bias)
             for layer in self.layers:
                 x = layer(x, activation="gelu")

@@ -17,7 +17,7 @@ from .linear import linear
 from .packed import Weight
 from .spec import Case, OpSpec, Tolerance
 
-dispatch.register("bigru")
+dispatch.register("bigru", "cpu")
 
 # Steps whose gates are projected at a time: 6H numbers each.
 BLOCK = 1024
@@ -45,6 +45,14 @@ def _scan_reference(
         states.append(h)
     y = mx.stack(states, axis=2)
     return y[0], y[1][:, ::-1]
+
+
+def _scan_cpu(
+    forward: mx.array, backward: mx.array, w_hh: mx.array, b_hh: mx.array, h: mx.array
+) -> tuple[mx.array, mx.array]:
+    from .. import native
+
+    return native.ext().bigru(forward, backward, w_hh, b_hh, h)
 
 
 def bigru_reference(x: mx.array, w_ih: mx.array, w_hh: mx.array, b_ih: mx.array, b_hh: mx.array) -> mx.array:
@@ -87,7 +95,7 @@ def bigru(
         shape = tuple(w_ih[d].shape)
         check("bigru", shape == (3 * hidden, width), f"w_ih[{d}]", f"of shape {(3 * hidden, width)}", shape)
         dispatch.check_shape("bigru", f"b_ih[{d}]", b_ih[d], (3 * hidden,))
-    scan = dispatch.select("bigru", {"reference": _scan_reference})
+    scan = dispatch.select("bigru", {"cpu": _scan_cpu, "reference": _scan_reference})
     h = mx.zeros((2, batch, hidden))
     ahead: list[mx.array] = []
     back: list[mx.array] = []
