@@ -1,7 +1,8 @@
 """Which backend runs an op: the one place that decides.
 
 `RVC_FAST_BACKEND=auto` takes the compiled kernel where there is one for the default device and falls back
-to the pure-MLX reference otherwise; `rvc-fast info` prints why. An explicit choice never falls back.
+to the pure-MLX reference otherwise; `rvc-fast info` prints why. An explicit choice never falls back: an op
+that has kernels, but none for that backend, is an error. An op that has none anywhere is its reference.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ def _missing(op: str, backend: str) -> str | None:
     """Why `op` cannot run on `backend`, or None."""
     if backend == "reference":
         return None
+    if not _KERNELS[op]:
+        return "no backend has a kernel for it yet"
     if backend not in _KERNELS[op]:
         return f"there is no {backend} kernel for it"
     if backend != _device_backend():
@@ -64,7 +67,7 @@ def route(op: str) -> Route:
             "as asked by RVC_FAST_BACKEND" if wanted != "auto" else "compiled kernel for the default device"
         )
         return Route(backend, reason)
-    if wanted != "auto":
+    if wanted != "auto" and _KERNELS[op]:
         raise BackendError(f"[{op}] backend {wanted!r} was asked for, but {missing}")
     return Route("reference", missing)
 
