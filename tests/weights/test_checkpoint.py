@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
+
 from rvc_fast.errors import FileFormatError, InputError
 from rvc_fast.verify.seeded import read_manifest, seeded_weights
 from rvc_fast.weights import Checkpoint, load_checkpoint, save_packed
-from safetensors.numpy import save_file
 
 from .torch_files import Bf16, Encoder, Global, Object, seeded, torch_legacy, torch_zip
 
@@ -409,9 +410,9 @@ def test_expect(tmp_path):
 
 
 def test_no_such_file(tmp_path):
-    with pytest.raises(InputError, match="cannot open .*: No such file"):
+    with pytest.raises(InputError, match=r"cannot open .*: No such file"):
         load_checkpoint(tmp_path / "none.pth")
-    with pytest.raises(FileFormatError, match="folder without model.safetensors or pytorch_model.bin"):
+    with pytest.raises(FileFormatError, match=r"folder without model\.safetensors or pytorch_model.bin"):
         load_checkpoint(tmp_path)
 
 

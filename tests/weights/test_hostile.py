@@ -1,4 +1,4 @@
-"""Files made to run code, to read where they should not, or to take memory: one clear line each, and nothing else."""
+"""Files made to run code, to read elsewhere or to take memory: one clear line each, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import subprocess
 import sys
 import tracemalloc
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rvc_fast.errors import FileFormatError
 from rvc_fast.weights import load_checkpoint, save_packed
 from rvc_fast.weights.archive import read_safetensors
@@ -98,14 +100,12 @@ CALLS = {
     "import within fairseq's name": Encoder().dump(Call(Global("fairseq", "x"), ())),
     "import within omegaconf's name": Encoder().dump(Call(Global("omegaconfig.x", "y"), ())),
     "dotted name": b"\x80\x04" + stack_global("collections", "OrderedDict.__init__.__globals__") + b".",
-    "attribute of an allowed name": b"\x80\x04"
-    + stack_global("torch._utils", "os.system")
-    + b"\x8c\x04true\x85R.",
+    "beside an allowed name": b"\x80\x04" + stack_global("torch._utils", "os.system") + b")R.",
     "beyond an allowed name": b"\x80\x04" + stack_global("torch", "_utils._rebuild_tensor_v2.x.y") + b".",
     "empty module": b"\x80\x04" + stack_global("", "eval") + b".",
     "lookalike of an allowed name": b"\x80\x04" + stack_global("collections", "OrderedDict\u200b") + b".",
     "newline in a name": b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.",
-    "STACK_GLOBAL of a memoised pair": b"\x80\x04\x8c\x02os\x94\x8c\x06system\x94h\x00h\x01\x93\x8c\x04true\x85R.",
+    "STACK_GLOBAL of a memoised pair": b"\x80\x04\x8c\x02os\x94\x8c\x06system\x94h\x00h\x01\x93)R.",
     "STACK_GLOBAL of bytes": b"\x80\x04C\x02osC\x06system\x93.",
     "STACK_GLOBAL of numbers": b"\x80\x04K\x01K\x02\x93.",
     "STACK_GLOBAL of itself": b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x01x\x93.",
@@ -379,10 +379,10 @@ def test_overlapping_and_doubled_entries(tmp_path):
     third = good.index(b"PK\x01\x02", second + 1)
     same = patched(good, third + 42, good[second + 42 : second + 46])
     refuse(tmp_path, same, "overlaps", "1.pth")
-    with pytest.warns(UserWarning, match="Duplicate name"):
-        out = io.BytesIO()
-        with zipfile.ZipFile(out, "w") as archive:
-            archive.writestr("a/data.pkl", Encoder().dump({}))
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("a/data.pkl", Encoder().dump({}))
+        with pytest.warns(UserWarning, match="Duplicate name"):
             archive.writestr("a/data.pkl", Encoder().dump([]))
     refuse(tmp_path, out.getvalue(), "there twice", "2.pth")
 
@@ -483,12 +483,19 @@ def test_lying_config_json(tmp_path):
 # Random damage: anything but success or FileFormatError fails.
 
 
+def fails_clearly_or_not(load: Callable[[], object]) -> None:
+    """Call `load` and let through only its own errors, if they are of one line."""
+    message = ""
+    try:
+        load()
+    except (FileFormatError, Malformed) as e:
+        message = str(e)
+    assert "\n" not in message
+
+
 def attempt(path: Path, data: bytes) -> None:
     path.write_bytes(data)
-    try:
-        load_checkpoint(path)
-    except FileFormatError as e:
-        assert "\n" not in str(e)
+    fails_clearly_or_not(lambda: load_checkpoint(path))
 
 
 def mutated(data: bytes, random: random.Random) -> bytes:
@@ -526,7 +533,7 @@ def test_mutated_files(tmp_path, kind):
         data = (tmp_path / "s").read_bytes()
     else:
         data = {"zip": torch_zip, "legacy": torch_legacy}[kind](small_voice())
-    for _ in range(1500):
+    for _ in range(1000):
         attempt(tmp_path / "a", mutated(data, rng))
 
 
@@ -545,10 +552,7 @@ def test_mutated_golden_pickles(tmp_path):
 @given(st.binary(max_size=200))
 def test_random_bytes_as_pickles(data):
     machine = Machine(memoryview(data), 0, lambda *_: Storage("0", "<f4", 4), 1000)
-    try:
-        machine.run()
-    except Malformed as e:
-        assert "\n" not in str(e)
+    fails_clearly_or_not(machine.run)
 
 
 OPCODES = [bytes([i]) for i in range(256)] + [
@@ -569,19 +573,14 @@ OPCODES = [bytes([i]) for i in range(256)] + [
 def test_random_opcodes(parts):
     data = b"\x80\x02" + b"".join(parts) + b"."
     machine = Machine(memoryview(data), 0, lambda *_: Storage("0", "<f4", 4), 1000)
-    try:
-        machine.run()
-    except Malformed as e:
-        assert "\n" not in str(e)
+    fails_clearly_or_not(machine.run)
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=100))
 def test_random_safetensors(data):
-    try:
-        read_safetensors(memoryview(safetensors(b'{"a": {"dtype": "F32", ' + data)))
-    except Malformed as e:
-        assert "\n" not in str(e)
+    file = memoryview(safetensors(b'{"a": {"dtype": "F32", ' + data))
+    fails_clearly_or_not(lambda: read_safetensors(file))
 
 
 def test_memory_of_the_process_stays_bounded(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rvc_fast.weights.archive import read_torch_legacy, read_torch_zip
 from rvc_fast.weights.unpickler import Inert, Machine, Malformed, Storage, Tensor
 

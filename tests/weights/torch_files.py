@@ -70,7 +70,7 @@ class Bf16:
 
 
 class Encoder:
-    """Values -> opcodes of protocol 2; `storages` collects the bytes of tensors in the order of their keys."""
+    """Values -> opcodes of protocol 2; `storages` collects the bytes of tensors, in order of their keys."""
 
     def __init__(self) -> None:
         self.storages: list[bytes] = []

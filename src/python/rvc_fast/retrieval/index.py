@@ -22,6 +22,7 @@ from . import search
 _FLAT = ("IxF2", "IxFl", "IxFI")
 _IVF = ("IwFl", "IvFl", "IvFL")
 _MAX_DIM = 1 << 16
+_MAX_NUMBER = 1e15  # so that no squared distance overflows
 
 
 class _Malformed(ValueError):
@@ -100,10 +101,12 @@ class Index:
         queries = np.ascontiguousarray(queries, np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise InputError(f"[retrieval] queries must be (n, {self.dim}), got {queries.shape}")
-        if not np.isfinite(queries).all():
-            raise InputError("[retrieval] queries must be finite, got NaN or infinity")
+        if not _is_sane(queries.reshape(-1)):
+            raise InputError(f"[retrieval] queries must be finite and at most {_MAX_NUMBER:g} in size")
         if k < 1:
             raise InputError(f"[retrieval] k must be at least 1, got {k}")
+        if len(queries) == 0:
+            return np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)
         if exact or self._centroids is None or self._bounds is None:
             d2, rows = search.exhaustive(queries, self.rows, self.count, k)
         else:
@@ -216,13 +219,18 @@ def _read_matrix(reader: _Reader, header: _Header, what: str) -> np.ndarray:
     numbers = reader.vector("<f4", what)
     if len(numbers) != header.count * header.dim:
         raise _Malformed(f"its {what} should be {header.count} x {header.dim} numbers, got {len(numbers)}")
-    return _finite(numbers, what)
+    return _checked(numbers, what)
 
 
-def _finite(numbers: np.ndarray, what: str) -> np.ndarray:
-    for begin in range(0, len(numbers), 1 << 18):
-        if not np.isfinite(numbers[begin : begin + (1 << 18)]).all():
-            raise _Malformed(f"its {what} hold NaN or infinity")
+def _is_sane(numbers: np.ndarray) -> bool:
+    blocks = (numbers[i : i + (1 << 18)] for i in range(0, len(numbers), 1 << 18))
+    # NaN compares false.
+    return all(block.max() <= _MAX_NUMBER and block.min() >= -_MAX_NUMBER for block in blocks)
+
+
+def _checked(numbers: np.ndarray, what: str) -> np.ndarray:
+    if not _is_sane(numbers):
+        raise _Malformed(f"its {what} hold NaN, infinity or numbers beyond {_MAX_NUMBER:g}")
     return numbers
 
 
@@ -265,7 +273,7 @@ def _read_ivf(reader: _Reader, header: _Header) -> Index:
     within = np.arange(header.count) - np.repeat(np.cumsum(filled) - filled, filled)
     starts = np.repeat(begins, filled) + within * header.dim
     for begin, size in zip(begins.tolist(), filled.tolist(), strict=True):
-        _finite(numbers[begin : begin + size * header.dim], "vectors")
+        _checked(numbers[begin : begin + size * header.dim], "vectors")
     return Index("IVF-Flat", numbers, starts, ids, header.dim, centroids, sizes, min(nprobe, nlist))
 
 
