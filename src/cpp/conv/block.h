@@ -24,6 +24,7 @@ static void tile(const Segment* begin, const Segment* end, const float* x, int64
   }
   for (const Segment* s = begin; s != end; ++s) {
     const float* p = x + s->offset;
+#pragma GCC unroll 2
     for (int64_t c = s->length; c > 0; --c, ++p, w += step) {
       V b[N];
 #pragma GCC unroll 4

@@ -17,7 +17,7 @@ typedef int32_t VI __attribute__((vector_size(4 * RVC_LANES)));
 
 static RVC_INLINE V load(const float* p) { return *reinterpret_cast<const VU*>(p); }
 static RVC_INLINE void store(float* p, V v) { *reinterpret_cast<VU*>(p) = v; }
-static RVC_INLINE V splat(float s) { return V{} + s; }
+static RVC_INLINE V splat(float s) { return s - V{}; }  // not s + 0, which would turn -0 into 0
 
 // The first n lanes, 0 < n <= RVC_LANES; the others read as zero and are not written.
 static RVC_INLINE V load_first(const float* p, int n) {

@@ -117,7 +117,11 @@ class ConvTranspose1d(PackedLayer):
         bias: bool = True,
     ):
         super().__init__((out_channels, kernel_size, in_channels), bias)
-        self._options = {"stride": stride, "padding": padding, "output_padding": output_padding}
+        self._options: dict[str, Any] = {
+            "stride": stride,
+            "padding": padding,
+            "output_padding": output_padding,
+        }
 
     def _pack(self, weight: mx.array) -> Weight:
         return ops.pack_conv_transpose1d(weight, stride=self._options["stride"])
@@ -167,7 +171,11 @@ class ConvTranspose2d(PackedLayer):
         bias: bool = True,
     ):
         super().__init__((out_channels, *kernel_size, in_channels), bias)
-        self._options = {"stride": stride, "padding": padding, "output_padding": output_padding}
+        self._options: dict[str, Any] = {
+            "stride": stride,
+            "padding": padding,
+            "output_padding": output_padding,
+        }
 
     def _pack(self, weight: mx.array) -> Weight:
         return ops.pack_conv_transpose2d(weight, stride=self._options["stride"])

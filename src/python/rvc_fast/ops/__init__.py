@@ -11,10 +11,15 @@ from .conv_transpose1d import conv_transpose1d, pack_conv_transpose1d
 from .conv_transpose2d import conv_transpose2d, pack_conv_transpose2d
 from .linear import linear, pack_linear
 from .mel_stft import mel_stft, reflect_pad
+from .nsf_source import nsf_source
 from .packed import PackedWeight, Weight
+from .relpos_attention import relpos_attention
+from .resblock import ResConv, resblock_stage
+from .wavenet_gate import wavenet_gate
 
 __all__ = [
     "PackedWeight",
+    "ResConv",
     "Weight",
     "after",
     "bigru",
@@ -25,10 +30,14 @@ __all__ = [
     "conv_transpose2d",
     "linear",
     "mel_stft",
+    "nsf_source",
     "pack_conv1d",
     "pack_conv2d",
     "pack_conv_transpose1d",
     "pack_conv_transpose2d",
     "pack_linear",
     "reflect_pad",
+    "relpos_attention",
+    "resblock_stage",
+    "wavenet_gate",
 ]

@@ -1,0 +1,296 @@
+"""rvc-fast convert: sounds in, converted sounds out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .common import note, number, peak_memory_mb, print_json, progress_wanted
+
+if TYPE_CHECKING:
+    from ..converter import ConversionResult, Converter
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".aac", ".opus", ".aif", ".aiff")
+
+
+def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
+    p = commands.add_parser(
+        "convert",
+        parents=[common],
+        help="convert sounds into another voice",
+        description="Convert one or more sounds, or every sound of a folder, into another voice. The models are "
+        "loaded once; a sound that fails does not stop the others.",
+    )
+    p.add_argument("inputs", nargs="+", metavar="IN", help="sound files or folders; - for WAV on stdin")
+    p.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="a file, a folder (several inputs), or - for WAV on stdout",
+    )
+    p.add_argument(
+        "--format",
+        choices=("wav", "flac", "ogg", "mp3"),
+        default="wav",
+        help="kind of file written into a folder (default: wav)",
+    )
+    p.add_argument("--json", action="store_true", help="print results, timings and peak memory as JSON")
+
+    g = p.add_argument_group("models")
+    g.add_argument("-m", "--voice", metavar="FILE", help="voice .pth or packed; default: the demo voice")
+    g.add_argument("--embedder", metavar="FILE", help="HuBERT/ContentVec; default: the pulled contentvec")
+    g.add_argument("--pitch-model", metavar="FILE", help="RMVPE; default: the pulled rmvpe")
+    g.add_argument("--index", metavar="FILE", help="faiss .index of the voice")
+
+    g = p.add_argument_group("voice and pitch")
+    g.add_argument("--speaker", type=int, default=0, metavar="N", help="speaker of a voice with several (0)")
+    g.add_argument(
+        "-t",
+        "--transpose",
+        type=number(-48, 48),
+        default=0.0,
+        metavar="SEMITONES",
+        help="shift the pitch (0); 12 is one octave up",
+    )
+    g.add_argument(
+        "--autotune",
+        type=number(0, 1),
+        default=0.0,
+        metavar="STRENGTH",
+        help="pull the pitch to the nearest note, 0 to 1 (0)",
+    )
+    g.add_argument(
+        "--proposed-pitch",
+        metavar="TARGET",
+        help="transpose so that the median pitch meets TARGET: Hz, 'male' (155) or 'female' (255)",
+    )
+    g.add_argument("--f0-file", metavar="FILE", help="pitch contour to use: lines of seconds,hertz")
+    g.add_argument(
+        "--f0-threshold",
+        type=number(0, 1),
+        default=0.03,
+        metavar="X",
+        help="salience below which a frame is unvoiced (0.03)",
+    )
+
+    g = p.add_argument_group("sound")
+    g.add_argument(
+        "--index-rate",
+        type=number(0, 1),
+        default=0.75,
+        metavar="R",
+        help="share of retrieved features, 0 to 1 (0.75; only with --index)",
+    )
+    g.add_argument(
+        "--exact-search", action="store_true", help="search all of the index, not nprobe lists of it"
+    )
+    g.add_argument(
+        "--protect",
+        type=number(0, 0.5),
+        default=0.33,
+        metavar="P",
+        help="keep consonants and breath: 0 most, 0.5 off (0.33)",
+    )
+    g.add_argument(
+        "--volume-envelope",
+        type=number(0, 1),
+        default=1.0,
+        metavar="R",
+        help="loudness: 0 follows the input's envelope, 1 keeps the voice's own (1)",
+    )
+    g.add_argument("--rate", type=int, metavar="HZ", help="output sample rate (default: the voice's own)")
+    g.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the synthesis noise (0)")
+    g.add_argument(
+        "--chunk",
+        choices=("fp32", "fp16", "small"),
+        default="fp32",
+        help="chunk lengths of the classic profiles (fp32)",
+    )
+    g.add_argument(
+        "--semantics",
+        choices=("applio", "classic"),
+        default="applio",
+        help="whose behaviour to follow where the two differ (applio)",
+    )
+    p.set_defaults(run=run)
+
+
+def _jobs(inputs: list[str], output: str, suffix: str) -> list[tuple[str, str]]:
+    """Pair every input sound with its output; InputError for a clash found before anything runs."""
+    from ..errors import InputError
+
+    into_folder = os.path.isdir(output) or len(inputs) > 1 or os.path.isdir(inputs[0])
+    if not into_folder:
+        return [(inputs[0], output)]
+    if output == "-" or "-" in inputs:
+        raise InputError("[convert] - stands for one sound: give one input and one output with it")
+    if os.path.exists(output) and not os.path.isdir(output):
+        raise InputError(f"[convert] OUT must be a folder for several inputs, got the file {output}")
+    jobs: list[tuple[str, str]] = []
+    for name in inputs:
+        root = Path(name)
+        if root.is_dir():
+            found = sorted(f for f in root.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+            if not found:
+                raise InputError(f"[convert] folder {name} holds no sound ({', '.join(SUFFIXES)})")
+            pairs = [(f, f.relative_to(root)) for f in found]
+        else:
+            pairs = [(root, Path(root.name))]
+        jobs += [(str(f), str(Path(output) / to.with_suffix("." + suffix))) for f, to in pairs]
+    written: dict[str, str] = {}
+    for source, target in jobs:
+        if target in written:
+            raise InputError(f"[convert] {written[target]} and {source} would both be written to {target}")
+        written[target] = source
+    return jobs
+
+
+def _check_targets(jobs: list[tuple[str, str]]) -> None:
+    from ..errors import InputError
+
+    for source, target in jobs:
+        same = source != "-" and os.path.exists(target) and os.path.samefile(source, target)
+        if os.path.exists(source) and same:
+            raise InputError(f"[convert] {source} would be overwritten by its own result")
+
+
+def _models(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of `load`: the user's files, or the bundled demo models for all three."""
+    if args.voice is not None:
+        return {
+            "voice": args.voice,
+            "embedder": args.embedder,
+            "pitch_model": args.pitch_model,
+            "index": args.index,
+        }
+    from ..resources import demo_dir
+
+    demo = demo_dir()
+    note(args, "rvc-fast: no -m VOICE given, using the demo voice that comes with rvc_fast")
+    return {
+        "voice": demo / "voice.pth",
+        "embedder": args.embedder or demo / "embedder",
+        "pitch_model": args.pitch_model or demo / "rmvpe.pt",
+        "index": args.index,
+    }
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the keyword arguments of `Converter.convert`, of the same names."""
+    names = (
+        "speaker transpose autotune proposed_pitch f0_file f0_threshold index_rate exact_search protect "
+        "volume_envelope seed chunk semantics"
+    )
+    options = {name: getattr(args, name) for name in names.split()}
+    options["output_rate"] = args.rate
+    if args.proposed_pitch not in (None, "male", "female"):
+        options["proposed_pitch"] = number(1, 20000)(args.proposed_pitch)
+    return options
+
+
+class _Bar:
+    """A progress bar over the stages of one conversion; `pipeline.Progress`."""
+
+    def __init__(self, title: str):
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=1, desc=title, leave=False, bar_format="{desc} |{bar}| {postfix} {elapsed}")
+        self._title = title
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        self._bar.total = total
+        self._bar.n = done
+        self._bar.set_postfix_str(stage)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def _convert(
+    converter: Converter, source: str, target: str, options: dict[str, Any], show_bar: bool
+) -> ConversionResult:
+    bar = _Bar("stdin" if source == "-" else Path(source).name) if show_bar else None
+    try:
+        result = converter.convert(source, progress=bar, **options)
+    finally:
+        if bar is not None:
+            bar.close()
+    folder = os.path.dirname(target)
+    if target != "-" and folder:
+        os.makedirs(folder, exist_ok=True)
+    result.save(target)
+    return result
+
+
+def _report(source: str, target: str, result: ConversionResult, seconds: float) -> dict[str, Any]:
+    return {
+        "input": source,
+        "output": target,
+        "ok": True,
+        "sample_rate": result.sample_rate,
+        "sound_seconds": round(result.duration, 3),
+        "seconds": round(seconds, 4),
+        "times_realtime": round(result.duration / seconds, 2),
+        "stages": {stage: round(s, 4) for stage, s in result.timings.items()},
+    }
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..errors import InputError, RvcFastError
+
+    if args.json and args.output == "-":
+        raise InputError("[convert] --json and -o - would both write to stdout")
+    try:
+        options = _options(args)
+    except argparse.ArgumentTypeError as e:
+        raise InputError(f"[convert] --proposed-pitch {e}, or male or female") from e
+    jobs = _jobs(args.inputs, args.output, args.format)
+    _check_targets(jobs)
+
+    from ..converter import load
+
+    start = time.perf_counter()
+    converter = load(**_models(args))
+    load_seconds = time.perf_counter() - start
+
+    reports: list[dict[str, Any]] = []
+    code = 0
+    for source, target in jobs:
+        start = time.perf_counter()
+        try:
+            result = _convert(converter, source, target, options, progress_wanted(args))
+        except (RvcFastError, OSError) as e:
+            if args.debug:
+                raise
+            code = max(code, 2 if isinstance(e, InputError | OSError) else 1)
+            reports.append(
+                {"input": source, "output": target, "ok": False, "error": " ".join(str(e).split())}
+            )
+            print(f"rvc-fast: {source}: {reports[-1]['error']}", file=sys.stderr)
+            continue
+        reports.append(_report(source, target, result, time.perf_counter() - start))
+        r = reports[-1]
+        note(
+            args,
+            f"{source} -> {target}: {r['sound_seconds']:.1f} s of sound in {r['seconds']:.2f} s "
+            f"({r['times_realtime']:.1f} times faster than real time)",
+        )
+    failed = [r for r in reports if not r["ok"]]
+    if len(jobs) > 1:
+        note(args, f"{len(jobs) - len(failed)} of {len(jobs)} converted")
+    if args.json:
+        print_json(
+            {
+                "files": reports,
+                "converted": len(jobs) - len(failed),
+                "failed": len(failed),
+                "load_seconds": round(load_seconds, 4),
+                "peak_memory_mb": round(peak_memory_mb(), 1),
+            }
+        )
+    return code

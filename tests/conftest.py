@@ -1,0 +1,33 @@
+"""What all tests share: the golden folder, and tools that may be missing on a user's machine but not in CI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "tests" / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The project's own golden cases."""
+    return GOLDEN
+
+
+@pytest.fixture
+def need_tool():
+    """Return a function that skips the test when a program is missing, and fails it in CI."""
+
+    def need(program: str) -> str:
+        path = shutil.which(program)
+        if path is None:
+            if os.environ.get("CI"):
+                pytest.fail(f"{program} is missing in CI; .ci/run must install it")
+            pytest.skip(f"{program} is not installed")
+        return path
+
+    return need
