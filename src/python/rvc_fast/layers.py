@@ -186,11 +186,13 @@ class ConvTranspose2d(PackedLayer):
 
 def pack(model: nn.Module) -> None:
     """Pack every layer of a loaded model and wait for it, so that inference starts with everything in place."""
-    layers = [m for _, m in model.named_modules() if isinstance(m, PackedLayer)]
-    for layer in layers:
-        layer.pack()
-    packed = [layer._packed for layer in layers]
-    mx.eval([p if isinstance(p, mx.array) else p.data for p in packed if p is not None], model.parameters())
+    for _, layer in model.named_modules():
+        if isinstance(layer, PackedLayer):
+            layer.pack()
+            packed = layer._packed
+            # One at a time, so that plain and packed weights are not all in memory together.
+            mx.eval(packed if isinstance(packed, mx.array) or packed is None else packed.data)
+    mx.eval(model.parameters())
 
 
 def load(model: nn.Module, tensors: dict[str, np.ndarray], what: str) -> None:

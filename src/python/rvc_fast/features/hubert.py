@@ -241,7 +241,7 @@ class HubertModel(nn.Module):
         for name, tensor in tensors.items():
             name = _rename(name.removeprefix("hubert."))
             if name not in _TRAINING_ONLY:
-                named[name] = tensor.astype(np.float32)
+                named[name] = tensor.astype(np.float32, copy=False)
         _fold_position(named)
         _join_qkv(named)
         # PyTorch's (O, C, K) -> (O, K, C)

@@ -32,7 +32,7 @@ BINS = 360
 # Frames are padded to a multiple of this, whatever the depth of the U-Net.
 FRAME_MULTIPLE = 32
 
-# Frames that one pass of the U-Net yields of a long sound; its memory is about 60 KB for each frame it sees.
+# Frames that one pass of the U-Net yields of a long sound; its memory is about 32 KB for each frame it sees.
 TILE = 6144
 
 # Pitch of the bins, in cents above 10 Hz.
@@ -219,7 +219,7 @@ class Rmvpe(nn.Module):
         Surplus tensors keep their names, for strict loading to report.
         """
         named = {
-            name: tensor.astype(np.float32)
+            name: tensor.astype(np.float32, copy=False)
             for name, tensor in tensors.items()
             if not name.endswith(".num_batches_tracked")
         }
