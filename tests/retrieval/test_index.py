@@ -127,6 +127,16 @@ def test_distances_far_from_the_origin_do_not_cancel(tmp_path):
         np.testing.assert_allclose(d2, want_d2, rtol=1e-5)
 
 
+def test_near_ties_are_told_apart(tmp_path):
+    """12 vectors a millionth apart, far from the middle of all: the matrix product cannot rank them."""
+    rng = np.random.default_rng(5)
+    near = 1000 + rng.uniform(0, 1, (12, 32))
+    vectors = np.concatenate([near, np.full((12, 32), -1000)]).astype(np.float32)
+    queries = (1000 + rng.uniform(0, 1, (20, 32))).astype(np.float32)
+    index = opened(tmp_path, flat(vectors))
+    assert np.array_equal(index.search(queries, 4)[1], brute(vectors, queries, 4)[1])
+
+
 def test_equal_distances_go_by_id(tmp_path):
     index = opened(tmp_path, flat(np.ones((40, 3), np.float32)))
     d2, ids = index.search(np.ones((2, 3), np.float32), 8)

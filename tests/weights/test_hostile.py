@@ -237,13 +237,29 @@ TENSORS = {
 }
 
 
+TENSOR_WORDS = {
+    "larger than any number": "size must hold counts",
+    "overflowing stride": "stride must hold counts, got 4611686018427387904",
+    "huge offset": "offset must be a count, got 9223372036854775808",
+    "negative stride": "stride must hold counts, got -1",
+    "negative offset": "offset must be a count, got -1",
+    "expanded": "1000 numbers does not fit storage '0' of 4",
+    "storage larger than its entry": "should hold 5 numbers, but has 16 bytes|does not have its 5 numbers",
+    "storage of huge size": "in a way torch.save does not",
+    "storage of a wider type": "should hold 4 numbers, but has 16 bytes|does not fit the file",
+    "storage of an unknown type": "refers to 'torch.QInt8Storage'",
+    "storage in two types": "storage '0' is described in two ways",
+}
+
+
 @pytest.mark.parametrize("name", TENSORS)
 def test_tensors_stay_inside_their_storages(tmp_path, name):
     code = Encoder().dump({"unet.encoder.bn.weight": TENSORS[name]})
     data = zip_bytes({"a/data.pkl": code, "a/data/0": struct.pack("<4f", 1, 2, 3, 4)})
-    refuse(tmp_path, data)
+    words = TENSOR_WORDS.get(name, "cannot load")
+    refuse(tmp_path, data, words)
     keys = Encoder().dump(["0"]) + struct.pack("<q4f", 4, 1, 2, 3, 4)
-    refuse(tmp_path, both(code)[1] + keys, name="b.pth")
+    refuse(tmp_path, both(code)[1] + keys, words, "b.pth")
 
 
 def test_many_tensors_of_one_storage(tmp_path):
@@ -296,10 +312,23 @@ SIZES = {
 }
 
 
+SIZE_WORDS = {
+    "long of 2 GiB": "integer of 2147483647 bytes",
+    "long of negative size": "integer of -1 bytes",
+    "long of 200 bytes": "integer of 200 bytes",
+    "text of 4 GiB": "ends too early",
+    "bytes of 2^63": "ends too early",
+    "frame of 2^63": "ends too early",
+    "name without end": "unfinished name",
+    "stack underflow": "empty stack",
+    "key that holds itself": "dict key must be text or a number, got list",
+}
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_sizes_are_checked_before_anything_is_made(tmp_path, name):
     for i, data in enumerate(both(SIZES[name])):
-        refuse(tmp_path, data, name=f"{i}.pth")
+        refuse(tmp_path, data, SIZE_WORDS.get(name, "cannot load"), f"{i}.pth")
 
 
 def test_tuples_of_tuples_cannot_take_exponential_time(tmp_path):

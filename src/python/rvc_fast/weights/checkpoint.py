@@ -68,9 +68,9 @@ def load_checkpoint(path: str | os.PathLike[str], expect: str | None = None) -> 
         raise FileFormatError(f"[weights] cannot load {_shown(path)}: {e}") from None
     except OSError as e:
         raise InputError(f"[weights] cannot open {_shown(path)}: {e.strerror or e}") from None
-    if expect not in (None, checkpoint.kind):
+    if expect is not None and expect != checkpoint.kind:
         raise FileFormatError(
-            f"[weights] {_shown(path)} must be {KINDS[expect or '']}, got {KINDS[checkpoint.kind]}"
+            f"[weights] {_shown(path)} must be {KINDS[expect]}, got {KINDS[checkpoint.kind]}"
         )
     return checkpoint
 
@@ -233,7 +233,7 @@ def _is_tensors(value: object) -> bool:
     return type(value) is dict and any(isinstance(v, (Tensor, np.ndarray)) for v in value.values())
 
 
-def _arrays(state: dict[Any, Any], drop: str = "\0") -> dict[str, np.ndarray]:
+def _arrays(state: dict[Any, Any], drop: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     """Map the tensors of a state dict; everything in it must be one, and finite."""
     arrays = {}
     for name, value in state.items():
@@ -245,8 +245,8 @@ def _arrays(state: dict[Any, Any], drop: str = "\0") -> dict[str, np.ndarray]:
 
 
 def _voice_tensors(state: dict[Any, Any]) -> dict[str, np.ndarray]:
-    # enc_q is the training-time posterior encoder.
-    return _arrays(state, drop="enc_q.")
+    # enc_q is the posterior encoder, which only training uses.
+    return _arrays(state, drop=("enc_q.",))
 
 
 def _finite(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
