@@ -121,10 +121,36 @@ def linear(x: Array, weight: Array, bias: Array | None = None, **rest: Any) -> A
     return _epilogue(x @ weight.T, bias, **rest)
 
 
+def _sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def bigru(x: Array, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array) -> Array:
+    batch, length, _ = x.shape
+    hidden = w_hh.shape[2]
+    y = np.zeros((batch, length, 2 * hidden))
+    for d, steps in enumerate((range(length), reversed(range(length)))):
+        h = np.zeros((batch, hidden))
+        for t in steps:
+            outer, inner = x[:, t] @ w_ih[d].T + b_ih[d], h @ w_hh[d].T + b_hh[d]
+            (r, z, n), (hr, hz, hn) = (np.split(part, 3, axis=1) for part in (outer, inner))
+            update = _sigmoid(z + hz)
+            h = (1 - update) * np.tanh(n + _sigmoid(r + hr) * hn) + update * h
+            y[:, t, d * hidden : (d + 1) * hidden] = h
+    return y
+
+
+def mel_stft(x: Array, window: Array, filters: Array, *, hop: int, floor: float = 1e-5) -> Array:
+    frames = np.lib.stride_tricks.sliding_window_view(x, len(window))[::hop]
+    return np.log(np.maximum(np.abs(np.fft.rfft(frames * window)) @ filters.T, floor))
+
+
 EXACT: dict[str, Callable[..., Array]] = {
+    "bigru": bigru,
     "conv1d": conv1d,
     "conv2d": conv2d,
     "conv_transpose1d": conv_transpose1d,
     "conv_transpose2d": conv_transpose2d,
     "linear": linear,
+    "mel_stft": mel_stft,
 }

@@ -25,6 +25,15 @@ def conv1d(
     scale: float = 1.0,
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array: ...
+def bigru(
+    forward: mx.array,
+    backward: mx.array,
+    w_hh: mx.array,
+    b_hh: mx.array,
+    h: mx.array,
+    *,
+    stream: mx.Stream | mx.Device | None = None,
+) -> tuple[mx.array, mx.array]: ...
 def linear_pack(weight: mx.array, *, stream: mx.Stream | mx.Device | None = None) -> mx.array: ...
 def linear(
     x: mx.array,
