@@ -11,8 +11,9 @@ import pytest
 
 from rvc_fast.errors import FileFormatError, InputError
 from rvc_fast.features import hubert
-from rvc_fast.features.hubert import HubertConfig, HubertModel
+from rvc_fast.features.hubert import HubertConfig, HubertModel, load_hubert
 from rvc_fast.verify.seeded import read_manifest, seeded_weights
+from rvc_fast.weights.checkpoint import load_checkpoint, save_packed
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 TO_FAIRSEQ = [
@@ -107,6 +108,16 @@ def test_fairseq_names_and_training_tensors(manifest, tensors, model, golden):
     other = build(renamed, manifest["config"])
     want = model.features(golden["audio"], "v2")
     assert mx.array_equal(other.features(golden["audio"], "v2"), want)
+
+
+def test_files_as_people_have_them_and_packed(golden, tmp_path):
+    path = GOLDEN / "hubert_tiny_fairseq.pt"
+    want = golden["v1_features"]
+    assert snr(load_hubert(path).features(golden["audio"], "v1"), want) >= 110
+    raw = load_checkpoint(path, expect="hubert")
+    packed = tmp_path / "hubert.safetensors"
+    save_packed(packed, "hubert", HubertModel.sanitize(raw.tensors), raw.config, {})
+    assert snr(load_hubert(packed).features(golden["audio"], "v1"), want) >= 110
 
 
 def test_prefix_half_precision_and_folded_weight_norm(manifest, tensors, golden):

@@ -14,8 +14,9 @@ from rvc_fast import ops
 from rvc_fast.errors import FileFormatError, InputError
 from rvc_fast.ops.mel_stft import hann, mel_filters
 from rvc_fast.pitch import rmvpe
-from rvc_fast.pitch.rmvpe import BIN_CENTS, Rmvpe, RmvpeConfig, decode_salience, log_mel
+from rvc_fast.pitch.rmvpe import BIN_CENTS, Rmvpe, RmvpeConfig, decode_salience, load_rmvpe, log_mel
 from rvc_fast.verify.seeded import read_manifest, seeded_weights
+from rvc_fast.weights.checkpoint import save_packed
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -191,6 +192,12 @@ def test_half_precision_and_counters_load(manifest, tensors, golden):
     half["unet.encoder.bn.num_batches_tracked"] = np.array(7, np.int64)
     salience = build(half, manifest["config"]).salience(golden["audio"])
     assert 30 < snr(salience, golden["salience"]) < 110
+
+
+def test_a_packed_file_loads(manifest, tensors, model, golden, tmp_path):
+    path = tmp_path / "rmvpe.safetensors"
+    save_packed(path, "rmvpe", Rmvpe.sanitize(tensors), manifest["config"], {})
+    assert mx.array_equal(load_rmvpe(path).salience(golden["audio"]), model.salience(golden["audio"]))
 
 
 def test_packed_tensors_load_as_they_are(manifest, tensors, model, golden):

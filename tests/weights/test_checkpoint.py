@@ -385,7 +385,10 @@ def test_packing_where_one_cannot_write(tmp_path):
         save_packed(tmp_path / "none" / "a.safetensors", "voice", {}, {}, {})
     with pytest.raises(InputError, match="kind must be one of"):
         save_packed(tmp_path / "a.safetensors", "song", {}, {}, {})
-    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="cannot write"):
+        save_packed(tmp_path / "folder", "voice", {}, {}, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
 
 
 @pytest.mark.slow
@@ -429,6 +432,13 @@ def test_no_such_file(tmp_path):
         (
             torch_zip({"unet.encoder.bn.weight": np.ones(3, np.float32), "x": "y"}),
             "entry 'x' is not a tensor",
+        ),
+        (torch_zip({0: np.ones(3, np.float32)}), "no known model; the first is 0"),
+        (
+            torch_zip(
+                {"model": {"unet.encoder.bn.weight": np.ones(3, np.float32), 0: np.ones(1, np.float32)}}
+            ),
+            "entry 0 is not a tensor",
         ),
         (torch_zip({"unet.encoder.bn.weight": np.ones(3, np.float32)}), "unet.encoder.layers.0.* is missing"),
         (b"\x80\x02}.", "starts with"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,24 +105,15 @@ def save_packed(
         "metadata": json.dumps(dict(metadata or {}), sort_keys=True),
     }
     content = save({name: np.ascontiguousarray(t) for name, t in tensors.items()}, header)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            try:
-                file.write(content)
-                file.flush()
-                os.chmod(file.name, 0o666 & ~_umask())
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as e:
         raise InputError(f"[weights] cannot write {_shown(path)}: {e.strerror or e}") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _shown(path: Path) -> str:
@@ -180,7 +170,7 @@ def _identify(path: Path, root: dict[Any, Any], source: str) -> Checkpoint:
     metadata: dict[str, Any] = {"source": source}
     if _is_tensors(root.get("weight")):
         tensors = _voice_tensors(root["weight"])
-        metadata |= _plain(root, skip=("f0", "version", "vocoder", "sr"))
+        metadata = _plain(root, skip=("f0", "version", "vocoder", "sr")) | metadata
         if "config" not in root:
             raise Malformed("it is a voice without its config")
         config = configs.voice_config(
@@ -189,10 +179,10 @@ def _identify(path: Path, root: dict[Any, Any], source: str) -> Checkpoint:
         return Checkpoint("voice", tensors, config, metadata, False, path)
 
     state = next((root[key] for key in ("model", "state_dict") if _is_tensors(root.get(key))), root)
-    metadata |= _plain(root, skip=()) if state is not root else {}
+    metadata = (_plain(root) if state is not root else {}) | metadata
     if not _is_tensors(state):
         raise Malformed("it holds no dict of tensors")
-    names = {name.removeprefix("hubert.") for name in state}
+    names = {name.removeprefix("hubert.") for name in state if type(name) is str}
     if "enc_p.emb_phone.weight" in names:
         tensors = _voice_tensors(state)
         metadata["source"] += ", training checkpoint"
@@ -269,7 +259,7 @@ def _is_finite(array: np.ndarray) -> bool:
     return all(bool(np.isfinite(flat[i : i + 65536]).all()) for i in range(0, flat.size, 65536))
 
 
-def _plain(root: dict[Any, Any], skip: tuple[str, ...]) -> dict[str, Any]:
+def _plain(root: dict[Any, Any], skip: tuple[str, ...] = ()) -> dict[str, Any]:
     """The entries of a file that are text or numbers, for showing; long ones are left out."""
     return {
         key: value

@@ -259,7 +259,7 @@ def hubert_config(tensors: Tensors, stated: dict[str, Any] | None = None) -> tup
         dense, conv = "feed_forward.intermediate_dense", "conv"
     convs = [
         shape_of(names, f"feature_extractor.conv_layers.{i}.{conv}", 3)
-        for i in range(count(names, "feature_extractor.conv_layers"))
+        for i in range(max(count(names, "feature_extractor.conv_layers"), 1))
     ]
     hidden = shape_of(names, projection, 2)[0]
     _, group, width = shape_of(names, position, 3)
