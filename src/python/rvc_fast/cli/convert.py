@@ -103,7 +103,12 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="R",
         help="loudness: 0 follows the input's envelope, 1 keeps the voice's own (1)",
     )
-    g.add_argument("--rate", type=int, metavar="HZ", help="output sample rate (default: the voice's own)")
+    g.add_argument(
+        "--rate",
+        type=int,
+        metavar="HZ",
+        help="output sample rate (default: the voice's own; 44100 for an MP3 that cannot have that)",
+    )
     g.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the synthesis noise (0)")
     g.add_argument(
         "--chunk",
@@ -211,9 +216,16 @@ class _Bar:
         self._bar.close()
 
 
+# What an MP3 can be sampled at; the 40 kHz of many voices is not among it.
+_MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+
+
 def _convert(
     converter: Converter, source: str, target: str, options: dict[str, Any], show_bar: bool
 ) -> ConversionResult:
+    rate = options["output_rate"] or converter.voice.sample_rate
+    if target.lower().endswith(".mp3") and options["output_rate"] is None and rate not in _MP3_RATES:
+        options = {**options, "output_rate": 44100}
     bar = _Bar("stdin" if source == "-" else Path(source).name) if show_bar else None
     try:
         result = converter.convert(source, progress=bar, **options)

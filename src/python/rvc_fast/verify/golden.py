@@ -174,7 +174,11 @@ class Folder:
         m = self.manifests[name]
         config = dict(m["config"])
         if m["kind"] == "synth":
-            config.update({k: m[k] for k in ("use_f0", "text_enc_hidden_dim", "vocoder") if k in m})
+            shapes = {k: t["shape"] for k, t in m["tensors"].items()}
+            config["use_f0"] = m.get("use_f0", "enc_p.emb_pitch.weight" in shapes)
+            config["vocoder"] = m.get("vocoder", "HiFi-GAN")
+            config["text_enc_hidden_dim"] = shapes.get("enc_p.emb_phone.weight", [0, 0])[1]
+            config.setdefault("version", "v1" if config["text_enc_hidden_dim"] == 256 else "v2")
         return Checkpoint(
             kind=CHECKPOINT_KINDS[m["kind"]],
             tensors=seeded_weights(m),
