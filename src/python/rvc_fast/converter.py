@@ -1,4 +1,4 @@
-"""From a sound, or its file, to the converted sound: models loaded once, what stays the same computed once."""
+"""From a sound, or its file, to the converted sound: models loaded once, what stays the same kept."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class ConversionResult:
     sample_rate: Hz.
     f0: the pitch that the voice was given, (frames,) float32 Hz, one value per 10 ms of the input and 0 where
         unvoiced; None for a voice that does not follow the pitch.
-    timings: seconds by stage: read, features, pitch, retrieval, synthesis, post. A stage whose result was kept
-        from the last call takes next to none.
+    timings: seconds by stage: read, features, pitch, retrieval, synthesis, post. A stage whose result was
+        kept from the last call takes next to none.
     """
 
     samples: np.ndarray
@@ -68,9 +68,10 @@ class _Kept:
 class Converter:
     """A voice with what it needs to speak. Made by `rvc_fast.load`.
 
-    It keeps the content features and the estimated pitch of the last sound (about 0.2 MB per second of it), so
-    that a call that changes only the pitch, the index, protect, the speaker, the seed or the like renders only
-    what follows from them. `forget()` frees them. Several threads may share a Converter; they take turns.
+    It keeps the content features and the estimated pitch of the last sound (about 0.2 MB per second of it),
+    so that a call that changes only the pitch, the index, protect, the speaker, the seed or the like renders
+    only what follows from them. `forget()` frees them. Several threads may share a Converter; they take
+    turns.
     """
 
     def __init__(
@@ -232,7 +233,7 @@ def load(
     pitch_model: Path | pitch.PitchModel | None = None,
     index: Path | Index | None = None,
 ) -> Converter:
-    """Return a Converter for a voice (.pth or packed .safetensors) and its models, from files or already loaded.
+    """Return a Converter for a voice (.pth or packed .safetensors) and its models: files or already loaded.
 
     Without `embedder` or `pitch_model` those in the cache folder are taken; InputError says how to get them.
     A voice that does not follow the pitch needs no pitch model.

@@ -191,7 +191,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A sound ready for the models: `padded` is the high-passed one, float32, with `pad` more on both sides."""
+    """A sound ready for the models: `padded` is its high-passed form, float32, with `pad` on both sides."""
 
     padded: np.ndarray
     pad: int
@@ -237,8 +237,8 @@ def run(
 ) -> np.ndarray:
     """Return the converted sound float32 (m,) at the voice's rate of `sound` (n,) at 16 kHz.
 
-    Begins at the high-pass and ends after the 0.99 peak rule. `f0` gives the pitch before transposition instead
-    of `pitch_model`, one value per 160 samples of the padded sound.
+    Begins at the high-pass and ends after the 0.99 peak rule. `f0` gives the pitch before transposition
+    instead of `pitch_model`, one value per 160 samples of the padded sound.
     """
     settings = settings or Settings()
     prepared = prepare(sound, settings)
@@ -268,8 +268,8 @@ def prepare(sound: np.ndarray, settings: Settings) -> Prepared:
 def find_cuts(signal: np.ndarray, plan: ChunkPlan, semantics: Semantics = "applio") -> list[int]:
     """Return the samples at which `signal` (n,) is cut, multiples of the window; none up to `plan.x_max`.
 
-    Near each multiple t of x_center the cut is the first minimum over [t - x_query, t + x_query) of |s|, s being
-    the sum of the window around (classic: the sum of absolute values).
+    Near each multiple t of x_center the cut is the first minimum over [t - x_query, t + x_query) of |s|, s
+    being the sum of the window around (classic: the sum of absolute values).
     """
     query, center = round(plan.x_query * RATE), round(plan.x_center * RATE)
     if len(signal) + WINDOW <= round(plan.x_max * RATE):
@@ -408,10 +408,10 @@ def blend_features(
     features: np.ndarray, f0: np.ndarray | None, frames: int, index: SearchIndex | None, settings: Settings
 ) -> np.ndarray:
     """Retrieve, double in time, and give unvoiced frames back part of their own features (steps 4 to 6)."""
-    from .retrieval import blend
-
     if index is None or settings.index_rate == 0:
         return np.repeat(features, 2, axis=0)[:frames]
+    from .retrieval import blend
+
     blended = blend(features, index, settings.index_rate, exact=settings.exact_search)
     phone = np.repeat(blended, 2, axis=0)[:frames]
     if f0 is not None and settings.protect < 0.5:

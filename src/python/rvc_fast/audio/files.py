@@ -1,4 +1,4 @@
-"""Sound files <-> arrays: through libsndfile (wav, flac, ogg, mp3, ...), or else ffmpeg if it is installed."""
+"""Sound files <-> arrays: by libsndfile (wav, flac, ogg, mp3, ...), else by ffmpeg if it is installed."""
 
 from __future__ import annotations
 
@@ -82,17 +82,10 @@ def _open(path: str | os.PathLike[str], name: str) -> Iterator[Any]:
     """Yield an open soundfile.SoundFile of `path`, decoded by ffmpeg first if libsndfile does not know it."""
     import soundfile
 
-    stream: io.BufferedIOBase
-    if name == "stdin" and os.fspath(path) == "-":
-        stream = io.BytesIO(sys.stdin.buffer.read())
-    else:
-        try:
-            stream = Path(path).open("rb")
-        except OSError as e:
-            raise InputError(f"[audio] cannot read {name}: {_reason(e)}") from e
-        if not stream.seekable():
-            with stream:
-                stream = io.BytesIO(stream.read())
+    try:
+        stream = _stream(path)
+    except OSError as e:
+        raise InputError(f"[audio] cannot read {name}: {_reason(e)}") from e
     with stream:
         if stream.seek(0, os.SEEK_END) == 0:
             raise FileFormatError(f"[audio] {name} is empty (0 bytes)")
@@ -105,6 +98,15 @@ def _open(path: str | os.PathLike[str], name: str) -> Iterator[Any]:
             return
         with sound:
             yield sound
+
+
+def _stream(path: str | os.PathLike[str]) -> io.BufferedIOBase:
+    """Return `path` opened; what cannot be sought in, as a pipe, is read into memory."""
+    if os.fspath(path) == "-":
+        return io.BytesIO(sys.stdin.buffer.read())
+    if Path(path).is_fifo():
+        return io.BytesIO(Path(path).read_bytes())
+    return Path(path).open("rb")
 
 
 class _Nameless:

@@ -66,8 +66,8 @@ def high_pass(x: np.ndarray) -> np.ndarray:
 def volume_envelope(y: np.ndarray, rate: int, source: np.ndarray, mix: float) -> np.ndarray:
     """Return y (n,) at `rate` Hz with its loudness over time moved towards that of `source` (m,) at 16 kHz.
 
-    mix = 1 keeps the loudness of y, mix = 0 gives it the source's: y * rms_source^(1-mix) * rms_y^(mix-1), both
-    RMS taken over one second every half second and interpolated linearly.
+    mix = 1 keeps the loudness of y, mix = 0 gives it the source's: y * rms_source^(1-mix) * rms_y^(mix-1),
+    both RMS taken over one second every half second and interpolated linearly.
     """
     if mix == 1 or len(y) == 0:
         return y
@@ -82,7 +82,7 @@ def volume_envelope(y: np.ndarray, rate: int, source: np.ndarray, mix: float) ->
 
 
 def _rms(x: np.ndarray, rate: int) -> np.ndarray:
-    """`librosa.feature.rms` with hop_length = rate // 2, frame_length = 2 * hop: float64 (len(x) // hop + 1,).
+    """`librosa.feature.rms` with hop_length = rate // 2 and frames of two hops: float64 (len(x) // hop + 1,).
 
     A centred frame is exactly two hops, so each is the sum of two neighbouring blocks' energies.
     """

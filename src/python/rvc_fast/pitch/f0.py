@@ -26,8 +26,8 @@ NOTES = np.round(440 * 2 ** ((np.arange(31, 85) - 69) / 12), 2)
 TARGETS = {"male": 155.0, "female": 255.0}
 """Hz: the medians that a proposed pitch aims for."""
 
-# Sounds up to _WHOLE frames are analysed in one go, longer ones in parts of _PART frames with _CONTEXT more on
-# both sides. Multiples of 32 keep the network's pooling on the grid that it has in the whole sound.
+# Sounds up to _WHOLE frames are analysed in one go, longer ones in parts of _PART frames with _CONTEXT more
+# on both sides. Multiples of 32 keep the network's pooling on the grid that it has in the whole sound.
 _WHOLE, _PART, _CONTEXT = 7040, 5120, 512
 
 
@@ -87,7 +87,8 @@ def autotune(f0: np.ndarray, strength: float) -> np.ndarray:
 def proposed_semitones(f0: np.ndarray, target: float) -> int:
     """Return the semitones, -12 to 12, that bring the median of f0 nearest to `target` Hz.
 
-    The median is over all frames, the unvoiced ones filled in linearly (Applio's rule). 0 if fewer than 2 are voiced.
+    The median is over all frames, the unvoiced ones filled in linearly (Applio's rule).
+    0 if fewer than 2 are voiced.
     """
     voiced = np.flatnonzero(f0 > 0)
     if len(voiced) < 2:
