@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import mlx.core as mx
 import numpy as np
@@ -21,6 +21,9 @@ from .errors import InputError
 from .noise import NoiseSource
 from .pitch import f0 as pitch
 
+if TYPE_CHECKING:
+    from .retrieval import Index
+
 WINDOW = pitch.HOP
 """Samples at 16 kHz per frame of pitch."""
 
@@ -30,6 +33,16 @@ _SHORTEST, _CONTINUED = 400, 720
 Semantics = Literal["applio", "classic"]
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total), stage being "features", "pitch" or "synthesis"."""
+
+
+def check_number(what: str, name: str, value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not low <= value <= high:
+        raise InputError(f"[{what}] {name} must be a number from {low:g} to {high:g}, got {value!r}")
+
+
+def check_integer(what: str, name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise InputError(f"[{what}] {name} must be a whole number from {low} to {high}, got {value!r}")
 
 
 class Embedder(Protocol):
@@ -43,27 +56,20 @@ class Embedder(Protocol):
 class Voice(Protocol):
     """What speaks: a synthesizer."""
 
-    config: Any
-    hop: int
-    sample_rate: int
+    @property
+    def config(self) -> Any: ...
+
+    @property
+    def hop(self) -> int: ...
+
+    @property
+    def sample_rate(self) -> int: ...
 
     def infer(
         self, phone: mx.array, pitch: mx.array | None, f0: mx.array | None, speaker: int, noise: NoiseSource
     ) -> mx.array:
         """Return (T * hop,) samples of phone (1, T, dim), pitch (1, T) int32 and f0 (1, T) Hz."""
         ...
-
-
-class SearchIndex(Protocol):
-    """What knows the voice's own features: a faiss index."""
-
-    dim: int
-
-    def search(
-        self, queries: np.ndarray, k: int = 8, *, exact: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]: ...
-
-    def vectors(self, ids: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -232,7 +238,7 @@ def run(
     noise: NoiseSource,
     pitch_model: pitch.PitchModel | None = None,
     f0: np.ndarray | None = None,
-    index: SearchIndex | None = None,
+    index: Index | None = None,
     settings: Settings | None = None,
 ) -> np.ndarray:
     """Return the converted sound float32 (m,) at the voice's rate of `sound` (n,) at 16 kHz.
@@ -354,7 +360,7 @@ def render(
     features: list[np.ndarray],
     f0: np.ndarray | None,
     voice: Voice,
-    index: SearchIndex | None,
+    index: Index | None,
     settings: Settings,
     noise: NoiseSource,
     *,
@@ -405,7 +411,7 @@ def chunk_frames(chunk: Chunk, features: np.ndarray) -> int:
 
 
 def blend_features(
-    features: np.ndarray, f0: np.ndarray | None, frames: int, index: SearchIndex | None, settings: Settings
+    features: np.ndarray, f0: np.ndarray | None, frames: int, index: Index | None, settings: Settings
 ) -> np.ndarray:
     """Retrieve, double in time, and give unvoiced frames back part of their own features (steps 4 to 6)."""
     if index is None or settings.index_rate == 0:
@@ -419,13 +425,3 @@ def blend_features(
         share = np.where(f0 < 1, settings.protect, 1).astype(np.float32)[:, None]
         phone = phone * share + own * (1 - share)
     return phone
-
-
-def check_number(what: str, name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not low <= value <= high:
-        raise InputError(f"[{what}] {name} must be a number from {low:g} to {high:g}, got {value!r}")
-
-
-def check_integer(what: str, name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-        raise InputError(f"[{what}] {name} must be a whole number from {low} to {high}, got {value!r}")
