@@ -7,11 +7,11 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
-from fakes import FakeEmbedder, FakeIndex, FakePitch, FakeVoice, voiced_sound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import butter, filtfilt
 
+from fakes import FakeEmbedder, FakeIndex, FakePitch, FakeVoice, voiced_sound
 from rvc_fast import pipeline
 from rvc_fast.errors import InputError
 from rvc_fast.noise import SeededNoise
@@ -113,7 +113,6 @@ def test_the_sound_is_high_passed_and_padded_by_reflection() -> None:
 def test_every_frame_is_rendered_where_it_belongs(seconds: float) -> None:
     sound, voice = voiced_sound(seconds), FakeVoice("f0")
     out = convert(sound, voice, ramp(sound))
-    out = out * (np.float32((len(sound) // WINDOW + 200) / 1000) if out.max() > 0.98 else 1)
     frames = out.reshape(-1, voice.hop)
     np.testing.assert_array_equal(frames, frames[:, :1].repeat(voice.hop, axis=1))
     chunks = pipeline.prepare(sound, Settings(chunk=SHORT)).chunks
