@@ -196,7 +196,7 @@ class Converter:
 
     def _prepare(self, sound: Any, sample_rate: int | None, settings: Settings) -> Prepared:
         signal = audio.limit_peak(_load_16k(sound, sample_rate), 0.95)
-        digest = hashlib.blake2b(np.ascontiguousarray(signal), digest_size=16).digest()
+        digest = hashlib.blake2b(np.ascontiguousarray(signal).data, digest_size=16).digest()
         key = (digest, settings.plan, settings.semantics)
         if self._kept.key != key or self._kept.prepared is None:
             self._kept = _Kept()
