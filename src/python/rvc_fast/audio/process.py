@@ -75,8 +75,8 @@ def volume_envelope(y: np.ndarray, rate: int, source: np.ndarray, mix: float) ->
     out = np.empty(len(y), np.float32)
     for start in range(0, len(y), _BLOCK):
         stop = min(start + _BLOCK, len(y))
-        gain = _stretch(wanted, start, stop, len(y)) ** (1 - mix)
-        gain *= np.maximum(_stretch(present, start, stop, len(y)), 1e-6) ** (mix - 1)
+        gain = _stretch(wanted, start, stop, len(y)) ** np.float32(1 - mix)
+        gain *= np.maximum(_stretch(present, start, stop, len(y)), np.float32(1e-6)) ** np.float32(mix - 1)
         out[start:stop] = y[start:stop] * gain
     return out
 
@@ -93,6 +93,6 @@ def _rms(x: np.ndarray, rate: int) -> np.ndarray:
 
 
 def _stretch(points: np.ndarray, start: int, stop: int, length: int) -> np.ndarray:
-    """Samples start..stop of `points` linearly interpolated to `length` (align_corners = False)."""
+    """Samples start..stop of `points` linearly interpolated to `length` (align_corners = False), float32."""
     position = (np.arange(start, stop) + 0.5) * (len(points) / length) - 0.5
-    return np.interp(position, np.arange(len(points)), points)
+    return np.interp(position, np.arange(len(points)), points).astype(np.float32)
