@@ -30,14 +30,12 @@ class FakePitch:
 
     def __init__(self) -> None:
         self.calls = 0
-        self.longest = 0
         self.pad: str | None = None
 
     def salience(self, audio: mx.array, pad: str = "reflect") -> mx.array:
         self.calls += 1
         self.pad = pad
         samples = np.array(audio)
-        self.longest = max(self.longest, len(samples))
         padded = np.pad(samples, (80, 80 + 160), mode="reflect")
         frames = len(samples) // 160 + 1
         loudest = np.abs(padded[: frames * 160]).reshape(frames, 160).max(axis=1)

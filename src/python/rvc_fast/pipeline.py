@@ -330,14 +330,11 @@ def estimate_pitch(
     prepared: Prepared, model: pitch.PitchModel, settings: Settings, progress: Progress | None = None
 ) -> np.ndarray:
     """Return the pitch of the padded sound, Hz per frame, before any change."""
-    report = None if progress is None else lambda done, total: progress("pitch", done, total)
-    return pitch.estimate(
-        prepared.padded,
-        model,
-        threshold=settings.f0_threshold,
-        pad="zeros" if settings.semantics == "classic" else "reflect",
-        progress=report,
-    )[: prepared.frames]
+    pad: Literal["reflect", "zeros"] = "zeros" if settings.semantics == "classic" else "reflect"
+    f0 = pitch.estimate(prepared.padded, model, threshold=settings.f0_threshold, pad=pad)
+    if progress is not None:
+        progress("pitch", 1, 1)
+    return f0[: prepared.frames]
 
 
 def move_pitch(prepared: Prepared, f0: np.ndarray, settings: Settings) -> np.ndarray:

@@ -6,7 +6,6 @@ A contour is one value per 10 ms in Hz, 0 where unvoiced.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Literal, Protocol
 
 import mlx.core as mx
@@ -26,10 +25,6 @@ NOTES = np.round(440 * 2 ** ((np.arange(31, 85) - 69) / 12), 2)
 TARGETS = {"male": 155.0, "female": 255.0}
 """Hz: the medians that a proposed pitch aims for."""
 
-# Sounds up to _WHOLE frames are analysed in one go, longer ones in parts of _PART frames with _CONTEXT more
-# on both sides. Multiples of 32 keep the network's pooling on the grid that it has in the whole sound.
-_WHOLE, _PART, _CONTEXT = 7040, 5120, 512
-
 
 class PitchModel(Protocol):
     """What estimates pitch: RMVPE."""
@@ -45,29 +40,16 @@ def estimate(
     *,
     threshold: float = 0.03,
     pad: Literal["reflect", "zeros"] = "reflect",
-    progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Return the contour (n // 160 + 1,) float32 of sound (n,) at 16 kHz.
 
-    Memory does not grow with the sound: beyond 70 s it is analysed in overlapping parts of 51.2 s with 5.1 s
-    of context on both sides. `progress(done, total)` counts the parts.
+    Frames whose salience is at most `threshold` are unvoiced; `pad` is the model's.
     """
     from .rmvpe import decode_salience
 
-    frames = len(audio) // HOP + 1
-    starts = [0] if frames <= _WHOLE else list(range(0, frames, _PART))
-    contour = np.empty(frames, np.float32)
-    for number, start in enumerate(starts):
-        stop = frames if number == len(starts) - 1 else starts[number + 1]
-        first, last = max(0, start - _CONTEXT), min(frames, stop + _CONTEXT)
-        part = audio[first * HOP : None if last == frames else last * HOP]
-        salience = model.salience(mx.array(part), pad)[start - first : stop - first]
-        contour[start:stop] = decode_salience(np.array(salience.astype(mx.float32)), threshold)
-        del salience
-        mx.clear_cache()
-        if progress is not None:
-            progress(number + 1, len(starts))
-    return contour
+    salience = np.array(model.salience(mx.array(audio), pad).astype(mx.float32))
+    mx.clear_cache()
+    return decode_salience(salience, threshold)
 
 
 def transpose(f0: np.ndarray, semitones: float) -> np.ndarray:
