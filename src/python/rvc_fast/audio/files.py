@@ -171,14 +171,8 @@ def write_audio(
     if os.fspath(path) == "-":
         _write_stream(sys.stdout.buffer, "stdout", samples, rate, "WAV", subtype)
         return
-    # Through links, so that a link stays one; a device or pipe cannot be renamed onto.
-    target = Path(os.path.realpath(path))
-    suffix = target.suffix.lower()
-    if not suffix:
-        raise InputError(f"[audio] cannot write {path}: the name needs a suffix such as .wav")
+    target, suffix = _target(path)
     if target.exists() and not target.is_file():
-        if target.is_dir():
-            raise InputError(f"[audio] cannot write {path}: it is a folder")
         try:
             with target.open("wb") as device:
                 _write_stream(device, str(path), samples, rate, _FORMATS.get(suffix, "WAV"), subtype)
@@ -192,22 +186,52 @@ def write_audio(
             _encode_by_ffmpeg(temporary, str(path), samples, rate, suffix, subtype)
 
 
-@contextmanager
-def _replacing(target: Path, path: str | os.PathLike[str], suffix: str) -> Iterator[Path]:
-    """Yield a new file beside `target` that takes its place at the end, and is gone if anything fails."""
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise the InputError that `write_audio` would raise later, before there is anything to write."""
+    if os.fspath(path) == "-":
+        return
+    target, suffix = _target(path)
+    if not target.exists() or target.is_file():
+        _temporary(target, path, suffix).unlink()
+
+
+def _target(path: str | os.PathLike[str]) -> tuple[Path, str]:
+    """Return the file itself and its suffix, which must be one that can be written."""
+    # Through links, so that a link stays one; a device or pipe cannot be renamed onto.
+    target = Path(os.path.realpath(path))
+    suffix = target.suffix.lower()
+    if not suffix:
+        raise InputError(f"[audio] cannot write {path}: the name needs a suffix such as .wav")
+    if target.is_dir():
+        raise InputError(f"[audio] cannot write {path}: it is a folder")
+    if suffix not in _FORMATS and shutil.which("ffmpeg") is None:
+        raise InputError(
+            f"[audio] cannot write {path}: {suffix} needs ffmpeg; without it: {', '.join(_FORMATS)}"
+        )
+    return target, suffix
+
+
+def _temporary(target: Path, path: str | os.PathLike[str], suffix: str) -> Path:
+    """Return a new empty file beside `target`, with the usual permissions."""
     try:
         if target.exists() and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         handle, name = tempfile.mkstemp(suffix, f".{target.stem[:100]}.", target.parent)
-    except OSError as e:
-        raise InputError(f"[audio] cannot write {path}: {_reason(e)}") from e
-    temporary = Path(name)
-    try:
         # mkstemp makes private files; a sound file gets the usual permissions.
         mask = os.umask(0)
         os.umask(mask)
         os.fchmod(handle, 0o666 & ~mask)
         os.close(handle)
+    except OSError as e:
+        raise InputError(f"[audio] cannot write {path}: {_reason(e)}") from e
+    return Path(name)
+
+
+@contextmanager
+def _replacing(target: Path, path: str | os.PathLike[str], suffix: str) -> Iterator[Path]:
+    """Yield a new file beside `target` that takes its place at the end, and is gone if anything fails."""
+    temporary = _temporary(target, path, suffix)
+    try:
         yield temporary
         os.replace(temporary, target)
     except BaseException as e:
@@ -237,10 +261,7 @@ def _encode_by_ffmpeg(
     target: Path, name: str, samples: np.ndarray, rate: int, suffix: str, subtype: str | None
 ) -> None:
     ffmpeg = shutil.which("ffmpeg")
-    if ffmpeg is None:
-        raise InputError(
-            f"[audio] cannot write {name}: {suffix} needs ffmpeg; without it: {', '.join(_FORMATS)}"
-        )
+    assert ffmpeg is not None  # `_target` has looked
     with tempfile.TemporaryDirectory(prefix="rvc_fast_") as folder:
         wav = Path(folder, "sound.wav")
         _encode(wav, name, samples, rate, "WAV", subtype or "FLOAT")

@@ -37,11 +37,14 @@ def print_json(value: Any) -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as aligned text: the first column to the left, the rest to the right."""
+    """Return rows as aligned text: the first and last column to the left, the rest to the right."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     lines = []
     for row in (header, *rows):
-        cells = [row[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
+        first, *middle, last = row
+        cells = [first.ljust(widths[0])]
+        cells += [c.rjust(w) for c, w in zip(middle, widths[1:-1], strict=True)]
+        cells.append(last)
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 

@@ -125,12 +125,15 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     p.set_defaults(run=run)
 
 
+def _into_folder(inputs: list[str], output: str) -> bool:
+    return os.path.isdir(output) or len(inputs) > 1 or os.path.isdir(inputs[0])
+
+
 def _jobs(inputs: list[str], output: str, suffix: str) -> list[tuple[str, str]]:
     """Pair every input sound with its output; InputError for a clash found before anything runs."""
     from ..errors import InputError
 
-    into_folder = os.path.isdir(output) or len(inputs) > 1 or os.path.isdir(inputs[0])
-    if not into_folder:
+    if not _into_folder(inputs, output):
         return [(inputs[0], output)]
     if output == "-" or "-" in inputs:
         raise InputError("[convert] - stands for one sound: give one input and one output with it")
@@ -155,13 +158,21 @@ def _jobs(inputs: list[str], output: str, suffix: str) -> list[tuple[str, str]]:
     return jobs
 
 
-def _check_targets(jobs: list[tuple[str, str]]) -> None:
+def _check_targets(jobs: list[tuple[str, str]], into_folder: bool) -> None:
+    """Find out before the work what would go wrong after it."""
+    from ..audio.files import check_writable
     from ..errors import InputError
 
     for source, target in jobs:
-        same = source != "-" and os.path.exists(target) and os.path.samefile(source, target)
-        if os.path.exists(source) and same:
+        if os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target):
             raise InputError(f"[convert] {source} would be overwritten by its own result")
+        folder = os.path.dirname(target)
+        if into_folder:
+            try:
+                os.makedirs(folder, exist_ok=True)
+            except OSError as e:
+                raise InputError(f"[convert] cannot write to {folder}: {e.strerror}") from e
+        check_writable(target)
 
 
 def _models(args: argparse.Namespace) -> dict[str, Any]:
@@ -232,9 +243,6 @@ def _convert(
     finally:
         if bar is not None:
             bar.close()
-    folder = os.path.dirname(target)
-    if target != "-" and folder:
-        os.makedirs(folder, exist_ok=True)
     result.save(target)
     return result
 
@@ -262,7 +270,7 @@ def run(args: argparse.Namespace) -> int:
     except argparse.ArgumentTypeError as e:
         raise InputError(f"[convert] --proposed-pitch {e}, or male or female") from e
     jobs = _jobs(args.inputs, args.output, args.format)
-    _check_targets(jobs)
+    _check_targets(jobs, _into_folder(args.inputs, args.output))
 
     from ..converter import load
 
@@ -290,7 +298,7 @@ def run(args: argparse.Namespace) -> int:
         note(
             args,
             f"{source} -> {target}: {r['sound_seconds']:.1f} s of sound in {r['seconds']:.2f} s "
-            f"({r['times_realtime']:.1f} times faster than real time)",
+            f"({r['times_realtime']:.1f} times real time)",
         )
     failed = [r for r in reports if not r["ok"]]
     if len(jobs) > 1:
