@@ -37,7 +37,8 @@ void configure(int threads, const std::string& isa) {
   if (!set_kernels(isa.c_str())) {
     std::string names;
     for (auto& name : isas()) names += (names.empty() ? "" : ", ") + name;
-    throw std::invalid_argument("[configure] isa must be one of " + names + " on this machine, got \"" + isa + "\"");
+    throw std::invalid_argument("[configure] isa must be one of " + names + " on this machine, got \"" + isa +
+                                "\"");
   }
   set_threads(threads);
 }
@@ -57,7 +58,8 @@ double fma_peak() {
     });
     double total = 0;
     for (double d : done) total += d;
-    best = std::max(best, total / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    best = std::max(best,
+                    total / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
   return best;
 }
@@ -89,8 +91,8 @@ NB_MODULE(_ext, m) {
 
   m.def("conv2d_pack", &conv2d_pack, "weight"_a, nb::kw_only(), "stream"_a = nb::none());
   m.def("conv2d", &conv2d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
-        nb::kw_only(), "out_channels"_a, "kernel"_a, "padding"_a = std::pair<int, int>(0, 0), "activation"_a = "",
-        "stream"_a = nb::none());
+        nb::kw_only(), "out_channels"_a, "kernel"_a, "padding"_a = std::pair<int, int>(0, 0),
+        "activation"_a = "", "stream"_a = nb::none());
 
   m.def("conv_transpose1d_pack", &conv_transpose1d_pack, "weight"_a, nb::kw_only(), "stride"_a = 1,
         "stream"_a = nb::none());
@@ -102,6 +104,6 @@ NB_MODULE(_ext, m) {
         "stride"_a = std::pair<int, int>(1, 1), "stream"_a = nb::none());
   m.def("conv_transpose2d", &conv_transpose2d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), nb::kw_only(),
         "out_channels"_a, "kernel"_a, "stride"_a = std::pair<int, int>(1, 1),
-        "padding"_a = std::pair<int, int>(0, 0), "output_padding"_a = std::pair<int, int>(0, 0), "activation"_a = "",
-        "stream"_a = nb::none());
+        "padding"_a = std::pair<int, int>(0, 0), "output_padding"_a = std::pair<int, int>(0, 0),
+        "activation"_a = "", "stream"_a = nb::none());
 }

@@ -38,7 +38,7 @@ def _conv(x: Array, w: Array, stride: tuple[int, int], dilation: tuple[int, int]
     span = [d * (k - 1) + 1 for d, k in zip(dilation, w.shape[1:3], strict=True)]
     windows = np.lib.stride_tricks.sliding_window_view(x, span, axis=(1, 2))
     windows = windows[:, :: stride[0], :: stride[1], :, :: dilation[0], :: dilation[1]]
-    b, h, wd, c, kh, kw = windows.shape
+    b, h, wd, c = windows.shape[:4]
     parts = []
     for g in range(groups):
         part = windows[:, :, :, g * c // groups : (g + 1) * c // groups]

@@ -1,7 +1,7 @@
 // The direct convolution's micro-kernel. Included only through isa/kernels.inc.
 //
-// A tile of rows x columns of the output stays in registers while the whole reduction (a block of it, if long)
-// passes by: two to four vectors of weights are loaded per step and meet one broadcast input per row.
+// A tile of rows x columns of the output stays in registers while the whole reduction (a block of it, if
+// long) passes by: two to four vectors of weights are loaded per step and meet one broadcast input per row.
 // 12 x 32 on AVX-512: 24 accumulators, 1 load per 1.7 multiply-adds.
 
 #if defined(__AVX512F__)
@@ -14,8 +14,8 @@ constexpr int kTileRows = 3, kTileColumns = 16;
 
 // sum[R][N vectors], `pitch` floats per row, = or += the products; `step` floats of w per reduction step.
 template <int R, int N>
-static void tile(const Segment* begin, const Segment* end, const float* x, int64_t x_row, const float* w, int step,
-                 float* sum, int64_t pitch, bool accumulate) {
+static void tile(const Segment* begin, const Segment* end, const float* x, int64_t x_row, const float* w,
+                 int step, float* sum, int64_t pitch, bool accumulate) {
   V a[R][N];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
@@ -44,8 +44,8 @@ static void tile(const Segment* begin, const Segment* end, const float* x, int64
   }
 }
 
-using TileFunction = void (*)(const Segment*, const Segment*, const float*, int64_t, const float*, int, float*,
-                              int64_t, bool);
+using TileFunction = void (*)(const Segment*, const Segment*, const float*, int64_t, const float*, int,
+                              float*, int64_t, bool);
 
 template <int R>
 struct Tiles : Tiles<R - 1> {
@@ -61,7 +61,8 @@ struct Tiles<0> {
   static TileFunction get(int, int) { return nullptr; }
 };
 
-static RVC_INLINE V finish(V v, const float* bias, const float* residual, float scale, Activation activation, int n) {
+static RVC_INLINE V finish(V v, const float* bias, const float* residual, float scale, Activation activation,
+                           int n) {
   if (bias) v += load_first(bias, n);
   if (activation == kRelu) v = max(v, V{});
   if (activation == kGelu) v = gelu(v);
@@ -70,8 +71,8 @@ static RVC_INLINE V finish(V v, const float* bias, const float* residual, float 
 }
 
 // What follows the sum, and the way to y: `columns` of `rows` rows.
-static void epilogue(const ConvBlock& b, const float* sum, int64_t pitch, int64_t at, int64_t column, int rows,
-                     int columns) {
+static void epilogue(const ConvBlock& b, const float* sum, int64_t pitch, int64_t at, int64_t column,
+                     int rows, int columns) {
   for (int n = 0; n < columns; n += RVC_LANES) {
     int lanes = columns - n < RVC_LANES ? columns - n : RVC_LANES;
     const float* bias = b.bias ? b.bias + column + n : nullptr;
@@ -106,7 +107,8 @@ static void conv_block(const ConvBlock& b) {
     function[more][1] = Tiles<kTileRows>::get(rows, 16 / RVC_LANES);
   }
   int64_t reduction = 0;
-  for (const Segment* s = b.segments; s != b.segments + b.block_ends[b.blocks - 1]; ++s) reduction += s->length;
+  for (const Segment* s = b.segments; s != b.segments + b.block_ends[b.blocks - 1]; ++s)
+    reduction += s->length;
 
   alignas(64) float local[kTileRows * kTileColumns];
   const Segment* begin = b.segments;
@@ -126,8 +128,8 @@ static void conv_block(const ConvBlock& b) {
           int more = t < larger ? 1 : 0, rows = static_cast<int>(small) + more;
           float* sum = b.blocks > 1 ? partial : local;
           int64_t pitch = width;
-          function[more][width == 16](begin, end, b.x + line * b.x_line + row * b.x_row, b.x_row, w, step, sum, pitch,
-                                      block > 0);
+          function[more][width == 16](begin, end, b.x + line * b.x_line + row * b.x_row, b.x_row, w, step,
+                                      sum, pitch, block > 0);
           if (block == b.blocks - 1) {
             epilogue(b, sum, pitch, line * b.y_line + row * b.y_row + column, column, rows, columns);
           }

@@ -101,7 +101,8 @@ void check(const ConvParams& p) {
   }
   require(p.groups >= 1 && p.in_channels % p.groups == 0 && p.out_channels % p.groups == 0, op,
           "groups must divide the channels");
-  require(p.leaky >= 0.0f && p.leaky <= 1.0f, op, "leaky must be from 0 to 1, got " + std::to_string(p.leaky));
+  require(p.leaky >= 0.0f && p.leaky <= 1.0f, op,
+          "leaky must be from 0 to 1, got " + std::to_string(p.leaky));
   require(packed_size(p) <= std::numeric_limits<int>::max(), op, "weight must have fewer than 2^31 values");
 }
 
@@ -111,12 +112,13 @@ mx::array pack_conv(const ConvParams& p, const mx::array& weight, mx::StreamOrDe
   const char* op = p.op.c_str();
   require(is_floating(weight), op, "weight must be float32, float16 or bfloat16");
   check(p);
-  return mx::array({static_cast<int>(packed_size(p))}, mx::float32, std::make_shared<Pack>(mx::to_stream(s), p),
-                   {mx::contiguous(weight, false, s)});
+  return mx::array({static_cast<int>(packed_size(p))}, mx::float32,
+                   std::make_shared<Pack>(mx::to_stream(s), p), {mx::contiguous(weight, false, s)});
 }
 
-mx::array conv(ConvParams p, const mx::array& x, const mx::array& packed, const std::optional<mx::array>& bias,
-               const std::optional<mx::array>& residual, mx::StreamOrDevice s) {
+mx::array conv(ConvParams p, const mx::array& x, const mx::array& packed,
+               const std::optional<mx::array>& bias, const std::optional<mx::array>& residual,
+               mx::StreamOrDevice s) {
   const char* op = p.op.c_str();
   require(is_floating(x), op, "x must be float32, float16 or bfloat16");
   require(x.ndim() >= 2 && x.ndim() <= 4, op, "x must have 2 to 4 dimensions, got " + to_string(x.shape()));
@@ -124,8 +126,8 @@ mx::array conv(ConvParams p, const mx::array& x, const mx::array& packed, const 
   require(x.size() > 0, op, "x must not be empty, got " + to_string(x.shape()));
   check(p);
   require(packed.ndim() == 1 && packed.dtype() == mx::float32 && packed.shape(0) == packed_size(p), op,
-          "weight must be packed for these channels, kernel, stride and groups: " + std::to_string(packed_size(p)) +
-              " values, got " + to_string(packed.shape()));
+          "weight must be packed for these channels, kernel, stride and groups: " +
+              std::to_string(packed_size(p)) + " values, got " + to_string(packed.shape()));
   if (x.ndim() > 2) {
     for (int axis = x.ndim() == 3 ? 1 : 0, i = 1; axis < 2; ++axis, ++i) {
       int64_t length = output_length(p, axis, x.shape(i));
@@ -138,8 +140,9 @@ mx::array conv(ConvParams p, const mx::array& x, const mx::array& packed, const 
   p.has_residual = residual.has_value();
   std::vector<mx::array> inputs{dense(x, mx::float32, s), mx::contiguous(packed, false, s)};
   if (bias) {
-    require(bias->shape() == mx::Shape{p.out_channels}, op,
-            "bias must be of shape (" + std::to_string(p.out_channels) + ",), got " + to_string(bias->shape()));
+    require(
+        bias->shape() == mx::Shape{p.out_channels}, op,
+        "bias must be of shape (" + std::to_string(p.out_channels) + ",), got " + to_string(bias->shape()));
     inputs.push_back(dense(*bias, mx::float32, s));
   }
   if (residual) {

@@ -1,6 +1,6 @@
-// Direct convolution of every kind rvc_fast has, as one engine: a two-dimensional, strided, dilated, grouped or
-// transposed convolution over channels-last arrays, with leaky ReLU before and bias, activation, residual and
-// scale after. One dimension is height 1; a linear layer is kernel size 1. The ops are thin wrappers.
+// Direct convolution of every kind rvc_fast has, as one engine: a two-dimensional, strided, dilated, grouped
+// or transposed convolution over channels-last arrays, with leaky ReLU before and bias, activation, residual
+// and scale after. One dimension is height 1; a linear layer is kernel size 1. The ops are thin wrappers.
 #pragma once
 
 #include <array>
@@ -17,7 +17,8 @@ namespace rvc_fast {
 struct ConvParams {
   std::string op;  // for messages
   std::array<int, 2> kernel{1, 1}, stride{1, 1}, dilation{1, 1};
-  std::array<int, 2> before{0, 0}, after{0, 0};  // zero padding; of a transposed one: what is cut off its result
+  std::array<int, 2> before{0, 0},
+      after{0, 0};  // zero padding; of a transposed one: what is cut off its result
   int in_channels = 1, out_channels = 1, groups = 1;
   bool transposed = false;
   float leaky = 1.0f;
@@ -45,8 +46,9 @@ int64_t output_length(const ConvParams& p, int axis, int64_t length);
 mx::array pack_conv(const ConvParams& p, const mx::array& weight, mx::StreamOrDevice s);
 
 // x: 2-D (rows, C), 3-D (B, T, C) or 4-D (B, H, W, C).
-mx::array conv(ConvParams p, const mx::array& x, const mx::array& packed, const std::optional<mx::array>& bias,
-               const std::optional<mx::array>& residual, mx::StreamOrDevice s);
+mx::array conv(ConvParams p, const mx::array& x, const mx::array& packed,
+               const std::optional<mx::array>& bias, const std::optional<mx::array>& residual,
+               mx::StreamOrDevice s);
 
 // "", "relu" or "gelu".
 Activation parse_activation(const char* op, const std::string& name);

@@ -38,7 +38,8 @@ struct Reduction {
       }
     }
     int64_t total = taps_h * taps_w * channels;
-    int64_t limit = std::max<int64_t>(1, ceil_div(total, std::max<int64_t>(1, ceil_div(total, kReductionBlock))));
+    int64_t limit =
+        std::max<int64_t>(1, ceil_div(total, std::max<int64_t>(1, ceil_div(total, kReductionBlock))));
     int64_t room = limit;
     for (Segment run : runs) {
       while (run.length > 0) {
@@ -74,7 +75,8 @@ std::vector<Phase> phases(const ConvParams& p) {
       Phase phase{{h, w}, p.kernel, at};
       if (p.transposed) {
         for (int i : {0, 1}) {
-          phase.taps[i] = std::max<int>(0, static_cast<int>(ceil_div(p.kernel[i] - phase.at[i], p.stride[i])));
+          phase.taps[i] =
+              std::max<int>(0, static_cast<int>(ceil_div(p.kernel[i] - phase.at[i], p.stride[i])));
         }
       }
       all.push_back(phase);
@@ -87,7 +89,8 @@ std::vector<Phase> phases(const ConvParams& p) {
 
 int64_t packed_size(const ConvParams& p) {
   Phase last = phases(p).back();
-  return last.weights + int64_t(last.taps[0]) * last.taps[1] * p.in_channels * round_up(p.out_channels / p.groups, 16);
+  return last.weights +
+         int64_t(last.taps[0]) * last.taps[1] * p.in_channels * round_up(p.out_channels / p.groups, 16);
 }
 
 int64_t output_length(const ConvParams& p, int axis, int64_t length) {
@@ -109,7 +112,8 @@ void run_pack(const ConvParams& p, const void* weight, WeightType type, float* p
       default: {
         uint32_t h = static_cast<const uint16_t*>(weight)[i];
         uint32_t sign = (h & 0x8000u) << 16, magnitude = (h & 0x7fffu) << 13;
-        // Scaling by 2^112 moves the exponent bias from 15 to 127 and normalises subnormals; all ones is inf or NaN.
+        // Scaling by 2^112 moves the exponent bias from 15 to 127 and normalises subnormals; all ones is inf
+        // or NaN.
         float f = std::bit_cast<float>(magnitude) * 0x1p112f;
         if (magnitude >= 0x0f800000u) f = std::bit_cast<float>(magnitude | 0x7f800000u);
         return std::bit_cast<float>(std::bit_cast<uint32_t>(f) | sign);
@@ -120,7 +124,8 @@ void run_pack(const ConvParams& p, const void* weight, WeightType type, float* p
     int64_t panel = item % panels, group = item / panels % p.groups;
     const Phase& phase = all[item / panels / p.groups];
     int64_t reduction = int64_t(phase.taps[0]) * phase.taps[1] * channels;
-    int64_t first = panel * 32, width = std::min<int64_t>(32, padded - first), used = std::min(width, columns - first);
+    int64_t first = panel * 32, width = std::min<int64_t>(32, padded - first),
+            used = std::min(width, columns - first);
     float* to = packed + phase.weights + group * reduction * padded + first * reduction;
     for (int64_t h = 0; h < phase.taps[0]; ++h) {
       for (int64_t w = 0; w < phase.taps[1]; ++w, to += channels * width) {
@@ -145,7 +150,8 @@ void run_pack(const ConvParams& p, const void* weight, WeightType type, float* p
 void run_conv(const ConvParams& p, const ConvArrays& a) {
   const Kernels& k = kernels();
   auto all = phases(p);
-  const int64_t pitch = p.in_channels, channels = p.in_channels / p.groups, columns = p.out_channels / p.groups;
+  const int64_t pitch = p.in_channels, channels = p.in_channels / p.groups,
+                columns = p.out_channels / p.groups;
   const int64_t padded = round_up(columns, 16);
   const std::array<int64_t, 2> in{a.height, a.width}, out{a.out_height, a.out_width};
 
@@ -180,8 +186,8 @@ void run_conv(const ConvParams& p, const ConvArrays& a) {
   const int64_t split_panels = ceil_div(panels, splits);
   splits = ceil_div(panels, split_panels);
 
-  // Staging copies the block's input into scratch memory: needed for the leaky ReLU and at the edges, and where rows a
-  // multiple of 1 KB apart would fall into few cache sets.
+  // Staging copies the block's input into scratch memory: needed for the leaky ReLU and at the edges, and
+  // where rows a multiple of 1 KB apart would fall into few cache sets.
   const bool aliased = (step[row_axis] * (row_axis == 1 ? 1 : a.width) * pitch) % 256 == 0;
   const bool always_stage = p.leaky != 1.0f || aliased || p.groups > 1;
   const int64_t stage_pitch = channels % 256 == 0 ? channels + 16 : channels;

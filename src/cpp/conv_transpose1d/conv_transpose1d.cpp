@@ -16,7 +16,8 @@ mx::array conv_transpose1d(const mx::array& x, const mx::array& packed, const st
                            int padding, int output_padding, float leaky, mx::StreamOrDevice s) {
   const char* op = "conv_transpose1d";
   require(x.ndim() == 3, op, "x must be of shape (B, T, C), got " + to_string(x.shape()));
-  require(output_padding >= 0 && output_padding < stride, op, "output_padding must be from 0 to below the stride");
+  require(output_padding >= 0 && output_padding < stride, op,
+          "output_padding must be from 0 to below the stride");
   ConvParams p{.op = op, .kernel = {1, kernel}, .stride = {1, stride}, .transposed = true};
   p.before = {0, padding};
   p.after = {0, padding - output_padding};

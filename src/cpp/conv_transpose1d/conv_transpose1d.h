@@ -1,4 +1,5 @@
-// conv_transpose1d: (B, T, C) * (O, K, C) -> (B, T', O), as `stride` ordinary convolutions: no zeros are multiplied.
+// conv_transpose1d: (B, T, C) * (O, K, C) -> (B, T', O), as `stride` ordinary convolutions: no zeros are
+// multiplied.
 #pragma once
 
 #include "conv/conv.h"

@@ -1,4 +1,5 @@
-// conv_transpose2d: (B, H, W, C) * (O, KH, KW, C) -> (B, H', W', O), one ordinary convolution per output phase.
+// conv_transpose2d: (B, H, W, C) * (O, KH, KW, C) -> (B, H', W', O), one ordinary convolution per output
+// phase.
 #pragma once
 
 #include <utility>

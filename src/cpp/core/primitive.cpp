@@ -11,7 +11,8 @@
 namespace rvc_fast {
 
 void CpuPrimitive::eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) {
-  throw std::runtime_error(std::string("[") + name() + "] this compiled kernel runs on the CPU, not on a GPU stream");
+  throw std::runtime_error(std::string("[") + name() +
+                           "] this compiled kernel runs on the CPU, not on a GPU stream");
 }
 
 void allocate(mx::array& out) {

@@ -1,6 +1,6 @@
-// The kernels of one instruction set as a table of plain functions over pointers. Each instruction set compiles
-// the same sources (isa/kernels.inc) in a translation unit of its own, inside a namespace of its own and without
-// any std template, so that no code built for a newer CPU can be linked into the common part.
+// The kernels of one instruction set as a table of plain functions over pointers. Each instruction set
+// compiles the same sources (isa/kernels.inc) in a translation unit of its own, inside a namespace of its own
+// and without any std template, so that no code built for a newer CPU can be linked into the common part.
 #pragma once
 
 #include <stddef.h>
@@ -15,9 +15,10 @@ struct Segment {
   int64_t offset, length;
 };
 
-// y = (activation(sum over segments of x * w + bias) + residual) * scale, for `lines` x `rows` x `columns` outputs.
-// Row r of line l reads x + l * x_line + r * x_row and writes y + l * y_line + r * y_row (residual likewise).
-// w holds panels of 32 columns, [reduction][32]; a last panel with 16 columns or fewer is [reduction][16].
+// y = (activation(sum over segments of x * w + bias) + residual) * scale, for `lines` x `rows` x `columns`
+// outputs. Row r of line l reads x + l * x_line + r * x_row and writes y + l * y_line + r * y_row (residual
+// likewise). w holds panels of 32 columns, [reduction][32]; a last panel with 16 columns or fewer is
+// [reduction][16].
 struct ConvBlock {
   const float* x;
   int64_t x_line, x_row;
@@ -35,8 +36,8 @@ struct ConvBlock {
   float* partial;  // partial_floats(...) floats, needed if blocks > 1
 };
 
-// A rectangle of x (height, width, pitch) copied to `to` (lines, rows, to_pitch), `channels` of it, through a leaky
-// ReLU; what lies outside x becomes zero.
+// A rectangle of x (height, width, pitch) copied to `to` (lines, rows, to_pitch), `channels` of it, through a
+// leaky ReLU; what lies outside x becomes zero.
 struct Stage {
   const float* x;  // first channel wanted
   int64_t height, width, pitch;
@@ -47,8 +48,9 @@ struct Stage {
   int64_t to_pitch;
 };
 
-// One direction of a GRU over projected gates (steps, 3 hidden), from the state `before`; y (steps, hidden). Backward
-// begins at the last step. packed holds gru_packed_floats(hidden), scratch gru_scratch_floats(hidden).
+// One direction of a GRU over projected gates (steps, 3 hidden), from the state `before`; y (steps, hidden).
+// Backward begins at the last step. packed holds gru_packed_floats(hidden), scratch
+// gru_scratch_floats(hidden).
 struct GruScan {
   const float* gates;
   int64_t steps, hidden;
@@ -76,7 +78,7 @@ struct Kernels {
 // Those that were compiled in, best first, ended by null.
 extern const Kernels* const kAllKernels[];
 
-const Kernels& kernels();                 // the ones in use
-bool set_kernels(const char* name);       // "" takes the best; false if unknown or not supported by this CPU
+const Kernels& kernels();            // the ones in use
+bool set_kernels(const char* name);  // "" takes the best; false if unknown or not supported by this CPU
 
 }  // namespace rvc_fast

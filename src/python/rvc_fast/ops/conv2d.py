@@ -13,7 +13,7 @@ import numpy as np
 
 from . import dispatch
 from .packed import ACTIVATIONS, Activation, PackedWeight, Weight, epilogue
-from .spec import Case, OpSpec
+from .spec import Case, OpSpec, Tolerance
 
 dispatch.register("conv2d", "cpu")
 
@@ -198,4 +198,6 @@ SPEC = OpSpec(
     ),
     flops=_flops,
     bytes=_bytes,
+    # Sums of up to 4608 terms.
+    tolerance={"float32": Tolerance(max_abs=4e-6, rms=1e-6)},
 )
