@@ -17,6 +17,9 @@
 #include "core/pool.h"
 #include "isa/kernels.h"
 #include "linear/linear.h"
+#include "mel_stft/mel_stft.h"
+#include "nsf_source/nsf_source.h"
+#include "wavenet_gate/wavenet_gate.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -106,4 +109,12 @@ NB_MODULE(_ext, m) {
         "out_channels"_a, "kernel"_a, "stride"_a = std::pair<int, int>(1, 1),
         "padding"_a = std::pair<int, int>(0, 0), "output_padding"_a = std::pair<int, int>(0, 0),
         "activation"_a = "", "stream"_a = nb::none());
+
+  m.def("wavenet_gate", &wavenet_gate, "x"_a, "g"_a, nb::kw_only(), "stream"_a = nb::none());
+  m.def("mel_stft", &mel_stft, "x"_a, "window"_a, "filters"_a, nb::kw_only(), "hop"_a, "floor"_a = 1e-5f,
+        "stream"_a = nb::none());
+  m.def("nsf_source", &nsf_source, "f0"_a, "noise"_a, "weight"_a, "bias"_a.none() = nb::none(),
+        "offsets"_a.none() = nb::none(), nb::kw_only(), "hop"_a, "sample_rate"_a,
+        "phase"_a = std::vector<double>{0.0}, "interpolation"_a = "nearest", "accumulation"_a = "frame",
+        "stream"_a = nb::none());
 }
