@@ -74,5 +74,6 @@ def test_emitted_code_defines_each_value_before_its_use(variant) -> None:
 def test_a_wrong_constant_is_noticed() -> None:
     variant = generate.design(3, 2, 8)
     variant.weights[1][0] *= 1.001
-    x, w = [1.0] * variant.n, [1.0] * 3
-    assert correlate(variant, x, w) != pytest.approx([3.0] * variant.m, abs=1e-6)
+    x, w = [float(i * i % 7) for i in range(variant.n)], [1.0, -2.0, 4.0]
+    want = [sum(w[j] * x[i + j] for j in range(3)) for i in range(variant.m)]
+    assert correlate(variant, x, w) != pytest.approx(want, abs=1e-6)
