@@ -58,7 +58,7 @@ def test_emitted_code_defines_each_value_before_its_use(variant) -> None:
         defined: set[str] = set()
         loaded, stored = set(), set()
         for line in lines:
-            target = re.match(r"const vec (t\d+) = (.*);", line)
+            target = re.match(r"const V (t\d+) = (.*);", line)
             used = re.findall(r"\bt\d+\b", target.group(2) if target else line)
             assert defined.issuperset(used), line
             loaded.update(re.findall(r"load\((\d+)\)", line))
