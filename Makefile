@@ -30,12 +30,12 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	find src/cpp src/kernels tests -name '*.h' -o -name '*.cpp' -o -name '*.metal' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run --Werror
+	find src/cpp src/kernels tests -name '*.h' -o -name '*.cpp' -o -name '*.inc' -o -name '*.metal' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run --Werror
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	find src/cpp src/kernels tests -name '*.h' -o -name '*.cpp' -o -name '*.metal' -o -name '*.cu' | xargs $(BIN)/clang-format -i
+	find src/cpp src/kernels tests -name '*.h' -o -name '*.cpp' -o -name '*.inc' -o -name '*.metal' -o -name '*.cu' | xargs $(BIN)/clang-format -i
 
 clean:
 	rm -rf $(VENV) build dist demo_out

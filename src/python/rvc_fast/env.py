@@ -24,6 +24,7 @@ VARIABLES = (
     Variable("RVC_FAST_THREADS", "all usable cores", "threads of the compiled CPU kernels"),
     Variable("RVC_FAST_ISA", "best the CPU has", "instruction set of the compiled CPU kernels"),
     Variable("RVC_FAST_CACHE", "~/.cache/rvc_fast", "folder of downloaded models"),
+    Variable("HF_ENDPOINT", "https://huggingface.co", "where models are downloaded from, for mirrors"),
 )
 
 
@@ -53,3 +54,8 @@ def isa() -> str | None:
 def cache_dir() -> str:
     """Return the folder of downloaded models, not necessarily existing."""
     return os.environ.get("RVC_FAST_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "rvc_fast")
+
+
+def hub() -> str:
+    """Return the address of the model hub, without a trailing slash."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")

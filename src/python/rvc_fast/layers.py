@@ -10,8 +10,10 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from . import ops
+from .errors import FileFormatError
 from .ops.packed import Activation, Weight
 
 
@@ -115,7 +117,11 @@ class ConvTranspose1d(PackedLayer):
         bias: bool = True,
     ):
         super().__init__((out_channels, kernel_size, in_channels), bias)
-        self._options = {"stride": stride, "padding": padding, "output_padding": output_padding}
+        self._options: dict[str, Any] = {
+            "stride": stride,
+            "padding": padding,
+            "output_padding": output_padding,
+        }
 
     def _pack(self, weight: mx.array) -> Weight:
         return ops.pack_conv_transpose1d(weight, stride=self._options["stride"])
@@ -165,7 +171,11 @@ class ConvTranspose2d(PackedLayer):
         bias: bool = True,
     ):
         super().__init__((out_channels, *kernel_size, in_channels), bias)
-        self._options = {"stride": stride, "padding": padding, "output_padding": output_padding}
+        self._options: dict[str, Any] = {
+            "stride": stride,
+            "padding": padding,
+            "output_padding": output_padding,
+        }
 
     def _pack(self, weight: mx.array) -> Weight:
         return ops.pack_conv_transpose2d(weight, stride=self._options["stride"])
@@ -181,3 +191,12 @@ def pack(model: nn.Module) -> None:
         layer.pack()
     packed = [layer._packed for layer in layers]
     mx.eval([p if isinstance(p, mx.array) else p.data for p in packed if p is not None], model.parameters())
+
+
+def load(model: nn.Module, tensors: dict[str, np.ndarray], what: str) -> None:
+    """Load exactly the model's parameters and pack it; FileFormatError names a tensor that does not fit."""
+    try:
+        model.load_weights([(name, mx.array(tensor)) for name, tensor in tensors.items()], strict=True)
+    except ValueError as e:
+        raise FileFormatError(f"[{what}] the tensors do not fit the model: {' '.join(str(e).split())}") from e
+    pack(model)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import warnings
 from types import ModuleType
+from typing import Any
 
 import mlx.core as mx  # before the extension: registers mx.array and loads libmlx
 
@@ -39,6 +40,6 @@ def load() -> tuple[ModuleType | None, str]:
     return _ext, f"compiled kernels, {_ext.isa()}, {_ext.threads()} threads"
 
 
-def ext() -> ModuleType | None:
+def ext() -> Any:
     """Return the extension module, or None when it is missing or failed its self-test."""
     return load()[0]

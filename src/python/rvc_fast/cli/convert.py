@@ -193,16 +193,33 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
-def _convert(
-    converter: Converter, source: str, target: str, options: dict[str, Any], bar: bool
-) -> ConversionResult:
-    if not bar:
-        result = converter.convert(source, **options)
-    else:
+class _Bar:
+    """A progress bar over the stages of one conversion; `pipeline.Progress`."""
+
+    def __init__(self, title: str):
         from tqdm import tqdm
 
-        with tqdm(total=1.0, desc=Path(source).name, bar_format="{desc} |{bar}| {percentage:3.0f}%") as t:
-            result = converter.convert(source, progress=lambda done: t.update(done - t.n), **options)
+        self._bar = tqdm(total=1, desc=title, leave=False, bar_format="{desc} |{bar}| {postfix} {elapsed}")
+        self._title = title
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        self._bar.total = total
+        self._bar.n = done
+        self._bar.set_postfix_str(stage)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def _convert(
+    converter: Converter, source: str, target: str, options: dict[str, Any], show_bar: bool
+) -> ConversionResult:
+    bar = _Bar("stdin" if source == "-" else Path(source).name) if show_bar else None
+    try:
+        result = converter.convert(source, progress=bar, **options)
+    finally:
+        if bar is not None:
+            bar.close()
     folder = os.path.dirname(target)
     if target != "-" and folder:
         os.makedirs(folder, exist_ok=True)

@@ -26,18 +26,24 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     p.set_defaults(run=run)
 
 
-def _panel(axes: Any, samples: np.ndarray, rate: int, f0: np.ndarray, title: str) -> None:
+def _panel(axes: Any, samples: np.ndarray, rate: int, f0: np.ndarray | None, title: str) -> None:
     import numpy as np
 
+    seconds = len(samples) / rate
     axes.specgram(samples, NFFT=1024, Fs=rate, noverlap=768, cmap="magma", vmin=-140, vmax=-30)
-    voiced = np.where(f0 > 0, f0, np.nan)
-    axes.plot(np.arange(len(f0)) / 100, voiced, color="cyan", linewidth=1.2, label="f0")
-    axes.set(title=title, ylabel="Hz", ylim=(0, min(8000, rate / 2)), xlim=(0, len(samples) / rate))
-    axes.legend(loc="upper right", fontsize=8)
+    axes.set(title=title, ylabel="Hz", ylim=(0, 8000), xlim=(0, seconds))
+    if f0 is None:
+        return
+    contour = axes.twinx()
+    contour.plot(np.arange(len(f0)) / 100, np.where(f0 > 0, f0, np.nan), color="cyan", linewidth=1.6)
+    contour.set(ylabel="f0, Hz", ylim=(0, 600), xlim=(0, seconds))
 
 
 def _draw(
-    path: Path, source: tuple[np.ndarray, int], results: dict[str, ConversionResult], source_f0: np.ndarray
+    path: Path,
+    source: tuple[np.ndarray, int],
+    results: dict[str, ConversionResult],
+    source_f0: np.ndarray | None,
 ) -> None:
     from matplotlib.figure import Figure
 
@@ -65,10 +71,10 @@ def run(args: argparse.Namespace) -> int:
     converter = load(demo / "voice.pth", embedder=demo / "embedder", pitch_model=demo / "rmvpe.pt")
     sound = demo / "sounds" / "speech_male.wav"
     samples, rate = read_audio(sound)
-    speakers = range(converter.speakers)
+    speakers = range(converter.voice.config.spk_embed_dim)
     # The first conversion in a process also warms caches up; the sound is converted once before it is timed.
     converter.convert(samples, sample_rate=rate)
-    converter.clear()
+    converter.forget()
 
     results: dict[str, ConversionResult] = {}
     rows = []
@@ -79,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
         result.save(path)
         results[name] = result
         stages = "  ".join(f"{stage} {seconds * 1e3:.0f}" for stage, seconds in result.timings.items())
-        rows.append((str(path), f"{result.realtime_factor:.1f}x", stages))
-        converter.clear()
+        rows.append((str(path), f"{1 / result.realtime_factor:.1f}x", stages))
+        converter.forget()
     print(table(("file", "faster than real time", "stages, ms"), rows))
     try:
         _draw(out / "demo.png", (samples.mean(axis=1), rate), results, results["speaker 1"].f0)

@@ -89,6 +89,6 @@ def run(args: argparse.Namespace) -> int:
         rows = [(name, s["value"] or "-", s["default"], s["help"]) for name, s in settings.items()]
         print("\n" + table(("setting", "value", "default", "what it does"), rows))
     if routes:
-        rows = [(name, r["backend"], r["reason"]) for name, r in routes.items()]
-        print("\n" + table(("op", "route", "why"), rows))
+        taken = [(name, r["backend"], r["reason"]) for name, r in routes.items()]
+        print("\n" + table(("op", "route", "why"), taken))
     return 0

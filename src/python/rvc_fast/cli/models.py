@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .common import note, print_json, table
+from .common import note, print_json, progress_wanted, table
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = [registry.find(n) for n in args.names] or list(registry.models().values())
     if args.action == "pull":
         for model in chosen:
-            path = registry.pull(model.name, quiet=args.quiet)
+            path = registry.pull(model.name, progress=progress_wanted(args))
             note(args, f"{model.name}: {path}")
     if args.json:
         print_json(

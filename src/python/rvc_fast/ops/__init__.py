@@ -3,23 +3,41 @@
 Every op works everywhere (its pure-MLX reference) and takes the fastest backend there is; see `dispatch`.
 """
 
+from .bigru import bigru
+from .blocks import after, blocks
 from .conv1d import conv1d, pack_conv1d
 from .conv2d import conv2d, pack_conv2d
 from .conv_transpose1d import conv_transpose1d, pack_conv_transpose1d
 from .conv_transpose2d import conv_transpose2d, pack_conv_transpose2d
 from .linear import linear, pack_linear
-from .packed import PackedWeight
+from .mel_stft import mel_stft, reflect_pad
+from .nsf_source import nsf_source
+from .packed import PackedWeight, Weight
+from .relpos_attention import relpos_attention
+from .resblock import ResConv, resblock_stage
+from .wavenet_gate import wavenet_gate
 
 __all__ = [
     "PackedWeight",
+    "ResConv",
+    "Weight",
+    "after",
+    "bigru",
+    "blocks",
     "conv1d",
     "conv2d",
     "conv_transpose1d",
     "conv_transpose2d",
     "linear",
+    "mel_stft",
+    "nsf_source",
     "pack_conv1d",
     "pack_conv2d",
     "pack_conv_transpose1d",
     "pack_conv_transpose2d",
     "pack_linear",
+    "reflect_pad",
+    "relpos_attention",
+    "resblock_stage",
+    "wavenet_gate",
 ]

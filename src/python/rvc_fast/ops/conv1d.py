@@ -2,15 +2,19 @@
 
 y = (activation(conv(leaky_relu(x, slope)) + bias) + residual) * scale
 
-Shapes are channels last, as everywhere in MLX. T' = (T + left + right - dilation * (K - 1) - 1) // stride + 1.
+Channels last, as everywhere in MLX; T' = (T + left + right - dilation * (K - 1) - 1) // stride + 1.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
+import numpy as np
 
 from . import dispatch
 from .packed import ACTIVATIONS, Activation, PackedWeight, Weight, epilogue, leaky_relu
+from .spec import Case, OpSpec
 
 dispatch.register("conv1d", "cpu")
 
@@ -168,3 +172,143 @@ def conv1d(
         residual=residual,
         scale=scale,
     )
+
+
+def _case(
+    name: str,
+    batch: int,
+    length: int,
+    channels: int,
+    out_channels: int,
+    kernel: int,
+    *,
+    groups: int = 1,
+    bias: bool = True,
+    residual: bool = False,
+    strided: bool = False,
+    benchmark: bool = False,
+    **options: Any,
+) -> Case:
+    def make(rng: np.random.Generator) -> dict[str, Any]:
+        def normal(*shape: int) -> mx.array:
+            return mx.array(rng.standard_normal(shape, dtype=np.float32))
+
+        x = normal(batch, channels, length).swapaxes(1, 2) if strided else normal(batch, length, channels)
+        weight = normal(out_channels, kernel, channels // groups) * (kernel * channels // groups) ** -0.5
+        kwargs: dict[str, Any] = {"x": x, "weight": weight, "groups": groups, **options}
+        if bias:
+            kwargs["bias"] = normal(out_channels)
+        if residual:
+            kwargs["residual"] = normal(batch, _length(**kwargs), out_channels)
+        return kwargs
+
+    return Case(name, make, benchmark)
+
+
+def _length(
+    x: mx.array,
+    weight: Weight,
+    *,
+    stride: int = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int = 1,
+    **_: Any,
+) -> int:
+    pad = 2 * padding if isinstance(padding, int) else sum(padding)
+    return (x.shape[1] + pad - dilation * (weight.shape[1] - 1) - 1) // stride + 1
+
+
+def _flops(x: mx.array, weight: Weight, **options: Any) -> int:
+    out, kernel, channels = weight.shape
+    return 2 * x.shape[0] * _length(x, weight, **options) * out * kernel * channels
+
+
+def _bytes(x: mx.array, weight: Weight, residual: mx.array | None = None, **options: Any) -> int:
+    out, kernel, channels = weight.shape
+    y = x.shape[0] * _length(x, weight, **options) * out * (1 if residual is None else 2)
+    return 4 * (x.size + out * kernel * channels + y)
+
+
+def _resblock(channels: int, length: int, kernel: int, dilation: int) -> Case:
+    """A convolution of the decoder's residual blocks, sounds as long as stock MLX can check in a second."""
+    return _case(
+        f"resblock C={channels} K={kernel} dilation={dilation}",
+        1,
+        length,
+        channels,
+        channels,
+        kernel,
+        padding=(kernel - 1) * dilation // 2,
+        dilation=dilation,
+        leaky=0.1,
+        residual=dilation == 1,
+        benchmark=True,
+    )
+
+
+SPEC = OpSpec(
+    name="conv1d",
+    op=conv1d,
+    reference=conv1d_reference,
+    cases=(
+        _case("one step, one channel", 1, 1, 1, 1, 1),
+        _case("one step, wide kernel", 1, 1, 5, 7, 11, padding=5, leaky=0.1),
+        _case("primes", 1, 101, 13, 29, 7, padding=3, leaky=0.1, activation="gelu"),
+        _case("batch, residual, scale", 3, 37, 24, 40, 3, padding=1, residual=True, scale=0.25),
+        _case("dilation 5, longer than the input", 2, 11, 16, 16, 11, padding=25, dilation=5, leaky=0.2),
+        _case("stride 3, one-sided padding", 2, 50, 17, 33, 4, stride=3, padding=(5, 0), activation="relu"),
+        _case("groups", 2, 31, 36, 54, 5, groups=3, padding=2, dilation=2, residual=True),
+        _case("depthwise", 1, 40, 19, 19, 3, groups=19, padding=1),
+        _case("strided input", 2, 45, 31, 20, 3, padding=1, strided=True),
+        _case("no bias, leaky slope 0", 1, 64, 32, 32, 3, leaky=0.0, bias=False),
+        _case("long reduction in blocks", 2, 29, 300, 49, 11, padding=5, leaky=0.1, residual=True),
+        _case("several row blocks", 1, 1301, 32, 16, 3, padding=1, leaky=0.1),
+        *(
+            _resblock(channels, length, kernel, dilation)
+            for channels, length in ((256, 480), (128, 1200), (64, 6000), (32, 24000))
+            for kernel, dilation in ((3, 1), (7, 3), (11, 5))
+        ),
+        _case("decoder input", 1, 480, 192, 512, 7, padding=3, benchmark=True),
+        _case("decoder output", 1, 48000, 32, 1, 7, padding=3, leaky=0.01, bias=False, benchmark=True),
+        _case("noise branch", 1, 48000, 1, 256, 80, stride=40, padding=20, benchmark=True),
+        _case("HuBERT front end, first", 1, 48000, 1, 512, 10, stride=5, bias=False, benchmark=True),
+        _case(
+            "HuBERT front end, K=3",
+            1,
+            999,
+            512,
+            512,
+            3,
+            stride=2,
+            bias=False,
+            activation="gelu",
+            benchmark=True,
+        ),
+        _case(
+            "HuBERT front end, K=2",
+            1,
+            998,
+            512,
+            512,
+            2,
+            stride=2,
+            bias=False,
+            activation="gelu",
+            benchmark=True,
+        ),
+        _case(
+            "HuBERT positional",
+            1,
+            100,
+            768,
+            768,
+            128,
+            groups=16,
+            padding=(64, 63),
+            activation="gelu",
+            benchmark=True,
+        ),
+    ),
+    flops=_flops,
+    bytes=_bytes,
+)

@@ -5,10 +5,15 @@ y = activation(conv(x) + bias) + residual
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import mlx.core as mx
+import numpy as np
 
 from . import dispatch
 from .packed import ACTIVATIONS, Activation, PackedWeight, Weight, epilogue
+from .spec import Case, OpSpec, Tolerance
 
 dispatch.register("conv2d", "cpu")
 
@@ -113,3 +118,86 @@ def conv2d(
     dispatch.check_shape("conv2d", "residual", residual, out)
     run = dispatch.select("conv2d", {"cpu": _conv2d_cpu, "reference": conv2d_reference})
     return run(x, weight, bias, padding=pad, activation=activation, residual=residual)
+
+
+def _case(
+    name: str,
+    batch: int,
+    size: tuple[int, int],
+    channels: int,
+    out_channels: int,
+    kernel: tuple[int, int],
+    *,
+    residual: bool = False,
+    strided: bool = False,
+    benchmark: bool = False,
+    padding: int | tuple[int, int] = 0,
+    **options: Any,
+) -> Case:
+    def make(rng: np.random.Generator) -> dict[str, Any]:
+        def normal(*shape: int) -> mx.array:
+            return mx.array(rng.standard_normal(shape, dtype=np.float32))
+
+        x = (
+            normal(batch, channels, *size).transpose(0, 2, 3, 1)
+            if strided
+            else normal(batch, *size, channels)
+        )
+        kwargs: dict[str, Any] = {
+            "x": x,
+            "weight": normal(out_channels, *kernel, channels) * (kernel[0] * kernel[1] * channels) ** -0.5,
+            "bias": normal(out_channels),
+            "padding": padding,
+            **options,
+        }
+        if residual:
+            kwargs["residual"] = normal(*_shape(**kwargs))
+        return kwargs
+
+    return Case(name, make, benchmark)
+
+
+def _shape(x: mx.array, weight: Weight, *, padding: int | tuple[int, int] = 0, **_: Any) -> tuple[int, ...]:
+    pad = (padding, padding) if isinstance(padding, int) else padding
+    height, width = (x.shape[1 + i] + 2 * pad[i] - weight.shape[1 + i] + 1 for i in (0, 1))
+    return x.shape[0], height, width, weight.shape[0]
+
+
+def _flops(x: mx.array, weight: Weight, **options: Any) -> int:
+    return 2 * math.prod(_shape(x, weight, **options)) * math.prod(weight.shape[1:])
+
+
+def _bytes(x: mx.array, weight: Weight, residual: mx.array | None = None, **options: Any) -> int:
+    y = math.prod(_shape(x, weight, **options)) * (1 if residual is None else 2)
+    return 4 * (x.size + math.prod(weight.shape) + y)
+
+
+def _rmvpe(channels: int, out_channels: int, height: int, width: int) -> Case:
+    name = f"RMVPE {channels} -> {out_channels}, {height} x {width}"
+    return _case(
+        name, 1, (height, width), channels, out_channels, (3, 3), padding=1, activation="relu", benchmark=True
+    )
+
+
+SPEC = OpSpec(
+    name="conv2d",
+    op=conv2d,
+    reference=conv2d_reference,
+    cases=(
+        _case("one pixel", 1, (1, 1), 1, 1, (1, 1)),
+        _case("one pixel, wide kernel", 1, (1, 1), 3, 5, (3, 3), padding=1),
+        _case("primes", 1, (13, 7), 11, 19, (3, 3), padding=1, activation="gelu"),
+        _case("batch, oblong kernel and padding", 2, (9, 12), 16, 33, (2, 5), padding=(1, 3), residual=True),
+        _case("narrow and tall", 1, (53, 2), 24, 24, (3, 3), padding=1, residual=True),
+        _case("1 x 1", 2, (5, 30), 17, 40, (1, 1)),
+        _case("strided input", 1, (10, 11), 12, 16, (3, 3), padding=1, strided=True),
+        _case("padding beyond the kernel", 1, (3, 3), 4, 4, (2, 2), padding=3),
+        *(_rmvpe(*shape) for shape in ((1, 16, 320, 128), (16, 16, 320, 128), (32, 32, 160, 64))),
+        *(_rmvpe(*shape) for shape in ((64, 64, 80, 32), (128, 128, 40, 16), (256, 256, 20, 8))),
+        _rmvpe(512, 512, 32, 4),
+    ),
+    flops=_flops,
+    bytes=_bytes,
+    # Sums of up to 4608 terms.
+    tolerance={"float32": Tolerance(max_abs=4e-6, rms=1e-6)},
+)

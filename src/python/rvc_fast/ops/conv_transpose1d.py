@@ -1,14 +1,20 @@
-"""conv_transpose1d: (B, T, C) * (O, K, C) -> (B, T', O), T' = (T - 1) * stride - 2 * padding + K + output_padding.
+"""conv_transpose1d: (B, T, C) * (O, K, C) -> (B, T', O), with fused neighbours.
 
-y = conv_transpose(leaky_relu(x, slope)) + bias + residual
+y = conv_transpose(leaky_relu(x, slope)) + bias + residual, PyTorch's definition:
+T' = (T - 1) * stride - 2 * padding + K + output_padding.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import mlx.core as mx
+import numpy as np
 
 from . import dispatch
 from .packed import PackedWeight, Weight, epilogue, leaky_relu
+from .spec import Case, OpSpec
 
 dispatch.register("conv_transpose1d", "cpu")
 
@@ -129,3 +135,92 @@ def conv_transpose1d(
         leaky=leaky,
         residual=residual,
     )
+
+
+def _case(
+    name: str,
+    batch: int,
+    length: int,
+    channels: int,
+    out_channels: int,
+    kernel: int,
+    *,
+    residual: bool = False,
+    strided: bool = False,
+    benchmark: bool = False,
+    **options: Any,
+) -> Case:
+    def make(rng: np.random.Generator) -> dict[str, Any]:
+        def normal(*shape: int) -> mx.array:
+            return mx.array(rng.standard_normal(shape, dtype=np.float32))
+
+        x = normal(batch, channels, length).swapaxes(1, 2) if strided else normal(batch, length, channels)
+        kwargs: dict[str, Any] = {
+            "x": x,
+            "weight": normal(out_channels, kernel, channels) * (kernel * channels) ** -0.5,
+            "bias": normal(out_channels),
+            **options,
+        }
+        if residual:
+            kwargs["residual"] = normal(batch, _length(**kwargs), out_channels)
+        return kwargs
+
+    return Case(name, make, benchmark)
+
+
+def _length(
+    x: mx.array, weight: Weight, *, stride: int = 1, padding: int = 0, output_padding: int = 0, **_: Any
+) -> int:
+    return (x.shape[1] - 1) * stride - 2 * padding + weight.shape[1] + output_padding
+
+
+def _flops(x: mx.array, weight: Weight, **_: Any) -> int:
+    return 2 * x.shape[0] * x.shape[1] * math.prod(weight.shape)
+
+
+def _bytes(x: mx.array, weight: Weight, residual: mx.array | None = None, **options: Any) -> int:
+    y = x.shape[0] * _length(x, weight, **options) * weight.shape[0] * (1 if residual is None else 2)
+    return 4 * (x.size + math.prod(weight.shape) + y)
+
+
+def _upsample(channels: int, length: int, kernel: int, stride: int) -> Case:
+    """An upsampling step of a decoder with the noise branch added."""
+    name = f"decoder {channels} -> {channels // 2}, K={kernel} stride={stride}"
+    padding = (kernel - stride) // 2
+    return _case(
+        name,
+        1,
+        length,
+        channels,
+        channels // 2,
+        kernel,
+        stride=stride,
+        padding=padding,
+        leaky=0.1,
+        residual=True,
+        benchmark=True,
+    )
+
+
+SPEC = OpSpec(
+    name="conv_transpose1d",
+    op=conv_transpose1d,
+    reference=conv_transpose1d_reference,
+    cases=(
+        _case("one step", 1, 1, 1, 1, 1),
+        _case("one step in, four out", 1, 1, 3, 5, 4, stride=4, leaky=0.1),
+        _case("primes", 1, 23, 13, 29, 7, stride=3, padding=2, leaky=0.1),
+        _case("kernel shorter than stride", 2, 9, 16, 17, 3, stride=5, residual=True),
+        _case("kernel no multiple of stride", 2, 31, 24, 40, 11, stride=4, padding=3, output_padding=1),
+        _case("stride 1", 1, 20, 32, 32, 5, padding=2),
+        _case("padding beyond the first tap", 1, 30, 8, 16, 9, stride=2, padding=7, residual=True),
+        _case("strided input", 2, 19, 18, 33, 4, stride=2, padding=1, strided=True),
+        _upsample(512, 48, 24, 12),
+        _upsample(256, 480, 20, 10),
+        _upsample(256, 480, 16, 8),
+        _upsample(128, 6000, 4, 2),
+        _upsample(64, 24000, 4, 2),
+    ),
+    flops=_flops,
+    bytes=_bytes,
+)

@@ -1,14 +1,20 @@
-"""conv_transpose2d: (B, H, W, C) * (O, KH, KW, C) -> (B, H', W', O), PyTorch's definition, with fused neighbours.
+"""conv_transpose2d: (B, H, W, C) * (O, KH, KW, C) -> (B, H', W', O), with fused neighbours.
 
-y = activation(conv_transpose(x) + bias); H' = (H - 1) * stride - 2 * padding + KH + output_padding, W' likewise.
+y = activation(conv_transpose(x) + bias), PyTorch's definition:
+H' = (H - 1) * stride - 2 * padding + KH + output_padding, W' likewise.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import mlx.core as mx
+import numpy as np
 
 from . import dispatch
 from .packed import ACTIVATIONS, Activation, PackedWeight, Weight, epilogue
+from .spec import Case, OpSpec
 
 dispatch.register("conv_transpose2d", "cpu")
 
@@ -124,3 +130,100 @@ def conv_transpose2d(
         output_padding=output_padding,
         activation=activation,
     )
+
+
+def _case(
+    name: str,
+    batch: int,
+    size: Pair,
+    channels: int,
+    out_channels: int,
+    kernel: Pair,
+    *,
+    strided: bool = False,
+    benchmark: bool = False,
+    **options: Any,
+) -> Case:
+    def make(rng: np.random.Generator) -> dict[str, Any]:
+        def normal(*shape: int) -> mx.array:
+            return mx.array(rng.standard_normal(shape, dtype=np.float32))
+
+        x = (
+            normal(batch, channels, *size).transpose(0, 2, 3, 1)
+            if strided
+            else normal(batch, *size, channels)
+        )
+        weight = normal(out_channels, *kernel, channels) * (kernel[0] * kernel[1] * channels) ** -0.5
+        return {"x": x, "weight": weight, "bias": normal(out_channels), **options}
+
+    return Case(name, make, benchmark)
+
+
+def _flops(x: mx.array, weight: Weight, **_: Any) -> int:
+    return 2 * math.prod(x.shape[:3]) * math.prod(weight.shape)
+
+
+def _bytes(
+    x: mx.array,
+    weight: Weight,
+    *,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    output_padding: Pair = (0, 0),
+    **_: Any,
+) -> int:
+    height, width = (
+        (x.shape[1 + i] - 1) * stride[i] - 2 * padding[i] + weight.shape[1 + i] + output_padding[i]
+        for i in (0, 1)
+    )
+    return 4 * (x.size + math.prod(weight.shape) + x.shape[0] * height * width * weight.shape[0])
+
+
+def _rmvpe(channels: int, height: int, width: int) -> Case:
+    return _case(
+        f"RMVPE {channels} -> {channels // 2}, {height} x {width}",
+        1,
+        (height, width),
+        channels,
+        channels // 2,
+        (3, 3),
+        stride=(2, 2),
+        padding=(1, 1),
+        output_padding=(1, 1),
+        activation="relu",
+        benchmark=True,
+    )
+
+
+SPEC = OpSpec(
+    name="conv_transpose2d",
+    op=conv_transpose2d,
+    reference=conv_transpose2d_reference,
+    cases=(
+        _case("one pixel", 1, (1, 1), 1, 1, (1, 1)),
+        _case("one pixel in, four out", 1, (1, 1), 3, 5, (2, 2), stride=(2, 2)),
+        _case("primes", 2, (7, 11), 13, 17, (3, 3), stride=(2, 2), padding=(1, 1), activation="gelu"),
+        _case(
+            "unequal strides", 1, (5, 6), 16, 33, (4, 3), stride=(3, 1), padding=(1, 2), output_padding=(2, 0)
+        ),
+        _case("kernel smaller than stride", 1, (4, 5), 8, 16, (1, 2), stride=(2, 3)),
+        _case(
+            "narrow and tall",
+            1,
+            (41, 2),
+            24,
+            40,
+            (3, 3),
+            stride=(2, 2),
+            padding=(1, 1),
+            output_padding=(1, 1),
+        ),
+        _case("strided input", 1, (6, 5), 10, 12, (3, 3), stride=(2, 2), strided=True),
+        *(
+            _rmvpe(*shape)
+            for shape in ((512, 16, 4), (256, 32, 8), (128, 64, 16), (64, 128, 32), (32, 160, 64))
+        ),
+    ),
+    flops=_flops,
+    bytes=_bytes,
+)

@@ -35,6 +35,11 @@ def ops() -> tuple[str, ...]:
     return tuple(sorted(_KERNELS))
 
 
+def backends(op: str) -> frozenset[str]:
+    """Return the names of the compiled backends that an op has."""
+    return _KERNELS[op]
+
+
 def _device_backend() -> str:
     if mx.default_device().type == mx.cpu:
         return "cpu"

@@ -5,10 +5,14 @@ y = activation(x @ weight.T + bias) + residual
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
+import numpy as np
 
 from . import dispatch
 from .packed import ACTIVATIONS, Activation, PackedWeight, Weight, epilogue
+from .spec import Case, OpSpec
 
 dispatch.register("linear", "cpu")
 
@@ -93,3 +97,64 @@ def linear(
     dispatch.check_shape("linear", "residual", residual, out)
     run = dispatch.select("linear", {"cpu": _linear_cpu, "reference": linear_reference})
     return run(x, weight, bias, activation=activation, residual=residual)
+
+
+def _case(
+    name: str,
+    lead: tuple[int, ...],
+    channels: int,
+    out_channels: int,
+    *,
+    bias: bool = True,
+    residual: bool = False,
+    strided: bool = False,
+    benchmark: bool = False,
+    **options: Any,
+) -> Case:
+    def make(rng: np.random.Generator) -> dict[str, Any]:
+        def normal(*shape: int) -> mx.array:
+            return mx.array(rng.standard_normal(shape, dtype=np.float32))
+
+        x = normal(*lead, 2 * channels)[..., ::2] if strided else normal(*lead, channels)
+        kwargs: dict[str, Any] = {
+            "x": x,
+            "weight": normal(out_channels, channels) * channels**-0.5,
+            **options,
+        }
+        if bias:
+            kwargs["bias"] = normal(out_channels)
+        if residual:
+            kwargs["residual"] = normal(*lead, out_channels)
+        return kwargs
+
+    return Case(name, make, benchmark)
+
+
+def _flops(x: mx.array, weight: Weight, **_: Any) -> int:
+    return 2 * x.size * weight.shape[0]
+
+
+def _bytes(x: mx.array, weight: Weight, residual: mx.array | None = None, **_: Any) -> int:
+    out, channels = weight.shape
+    return 4 * (x.size + out * channels + x.size // channels * out * (1 if residual is None else 2))
+
+
+SPEC = OpSpec(
+    name="linear",
+    op=linear,
+    reference=linear_reference,
+    cases=(
+        _case("one number", (1,), 1, 1),
+        _case("a vector", (), 17, 5),
+        _case("primes", (2, 3, 7), 31, 37, activation="gelu"),
+        _case("one row, wide", (1, 1), 256, 331, residual=True, activation="relu"),
+        _case("strided input", (4, 9), 48, 33, strided=True, bias=False),
+        _case("long reduction in blocks", (13,), 3072, 70, residual=True),
+        _case("HuBERT attention", (1, 300), 768, 768, residual=True, benchmark=True),
+        _case("HuBERT feed-forward up", (1, 150), 768, 3072, activation="gelu", benchmark=True),
+        _case("HuBERT feed-forward down", (1, 150), 3072, 768, residual=True, benchmark=True),
+        _case("text encoder input", (1, 1000), 768, 192, benchmark=True),
+    ),
+    flops=_flops,
+    bytes=_bytes,
+)

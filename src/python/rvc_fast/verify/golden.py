@@ -29,9 +29,9 @@ from safetensors.numpy import load_file
 
 from ..errors import FileFormatError
 from ..features.hubert import HubertModel
-from ..ops.mel_stft import mel_stft
-from ..pipeline import ChunkPlan, Settings, convert_signal
-from ..pitch.rmvpe import Rmvpe, decode_salience
+from ..pipeline import ChunkPlan, Settings
+from ..pipeline import run as run_pipeline
+from ..pitch.rmvpe import Rmvpe, decode_salience, log_mel
 from ..retrieval import load_index
 from ..synthesizer import Synthesizer
 from ..weights.checkpoint import Checkpoint, load_checkpoint
@@ -245,7 +245,7 @@ def _synth(folder: Folder, name: str) -> Iterator[Row]:
 
 def _mel(folder: Folder, name: str) -> Iterator[Row]:
     want = folder.tensors(name)
-    mel, ms = _timed(lambda: np.array(mel_stft(mx.array(want["audio"]))))
+    mel, ms = _timed(lambda: np.array(log_mel(mx.array(want["audio"]))))
     yield _row(name, "log_mel", mel.T, want["log_mel"], ms)
 
 
@@ -265,7 +265,7 @@ def _index_rows(folder: Folder, stem: str, want: dict[str, np.ndarray]) -> Itera
             continue
         ids = want[f"index_{search}_ids"]
         query, k, exact = want["index_query"], ids.shape[1], search == "exact"
-        (d2, found), ms = _timed(lambda q=query, k=k, e=exact: index.search(q, k, exact=e))
+        (d2, found), ms = _timed(functools.partial(index.search, query, k, exact=exact))
         yield _exact_row(stem, f"index_{search}_ids", found, ids, ms)
         yield _row(stem, f"index_{search}_d2", d2, want[f"index_{search}_d2"], ms)
 
@@ -285,16 +285,13 @@ def _pipeline(folder: Folder, stem: str) -> Iterator[Row]:
             index_rate=c["index_rate"],
             protect=c["protect"],
             volume_envelope=c["volume_envelope"],
-            plan=ChunkPlan(*(c[k] for k in ("x_pad", "x_query", "x_center", "x_max"))),
+            chunk=ChunkPlan(*(c[k] for k in ("x_pad", "x_query", "x_center", "x_max"))),
         )
         embedder, voice = folder.model(c["hubert"]), folder.model(c["synth"])
         index = load_index(folder.path / c["index"]) if c["index"] else None
         noise = folder.noise(case, c["synth"])
-        got, ms = _timed(
-            lambda e=embedder, v=voice, i=index, s=settings, n=noise: convert_signal(
-                want["audio"], want["f0"], embedder=e, voice=v, index=i, settings=s, noise=n
-            )
-        )
+        run = functools.partial(run_pipeline, want["audio"], f0=want["f0"], embedder=embedder, voice=voice)
+        got, ms = _timed(functools.partial(run, index=index, settings=settings, noise=noise))
         floor = c.get("snr_fp32_vs_fp64_db", math.inf)
         yield _row(case, out, got, want[out], ms, min(PIPELINE_BAR_DB, floor - FLOOR_MARGIN_DB))
 

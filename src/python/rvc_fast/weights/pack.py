@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ..features.hubert import HubertModel
 from ..pitch.rmvpe import Rmvpe
 from ..synthesizer import Synthesizer
 from .checkpoint import Checkpoint, load_checkpoint, save_packed
 
-MODELS = {"voice": Synthesizer, "hubert": HubertModel, "rmvpe": Rmvpe}
+MODELS: dict[str, Any] = {"voice": Synthesizer, "hubert": HubertModel, "rmvpe": Rmvpe}
 
 
 def pack_file(source: str | Path, target: str | Path) -> Checkpoint:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+
+from tqdm import tqdm
 
 from .. import env
 from ..errors import FileFormatError, InputError, RvcFastError
@@ -76,7 +80,34 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def pull(name: str, *, quiet: bool = False) -> Path:
+def _fetch(url: str, partial: Path, size: int, title: str, progress: bool) -> None:
+    """Get what is missing of `partial`, asking for the rest only if some of it is there."""
+    have = partial.stat().st_size if partial.exists() else 0
+    if have >= size:
+        return
+    headers = {"User-Agent": "rvc-fast", "Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as response:
+        if response.status != 206:
+            have = 0
+        with (
+            partial.open("ab" if have else "wb") as f,
+            tqdm(
+                total=size, initial=have, unit="B", unit_scale=True, desc=title, disable=not progress
+            ) as bar,
+        ):
+            while have < size and (block := response.read(min(_BLOCK, size - have))):
+                f.write(block)
+                have += len(block)
+                bar.update(len(block))
+    if have < size:
+        raise ConnectionError(
+            f"the connection ended after {have} of {size} bytes; the next try goes on from there"
+        )
+
+
+def pull(name: str, *, progress: bool = False) -> Path:
     """Download a model unless it is there, and return its file.
 
     An interrupted download is resumed by the next call. The file gets its final name only after its SHA-256
@@ -85,28 +116,21 @@ def pull(name: str, *, quiet: bool = False) -> Path:
     model = find(name)
     if model.present:
         return model.path
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
-
-    partial = model.path.parent / "partial"
+    partial = model.path.with_name(model.path.name + ".partial")
+    url = f"{env.hub()}/{model.repository}/resolve/{model.revision}/{model.file}"
     try:
-        partial.mkdir(parents=True, exist_ok=True)
-        (disable_progress_bars if quiet else enable_progress_bars)()
-        fetched = Path(
-            hf_hub_download(model.repository, model.file, revision=model.revision, local_dir=partial)
-        )
-    except (OSError, RuntimeError, ValueError) as e:
-        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(url, partial, model.size, name, progress)
+    except (OSError, http.client.HTTPException, ValueError) as e:
         raise RvcFastError(
-            f"[models] cannot download {name} from {model.repository} at {model.revision[:12]}: {reason} "
-            f"(offline? put the file at {model.path})"
+            f"[models] cannot download {name} from {url}: {e} (offline? put the file at {model.path})"
         ) from e
-    digest = _sha256(fetched)
+    digest = _sha256(partial)
     if digest != model.sha256:
-        fetched.unlink()
+        partial.unlink()
         raise FileFormatError(
             f"[models] {name}: the downloaded file has SHA-256 {digest}, the manifest says {model.sha256}; "
             "it was deleted"
         )
-    fetched.replace(model.path)
+    partial.replace(model.path)
     return model.path

@@ -1,0 +1,109 @@
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/variant.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <chrono>
+#include <stdexcept>
+
+#include "bigru/bigru.h"
+#include "conv1d/conv1d.h"
+#include "conv2d/conv2d.h"
+#include "conv_transpose1d/conv_transpose1d.h"
+#include "conv_transpose2d/conv_transpose2d.h"
+#include "core/pool.h"
+#include "isa/kernels.h"
+#include "linear/linear.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace rvc_fast {
+namespace {
+
+std::vector<std::string> isas() {
+  std::vector<std::string> names;
+  for (auto* k = kAllKernels; *k; ++k) {
+    if ((*k)->supported()) names.emplace_back((*k)->name);
+  }
+  return names;
+}
+
+void configure(int threads, const std::string& isa) {
+  require(threads >= 0 && threads <= 1024, "configure", "threads must be from 0 to 1024");
+  if (!set_kernels(isa.c_str())) {
+    std::string names;
+    for (auto& name : isas()) names += (names.empty() ? "" : ", ") + name;
+    throw std::invalid_argument("[configure] isa must be one of " + names + " on this machine, got \"" + isa +
+                                "\"");
+  }
+  set_threads(threads);
+}
+
+double fma_peak() {
+  const Kernels& k = kernels();
+  double best = 0;
+  for (int round = 0; round < 5; ++round) {
+    int64_t n = threads();
+    std::vector<double> done(n);
+    auto start = std::chrono::steady_clock::now();
+    parallel_for(n, [&](int64_t i) {
+      float sink[32];
+      std::fill(sink, sink + 16, 0.999f);
+      std::fill(sink + 16, sink + 32, 1e-4f);
+      done[i] = k.fma(1000000, sink);
+    });
+    double total = 0;
+    for (double d : done) total += d;
+    best = std::max(best,
+                    total / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return best;
+}
+
+}  // namespace
+}  // namespace rvc_fast
+
+NB_MODULE(_ext, m) {
+  using namespace rvc_fast;
+
+  m.def("configure", &configure, nb::kw_only(), "threads"_a = 0, "isa"_a = "");
+  m.def("isa", [] { return std::string(kernels().name); });
+  m.def("isas", &isas);
+  m.def("threads", &threads);
+  m.def("fma_peak", &fma_peak, nb::call_guard<nb::gil_scoped_release>());
+
+  m.def("conv1d_pack", &conv1d_pack, "weight"_a, nb::kw_only(), "groups"_a = 1, "stream"_a = nb::none());
+  m.def("conv1d", &conv1d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
+        nb::kw_only(), "out_channels"_a, "kernel"_a, "stride"_a = 1, "padding"_a = std::pair<int, int>(0, 0),
+        "dilation"_a = 1, "groups"_a = 1, "leaky"_a = 1.0f, "activation"_a = "", "scale"_a = 1.0f,
+        "stream"_a = nb::none());
+
+  m.def("bigru", &bigru, "forward"_a, "backward"_a, "w_hh"_a, "b_hh"_a, "h"_a, nb::kw_only(),
+        "stream"_a = nb::none());
+
+  m.def("linear_pack", &linear_pack, "weight"_a, nb::kw_only(), "stream"_a = nb::none());
+  m.def("linear", &linear, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
+        nb::kw_only(), "out_channels"_a, "activation"_a = "", "stream"_a = nb::none());
+
+  m.def("conv2d_pack", &conv2d_pack, "weight"_a, nb::kw_only(), "stream"_a = nb::none());
+  m.def("conv2d", &conv2d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
+        nb::kw_only(), "out_channels"_a, "kernel"_a, "padding"_a = std::pair<int, int>(0, 0),
+        "activation"_a = "", "stream"_a = nb::none());
+
+  m.def("conv_transpose1d_pack", &conv_transpose1d_pack, "weight"_a, nb::kw_only(), "stride"_a = 1,
+        "stream"_a = nb::none());
+  m.def("conv_transpose1d", &conv_transpose1d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(),
+        "residual"_a.none() = nb::none(), nb::kw_only(), "out_channels"_a, "kernel"_a, "stride"_a = 1,
+        "padding"_a = 0, "output_padding"_a = 0, "leaky"_a = 1.0f, "stream"_a = nb::none());
+
+  m.def("conv_transpose2d_pack", &conv_transpose2d_pack, "weight"_a, nb::kw_only(),
+        "stride"_a = std::pair<int, int>(1, 1), "stream"_a = nb::none());
+  m.def("conv_transpose2d", &conv_transpose2d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), nb::kw_only(),
+        "out_channels"_a, "kernel"_a, "stride"_a = std::pair<int, int>(1, 1),
+        "padding"_a = std::pair<int, int>(0, 0), "output_padding"_a = std::pair<int, int>(0, 0),
+        "activation"_a = "", "stream"_a = nb::none());
+}

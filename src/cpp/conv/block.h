@@ -1,0 +1,165 @@
+// The direct convolution's micro-kernel. Included only through isa/kernels.inc.
+//
+// A tile of rows x columns of the output stays in registers while the whole reduction (a block of it, if
+// long) passes by: two to four vectors of weights are loaded per step and meet one broadcast input per row.
+// 12 x 32 on AVX-512: 24 accumulators, 1 load per 1.7 multiply-adds.
+
+#if defined(__AVX512F__)
+constexpr int kTileRows = 12, kTileColumns = 32;
+#elif defined(__AVX2__) || defined(__aarch64__)
+constexpr int kTileRows = 6, kTileColumns = 16;
+#else
+constexpr int kTileRows = 3, kTileColumns = 16;
+#endif
+
+// sum[R][N vectors], `pitch` floats per row, = or += the products; `step` floats of w per reduction step.
+template <int R, int N>
+static void tile(const Segment* begin, const Segment* end, const float* x, int64_t x_row, const float* w,
+                 int step, float* sum, int64_t pitch, bool accumulate) {
+  V a[R][N];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) a[r][n] = accumulate ? load(sum + r * pitch + n * RVC_LANES) : V{};
+  }
+  for (const Segment* s = begin; s != end; ++s) {
+    const float* p = x + s->offset;
+#pragma GCC unroll 2
+    for (int64_t c = s->length; c > 0; --c, ++p, w += step) {
+      V b[N];
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) b[n] = load(w + n * RVC_LANES);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        V xr = splat(p[r * x_row]);
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) a[r][n] += xr * b[n];
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) store(sum + r * pitch + n * RVC_LANES, a[r][n]);
+  }
+}
+
+using TileFunction = void (*)(const Segment*, const Segment*, const float*, int64_t, const float*, int,
+                              float*, int64_t, bool);
+
+template <int R>
+struct Tiles : Tiles<R - 1> {
+  static TileFunction get(int rows, int vectors) {
+    if (rows != R) return Tiles<R - 1>::get(rows, vectors);
+    return vectors * RVC_LANES == 32 && kTileColumns == 32 ? tile<R, kTileColumns / RVC_LANES>
+                                                           : tile<R, 16 / RVC_LANES>;
+  }
+};
+
+template <>
+struct Tiles<0> {
+  static TileFunction get(int, int) { return nullptr; }
+};
+
+static RVC_INLINE V finish(V v, const float* bias, const float* residual, float scale, Activation activation,
+                           int n) {
+  if (bias) v += load_first(bias, n);
+  if (activation == kRelu) v = max(v, V{});
+  if (activation == kGelu) v = gelu(v);
+  if (residual) v += load_first(residual, n);
+  return v * scale;
+}
+
+// What follows the sum, and the way to y: `columns` of `rows` rows.
+static void epilogue(const ConvBlock& b, const float* sum, int64_t pitch, int64_t at, int64_t column,
+                     int rows, int columns) {
+  for (int n = 0; n < columns; n += RVC_LANES) {
+    int lanes = columns - n < RVC_LANES ? columns - n : RVC_LANES;
+    const float* bias = b.bias ? b.bias + column + n : nullptr;
+    const float* residual = b.residual ? b.residual + at + n : nullptr;
+    float* y = b.y + at + n;
+    for (int r = 0; r < rows; ++r) {
+      V v = load(sum + r * pitch + n);
+      v = finish(v, bias, residual, b.scale, b.activation, lanes);
+      if (lanes == RVC_LANES) {
+        store(y, v);
+      } else {
+        store_first(y, v, lanes);
+      }
+      y += b.y_row;
+      if (residual) residual += b.y_row;
+    }
+  }
+}
+
+static int64_t partial_floats(int64_t lines, int64_t rows, int64_t columns) {
+  return lines * rows * ((columns + 31) / 32 * 32);
+}
+
+static void conv_block(const ConvBlock& b) {
+  // Rows are dealt evenly to the tiles of a line: 13 rows are 7 + 6, not 12 + 1.
+  int64_t tiles = (b.rows + kTileRows - 1) / kTileRows;
+  int64_t small = b.rows / tiles, larger = b.rows % tiles;
+  TileFunction function[2][2];  // [one row more][narrow]
+  for (int more = 0; more < 2; ++more) {
+    int rows = static_cast<int>(small) + (more && larger ? 1 : 0);
+    function[more][0] = Tiles<kTileRows>::get(rows, kTileColumns / RVC_LANES);
+    function[more][1] = Tiles<kTileRows>::get(rows, 16 / RVC_LANES);
+  }
+  int64_t reduction = 0;
+  for (const Segment* s = b.segments; s != b.segments + b.block_ends[b.blocks - 1]; ++s)
+    reduction += s->length;
+
+  alignas(64) float local[kTileRows * kTileColumns];
+  const Segment* begin = b.segments;
+  int64_t done = 0;
+  for (int block = 0; block < b.blocks; ++block) {
+    const Segment* end = b.segments + b.block_ends[block];
+    float* partial = b.partial;
+    for (int64_t column = 0; column < b.columns;) {
+      // A sub-panel of kTileColumns within the packed panel of 32 (or 16).
+      int64_t panel = column / 32 * 32;
+      int step = b.columns - panel > 16 ? 32 : 16;
+      int width = step == 32 && kTileColumns == 32 ? 32 : 16;
+      int columns = static_cast<int>(b.columns - column < width ? b.columns - column : width);
+      const float* w = b.w + panel * reduction + done * step + (column - panel);
+      for (int64_t line = 0; line < b.lines; ++line) {
+        for (int64_t t = 0, row = 0; t < tiles; ++t) {
+          int more = t < larger ? 1 : 0, rows = static_cast<int>(small) + more;
+          float* sum = b.blocks > 1 ? partial : local;
+          int64_t pitch = width;
+          function[more][width == 16](begin, end, b.x + line * b.x_line + row * b.x_row, b.x_row, w, step,
+                                      sum, pitch, block > 0);
+          if (block == b.blocks - 1) {
+            epilogue(b, sum, pitch, line * b.y_line + row * b.y_row + column, column, rows, columns);
+          }
+          partial += b.blocks > 1 ? rows * width : 0;
+          row += rows;
+        }
+      }
+      column += width;
+    }
+    for (; begin != end; ++begin) done += begin->length;
+  }
+}
+
+static void stage(const Stage& s) {
+  V slope = splat(s.slope);
+  for (int64_t l = 0; l < s.lines; ++l) {
+    for (int64_t r = 0; r < s.rows; ++r) {
+      int64_t h = s.line + l, w = s.row + r;
+      float* to = s.to + (l * s.rows + r) * s.to_pitch;
+      const float* x = s.x + (h * s.width + w) * s.pitch;
+      bool inside = h >= 0 && h < s.height && w >= 0 && w < s.width;
+      int64_t c = 0;
+      for (; c + RVC_LANES <= s.channels; c += RVC_LANES) {
+        V v = inside ? load(x + c) : V{};
+        store(to + c, max(v, v * slope));
+      }
+      for (; c < s.channels; ++c) {
+        float v = inside ? x[c] : 0.0f;
+        to[c] = v > v * s.slope ? v : v * s.slope;
+      }
+    }
+  }
+}

@@ -1,0 +1,289 @@
+#include "conv/run.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+
+#include "core/pool.h"
+
+namespace rvc_fast {
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -ceil_div(-a, b); }
+int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// Longest stretch of the reduction that passes a tile in one go: its panel of weights (192 KB) stays in L2.
+constexpr int64_t kReductionBlock = 1536;
+// Rows that share one pass over the weights, and the floats of input that they may take in L2.
+constexpr int64_t kMinRows = 96, kMaxRows = 512, kStageFloats = 32768;
+// Work items per thread: enough to even out threads of unequal speed.
+constexpr int64_t kItemsPerThread = 8;
+
+// The reduction of one phase: segments for a given input layout, cut into blocks.
+struct Reduction {
+  std::vector<Segment> segments;
+  std::vector<int32_t> block_ends;
+
+  Reduction(int64_t taps_h, int64_t taps_w, int64_t step_h, int64_t step_w, int64_t channels) {
+    std::vector<Segment> runs;
+    for (int64_t h = 0; h < taps_h; ++h) {
+      for (int64_t w = 0; w < taps_w; ++w) {
+        int64_t offset = h * step_h + w * step_w;
+        if (!runs.empty() && runs.back().offset + runs.back().length == offset) {
+          runs.back().length += channels;  // neighbouring taps that lie side by side are one long tap
+        } else {
+          runs.push_back({offset, channels});
+        }
+      }
+    }
+    int64_t total = taps_h * taps_w * channels;
+    int64_t limit =
+        std::max<int64_t>(1, ceil_div(total, std::max<int64_t>(1, ceil_div(total, kReductionBlock))));
+    int64_t room = limit;
+    for (Segment run : runs) {
+      while (run.length > 0) {
+        if (room == 0) {
+          block_ends.push_back(static_cast<int32_t>(segments.size()));
+          room = limit;
+        }
+        int64_t n = std::min(run.length, room);
+        segments.push_back({run.offset, n});
+        run.offset += n;
+        run.length -= n;
+        room -= n;
+      }
+    }
+    block_ends.push_back(static_cast<int32_t>(segments.size()));
+  }
+};
+
+// Output positions [begin, end) of one axis in units of phase positions: position q, phase r is output
+// q * stride + r - before for a transposed convolution, output q for an ordinary one.
+struct Axis {
+  int64_t begin, end;
+};
+
+}  // namespace
+
+std::vector<Phase> phases(const ConvParams& p) {
+  int64_t at = 0;
+  std::vector<Phase> all;
+  std::array<int, 2> count = p.transposed ? p.stride : std::array<int, 2>{1, 1};
+  for (int h = 0; h < count[0]; ++h) {
+    for (int w = 0; w < count[1]; ++w) {
+      Phase phase{{h, w}, p.kernel, at};
+      if (p.transposed) {
+        for (int i : {0, 1}) {
+          phase.taps[i] =
+              std::max<int>(0, static_cast<int>(ceil_div(p.kernel[i] - phase.at[i], p.stride[i])));
+        }
+      }
+      all.push_back(phase);
+      at += int64_t(phase.taps[0]) * phase.taps[1] * (p.in_channels / p.groups) * p.groups *
+            round_up(p.out_channels / p.groups, 16);
+    }
+  }
+  return all;
+}
+
+int64_t packed_size(const ConvParams& p) {
+  Phase last = phases(p).back();
+  return last.weights +
+         int64_t(last.taps[0]) * last.taps[1] * p.in_channels * round_up(p.out_channels / p.groups, 16);
+}
+
+int64_t output_length(const ConvParams& p, int axis, int64_t length) {
+  int64_t k = p.kernel[axis], s = p.stride[axis], cut = int64_t(p.before[axis]) + p.after[axis];
+  if (p.transposed) return (length - 1) * s + k - cut;
+  return floor_div(length + cut - p.dilation[axis] * (k - 1) - 1, s) + 1;
+}
+
+void run_pack(const ConvParams& p, const void* weight, WeightType type, float* packed) {
+  int64_t channels = p.in_channels / p.groups, columns = p.out_channels / p.groups;
+  int64_t padded = round_up(columns, 16), panels = ceil_div(columns, 32);
+  auto all = phases(p);
+  auto value = [&](int64_t i) -> float {
+    switch (type) {
+      case WeightType::float32:
+        return static_cast<const float*>(weight)[i];
+      case WeightType::bfloat16:
+        return std::bit_cast<float>(uint32_t(static_cast<const uint16_t*>(weight)[i]) << 16);
+      default: {
+        uint32_t h = static_cast<const uint16_t*>(weight)[i];
+        uint32_t sign = (h & 0x8000u) << 16, magnitude = (h & 0x7fffu) << 13;
+        // Scaling by 2^112 moves the exponent bias from 15 to 127 and normalises subnormals; all ones is inf
+        // or NaN.
+        float f = std::bit_cast<float>(magnitude) * 0x1p112f;
+        if (magnitude >= 0x0f800000u) f = std::bit_cast<float>(magnitude | 0x7f800000u);
+        return std::bit_cast<float>(std::bit_cast<uint32_t>(f) | sign);
+      }
+    }
+  };
+  parallel_for(static_cast<int64_t>(all.size()) * p.groups * panels, [&](int64_t item) {
+    int64_t panel = item % panels, group = item / panels % p.groups;
+    const Phase& phase = all[item / panels / p.groups];
+    int64_t reduction = int64_t(phase.taps[0]) * phase.taps[1] * channels;
+    int64_t first = panel * 32, width = std::min<int64_t>(32, padded - first),
+            used = std::min(width, columns - first);
+    float* to = packed + phase.weights + group * reduction * padded + first * reduction;
+    for (int64_t h = 0; h < phase.taps[0]; ++h) {
+      for (int64_t w = 0; w < phase.taps[1]; ++w, to += channels * width) {
+        // Of a transposed convolution the taps run backwards.
+        int64_t kh = p.transposed ? phase.at[0] + p.stride[0] * (phase.taps[0] - 1 - h) : h;
+        int64_t kw = p.transposed ? phase.at[1] + p.stride[1] * (phase.taps[1] - 1 - w) : w;
+        for (int64_t block = 0; block < channels; block += 64) {  // 8 KB of output at a time
+          int64_t end = std::min(channels, block + 64);
+          for (int64_t o = 0; o < used; ++o) {
+            int64_t from = (((group * columns + first + o) * p.kernel[0] + kh) * p.kernel[1] + kw) * channels;
+            for (int64_t c = block; c < end; ++c) to[c * width + o] = value(from + c);
+          }
+          for (int64_t o = used; o < width; ++o) {
+            for (int64_t c = block; c < end; ++c) to[c * width + o] = 0.0f;
+          }
+        }
+      }
+    }
+  });
+}
+
+void run_conv(const ConvParams& p, const ConvArrays& a) {
+  const Kernels& k = kernels();
+  auto all = phases(p);
+  const int64_t pitch = p.in_channels, channels = p.in_channels / p.groups,
+                columns = p.out_channels / p.groups;
+  const int64_t padded = round_up(columns, 16);
+  const std::array<int64_t, 2> in{a.height, a.width}, out{a.out_height, a.out_width};
+
+  // Input reach of position q: from q * step - lead, `span` long; all phases of a transposed one share it.
+  std::array<int64_t, 2> step, lead, span;
+  std::array<Axis, 2> positions;
+  for (int i : {0, 1}) {
+    if (p.transposed) {
+      int64_t taps = ceil_div(p.kernel[i], p.stride[i]);
+      step[i] = 1, lead[i] = taps - 1, span[i] = taps;
+      positions[i] = {p.before[i] / p.stride[i], (out[i] - 1 + p.before[i]) / p.stride[i] + 1};
+    } else {
+      step[i] = p.stride[i], lead[i] = p.before[i], span[i] = int64_t(p.dilation[i]) * (p.kernel[i] - 1) + 1;
+      positions[i] = {0, out[i]};
+    }
+  }
+
+  // Rows run along width, or along height where the width is too short to fill a tile.
+  const int64_t count[2] = {positions[0].end - positions[0].begin, positions[1].end - positions[1].begin};
+  const int row_axis = count[1] < 2 * k.tile_rows && count[0] > count[1] ? 0 : 1, line_axis = 1 - row_axis;
+
+  // Blocks of rows and lines, then of columns where that is not enough work to share.
+  int64_t target = std::clamp(kStageFloats / (channels * step[row_axis]), kMinRows, kMaxRows);
+  std::array<int64_t, 2> size;
+  int64_t row_blocks = ceil_div(count[row_axis], target);
+  size[row_axis] = std::min(count[row_axis], round_up(ceil_div(count[row_axis], row_blocks), k.tile_rows));
+  size[line_axis] = std::clamp<int64_t>(target / size[row_axis], 1, count[line_axis]);
+  const int64_t blocks_h = ceil_div(count[0], size[0]), blocks_w = ceil_div(count[1], size[1]);
+  const int64_t panels = ceil_div(columns, 32);
+  int64_t items = a.batch * p.groups * blocks_h * blocks_w;
+  int64_t splits = std::clamp<int64_t>(ceil_div(kItemsPerThread * threads(), items), 1, ceil_div(panels, 2));
+  const int64_t split_panels = ceil_div(panels, splits);
+  splits = ceil_div(panels, split_panels);
+
+  // Staging copies the block's input into scratch memory: needed for the leaky ReLU and at the edges, and
+  // where rows a multiple of 1 KB apart would fall into few cache sets.
+  const bool aliased = (step[row_axis] * (row_axis == 1 ? 1 : a.width) * pitch) % 256 == 0;
+  const bool always_stage = p.leaky != 1.0f || aliased || p.groups > 1;
+  const int64_t stage_pitch = channels % 256 == 0 ? channels + 16 : channels;
+
+  auto reductions = [&](int64_t width, int64_t to_pitch) {
+    std::vector<Reduction> r;
+    for (const Phase& phase : all) {
+      int64_t dh = p.transposed ? 1 : p.dilation[0], dw = p.transposed ? 1 : p.dilation[1];
+      r.emplace_back(phase.taps[0], phase.taps[1], dh * width * to_pitch, dw * to_pitch, channels);
+    }
+    return r;
+  };
+  const int64_t full_stage_width = (size[1] - 1) * step[1] + span[1];
+  const auto staged = reductions(full_stage_width, stage_pitch), direct = reductions(a.width, pitch);
+
+  parallel_for(items * splits, [&](int64_t item) {
+    const int64_t split = item % splits;
+    int64_t rest = item / splits;
+    const int64_t block_w = rest % blocks_w;
+    rest /= blocks_w;
+    const int64_t block_h = rest % blocks_h;
+    rest /= blocks_h;
+    const int64_t group = rest % p.groups, batch = rest / p.groups;
+
+    std::array<Axis, 2> q;
+    const std::array<int64_t, 2> block{block_h, block_w};
+    std::array<int64_t, 2> from, reach;
+    bool inside = true;
+    for (int i : {0, 1}) {
+      q[i].begin = positions[i].begin + block[i] * size[i];
+      q[i].end = std::min(q[i].begin + size[i], positions[i].end);
+      from[i] = q[i].begin * step[i] - lead[i];
+      reach[i] = (q[i].end - q[i].begin - 1) * step[i] + span[i];
+      inside = inside && from[i] >= 0 && from[i] + reach[i] <= in[i];
+    }
+    const float* x = a.x + batch * a.height * a.width * pitch + group * channels;
+    const bool use_stage = always_stage || !inside;
+    int64_t x_pitch = pitch, x_width = a.width;
+    if (use_stage) {
+      float* to = scratch(Slot::stage, reach[0] * full_stage_width * stage_pitch + 16);
+      for (int64_t h = 0; h < reach[0]; ++h) {
+        k.stage({x, a.height, a.width, pitch, from[0] + h, from[1], 1, reach[1], channels, p.leaky,
+                 to + h * full_stage_width * stage_pitch, stage_pitch});
+      }
+      x = to, x_pitch = stage_pitch, x_width = full_stage_width;
+    } else {
+      x += (from[0] * a.width + from[1]) * pitch;
+    }
+
+    const int64_t first = split * split_panels * 32;
+    for (size_t n = 0; n < all.size(); ++n) {
+      const Phase& phase = all[n];
+      const Reduction& reduction = use_stage ? staged[n] : direct[n];
+      // Clip the positions to outputs that exist: the edges of a transposed convolution are cut.
+      std::array<Axis, 2> c = q;
+      std::array<int64_t, 2> y_at, y_step, x_at;
+      for (int i : {0, 1}) {
+        if (p.transposed) {
+          int64_t s = p.stride[i], shift = p.before[i] - phase.at[i];
+          c[i].begin = std::max(c[i].begin, -floor_div(-shift, s));
+          c[i].end = std::min(c[i].end, floor_div(out[i] - 1 + shift, s) + 1);
+          y_at[i] = c[i].begin * s - shift, y_step[i] = s;
+          x_at[i] = c[i].begin - q[i].begin + (span[i] - phase.taps[i]);
+        } else {
+          y_at[i] = c[i].begin, y_step[i] = 1, x_at[i] = 0;
+        }
+      }
+      if (c[0].begin >= c[0].end || c[1].begin >= c[1].end) continue;
+
+      const std::array<int64_t, 2> x_stride{x_width * x_pitch, x_pitch},
+          y_stride{a.out_width * p.out_channels, int64_t(p.out_channels)};
+      const int64_t length = int64_t(phase.taps[0]) * phase.taps[1] * channels;
+      const int64_t y = batch * a.out_height * y_stride[0] + y_at[0] * y_stride[0] + y_at[1] * y_stride[1] +
+                        group * columns + first;
+      ConvBlock b{};
+      b.x = x + x_at[0] * x_stride[0] + x_at[1] * x_stride[1];
+      b.x_line = step[line_axis] * x_stride[line_axis];
+      b.x_row = step[row_axis] * x_stride[row_axis];
+      b.lines = c[line_axis].end - c[line_axis].begin;
+      b.rows = c[row_axis].end - c[row_axis].begin;
+      b.columns = std::min(columns - first, split_panels * 32);
+      b.segments = reduction.segments.data();
+      b.block_ends = reduction.block_ends.data();
+      b.blocks = static_cast<int32_t>(reduction.block_ends.size());
+      b.w = a.weights + phase.weights + group * length * padded + first * length;
+      b.bias = a.bias ? a.bias + group * columns + first : nullptr;
+      b.residual = a.residual ? a.residual + y : nullptr;
+      b.y = a.y + y;
+      b.y_line = y_step[line_axis] * y_stride[line_axis];
+      b.y_row = y_step[row_axis] * y_stride[row_axis];
+      b.scale = p.scale;
+      b.activation = p.activation;
+      if (b.blocks > 1) b.partial = scratch(Slot::partial, k.partial_floats(b.lines, b.rows, b.columns));
+      k.conv_block(b);
+    }
+  });
+}
+
+}  // namespace rvc_fast

@@ -1,0 +1,17 @@
+// conv1d: (B, T, C) * (O, K, C / groups) -> (B, T', O).
+#pragma once
+
+#include <utility>
+
+#include "conv/conv.h"
+
+namespace rvc_fast {
+
+mx::array conv1d_pack(const mx::array& weight, int groups, mx::StreamOrDevice s);
+
+mx::array conv1d(const mx::array& x, const mx::array& packed, const std::optional<mx::array>& bias,
+                 const std::optional<mx::array>& residual, int out_channels, int kernel, int stride,
+                 std::pair<int, int> padding, int dilation, int groups, float leaky,
+                 const std::string& activation, float scale, mx::StreamOrDevice s);
+
+}  // namespace rvc_fast

@@ -1,0 +1,84 @@
+// The kernels of one instruction set as a table of plain functions over pointers. Each instruction set
+// compiles the same sources (isa/kernels.inc) in a translation unit of its own, inside a namespace of its own
+// and without any std template, so that no code built for a newer CPU can be linked into the common part.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace rvc_fast {
+
+enum Activation { kNone, kRelu, kGelu };
+
+// `length` consecutive floats of the reduction, `offset` floats from a row's start.
+struct Segment {
+  int64_t offset, length;
+};
+
+// y = (activation(sum over segments of x * w + bias) + residual) * scale, for `lines` x `rows` x `columns`
+// outputs. Row r of line l reads x + l * x_line + r * x_row and writes y + l * y_line + r * y_row (residual
+// likewise). w holds panels of 32 columns, [reduction][32]; a last panel with 16 columns or fewer is
+// [reduction][16].
+struct ConvBlock {
+  const float* x;
+  int64_t x_line, x_row;
+  int64_t lines, rows, columns;
+  const Segment* segments;
+  const int32_t* block_ends;  // the segments of reduction block b end at block_ends[b]
+  int32_t blocks;
+  const float* w;
+  const float* bias;      // or null
+  const float* residual;  // or null
+  float* y;
+  int64_t y_line, y_row;
+  float scale;
+  Activation activation;
+  float* partial;  // partial_floats(...) floats, needed if blocks > 1
+};
+
+// A rectangle of x (height, width, pitch) copied to `to` (lines, rows, to_pitch), `channels` of it, through a
+// leaky ReLU; what lies outside x becomes zero.
+struct Stage {
+  const float* x;  // first channel wanted
+  int64_t height, width, pitch;
+  int64_t line, row;  // upper left corner, may be negative
+  int64_t lines, rows, channels;
+  float slope;  // 1: plain copy
+  float* to;
+  int64_t to_pitch;
+};
+
+// One direction of a GRU over projected gates (steps, 3 hidden), from the state `before`; y (steps, hidden).
+// Backward begins at the last step. packed holds gru_packed_floats(hidden), scratch
+// gru_scratch_floats(hidden).
+struct GruScan {
+  const float* gates;
+  int64_t steps, hidden;
+  bool backward;
+  const float* packed;
+  const float* before;
+  float* y;
+  float* scratch;
+};
+
+struct Kernels {
+  const char* name;
+  int tile_rows;
+  bool (*supported)();
+  int64_t (*partial_floats)(int64_t lines, int64_t rows, int64_t columns);
+  void (*conv_block)(const ConvBlock&);
+  void (*stage)(const Stage&);
+  int64_t (*gru_packed_floats)(int64_t hidden);
+  int64_t (*gru_scratch_floats)(int64_t hidden);
+  void (*gru_pack)(const float* w, const float* b, int64_t hidden, float* packed);  // w (3 hidden, hidden)
+  void (*gru_scan)(const GruScan&);
+  double (*fma)(int64_t iterations, float* sink);  // floating-point operations done
+};
+
+// Those that were compiled in, best first, ended by null.
+extern const Kernels* const kAllKernels[];
+
+const Kernels& kernels();            // the ones in use
+bool set_kernels(const char* name);  // "" takes the best; false if unknown or not supported by this CPU
+
+}  // namespace rvc_fast

@@ -1,0 +1,42 @@
+// Vector functions. Included only through isa/kernels.inc, inside the instruction set's namespace.
+
+// erf(x) = x P(x^2) / Q(x^2) up to where float32 erf is 1; least-squares fit, relative error below 4e-7.
+static RVC_INLINE V erf(V x) {
+  x = min(max(x, splat(-3.92f)), splat(3.92f));
+  V t = x * x;
+  V p = splat(2.0501181552390335e-06f);
+  p = p * t + 0.00028488144744187593f;
+  p = p * t + 0.003765515284612775f;
+  p = p * t + 0.052748408168554306f;
+  p = p * t + 0.19040395319461823f;
+  p = p * t + 1.1283791065216064f;
+  V q = splat(3.809197005466558e-05f);
+  q = q * t + 0.0011625128099694848f;
+  q = q * t + 0.014969009906053543f;
+  q = q * t + 0.11410808563232422f;
+  q = q * t + 0.5020738244056702f;
+  q = q * t + 1.0f;
+  return x * p / q;
+}
+
+// tanh(x) = x P(x^2) / Q(x^2) up to where float32 tanh is 1; least-squares fit, relative error below 4e-7.
+static RVC_INLINE V tanh(V x) {
+  x = min(max(x, splat(-9.02f)), splat(9.02f));
+  V t = x * x;
+  V p = splat(1.3318773639525716e-08f);
+  p = p * t + 2.0583260265993886e-05f;
+  p = p * t + 0.0034940210171043873f;
+  p = p * t + 0.1337970644235611f;
+  p = p * t + 1.0f;
+  V q = splat(7.761895517433004e-07f);
+  q = q * t + 0.0003283070691395551f;
+  q = q * t + 0.025871021673083305f;
+  q = q * t + 0.46713021397590637f;
+  q = q * t + 1.0f;
+  return x * p / q;
+}
+
+// Absolute error below 2e-7.
+static RVC_INLINE V sigmoid(V x) { return 0.5f * tanh(0.5f * x) + 0.5f; }
+
+static RVC_INLINE V gelu(V x) { return 0.5f * x * (erf(x * 0.70710678118654752f) + 1.0f); }

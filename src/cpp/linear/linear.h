@@ -1,0 +1,14 @@
+// linear: (..., C) * (O, C) -> (..., O), a convolution of one tap.
+#pragma once
+
+#include "conv/conv.h"
+
+namespace rvc_fast {
+
+mx::array linear_pack(const mx::array& weight, mx::StreamOrDevice s);
+
+mx::array linear(const mx::array& x, const mx::array& packed, const std::optional<mx::array>& bias,
+                 const std::optional<mx::array>& residual, int out_channels, const std::string& activation,
+                 mx::StreamOrDevice s);
+
+}  // namespace rvc_fast

@@ -1,0 +1,84 @@
+import mlx.core as mx
+
+def configure(*, threads: int = 0, isa: str = "") -> None: ...
+def isa() -> str: ...
+def isas() -> list[str]: ...
+def threads() -> int: ...
+def fma_peak() -> float: ...
+def conv1d_pack(
+    weight: mx.array, *, groups: int = 1, stream: mx.Stream | mx.Device | None = None
+) -> mx.array: ...
+def conv1d(
+    x: mx.array,
+    packed: mx.array,
+    bias: mx.array | None = None,
+    residual: mx.array | None = None,
+    *,
+    out_channels: int,
+    kernel: int,
+    stride: int = 1,
+    padding: tuple[int, int] = (0, 0),
+    dilation: int = 1,
+    groups: int = 1,
+    leaky: float = 1.0,
+    activation: str = "",
+    scale: float = 1.0,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...
+def linear_pack(weight: mx.array, *, stream: mx.Stream | mx.Device | None = None) -> mx.array: ...
+def linear(
+    x: mx.array,
+    packed: mx.array,
+    bias: mx.array | None = None,
+    residual: mx.array | None = None,
+    *,
+    out_channels: int,
+    activation: str = "",
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...
+def conv2d_pack(weight: mx.array, *, stream: mx.Stream | mx.Device | None = None) -> mx.array: ...
+def conv2d(
+    x: mx.array,
+    packed: mx.array,
+    bias: mx.array | None = None,
+    residual: mx.array | None = None,
+    *,
+    out_channels: int,
+    kernel: tuple[int, int],
+    padding: tuple[int, int] = (0, 0),
+    activation: str = "",
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...
+def conv_transpose1d_pack(
+    weight: mx.array, *, stride: int = 1, stream: mx.Stream | mx.Device | None = None
+) -> mx.array: ...
+def conv_transpose1d(
+    x: mx.array,
+    packed: mx.array,
+    bias: mx.array | None = None,
+    residual: mx.array | None = None,
+    *,
+    out_channels: int,
+    kernel: int,
+    stride: int = 1,
+    padding: int = 0,
+    output_padding: int = 0,
+    leaky: float = 1.0,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...
+def conv_transpose2d_pack(
+    weight: mx.array, *, stride: tuple[int, int] = (1, 1), stream: mx.Stream | mx.Device | None = None
+) -> mx.array: ...
+def conv_transpose2d(
+    x: mx.array,
+    packed: mx.array,
+    bias: mx.array | None = None,
+    *,
+    out_channels: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    output_padding: tuple[int, int] = (0, 0),
+    activation: str = "",
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...

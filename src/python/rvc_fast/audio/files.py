@@ -1,0 +1,267 @@
+"""Sound files <-> arrays: by libsndfile (wav, flac, ogg, mp3, ...), else by ffmpeg if it is installed."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ..errors import FileFormatError, InputError
+
+_BLOCK = 1 << 16
+# libsndfile's name of the format, by suffix; every other suffix goes through ffmpeg.
+_FORMATS = {
+    ".wav": "WAV",
+    ".flac": "FLAC",
+    ".ogg": "OGG",
+    ".oga": "OGG",
+    ".mp3": "MP3",
+    ".aif": "AIFF",
+    ".aiff": "AIFF",
+    ".au": "AU",
+    ".caf": "CAF",
+    ".w64": "W64",
+}
+
+
+def read_audio(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
+    """Return (samples (n, channels) float32, full scale 1.0; rate in Hz) of a sound file; "-" reads stdin.
+
+    InputError if it cannot be opened or has no, NaN or infinite samples; FileFormatError if it is no sound.
+    """
+    samples, rate, channels = _read(path, mono=False)
+    return samples.reshape(-1, channels), rate
+
+
+def read_mono(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
+    """Return (mean of the channels (n,) float32, rate in Hz): `read_audio` that holds only the mean."""
+    samples, rate, _ = _read(path, mono=True)
+    return samples, rate
+
+
+def _read(path: str | os.PathLike[str], mono: bool) -> tuple[np.ndarray, int, int]:
+    name = "stdin" if os.fspath(path) == "-" else os.fspath(path)
+    # A bytearray grows in place, so a long sound is never held twice, whatever length its header claims.
+    data = bytearray()
+    with _open(path, name) as sound:
+        for block in _blocks(sound, name):
+            if not np.isfinite(block).all():
+                raise InputError(f"[audio] {name} has NaN or infinite samples")
+            data += (block.mean(axis=1) if mono else block).tobytes()
+        rate, channels = int(sound.samplerate), int(sound.channels)
+    if not data:
+        raise InputError(f"[audio] {name} has no samples")
+    return np.frombuffer(data, np.float32), rate, channels
+
+
+def _blocks(sound: Any, name: str) -> Iterator[np.ndarray]:
+    import soundfile
+
+    while True:
+        try:
+            block = sound.read(_BLOCK, dtype="float32", always_2d=True)
+        except soundfile.SoundFileError as e:
+            raise FileFormatError(f"[audio] {name} is damaged: {_reason(e)}") from e
+        if len(block) == 0:
+            return
+        yield block
+
+
+@contextmanager
+def _open(path: str | os.PathLike[str], name: str) -> Iterator[Any]:
+    """Yield an open soundfile.SoundFile of `path`, decoded by ffmpeg first if libsndfile does not know it."""
+    import soundfile
+
+    try:
+        stream = _stream(path)
+    except OSError as e:
+        raise InputError(f"[audio] cannot read {name}: {_reason(e)}") from e
+    with stream:
+        if stream.seek(0, os.SEEK_END) == 0:
+            raise FileFormatError(f"[audio] {name} is empty (0 bytes)")
+        stream.seek(0)
+        try:
+            sound = soundfile.SoundFile(_Nameless(stream))
+        except soundfile.SoundFileError as e:
+            with _decoded(stream, name, _reason(e)) as sound:
+                yield sound
+            return
+        with sound:
+            yield sound
+
+
+def _stream(path: str | os.PathLike[str]) -> io.BufferedIOBase:
+    """Return `path` opened; what cannot be sought in, as a pipe, is read into memory."""
+    if os.fspath(path) == "-":
+        return io.BytesIO(sys.stdin.buffer.read())
+    if Path(path).is_fifo():
+        return io.BytesIO(Path(path).read_bytes())
+    return Path(path).open("rb")
+
+
+class _Nameless:
+    """A stream without a name: libsndfile then goes by the content, never by the suffix."""
+
+    def __init__(self, stream: io.BufferedIOBase):
+        self.read, self.readinto = stream.read, stream.readinto
+        self.seek, self.tell = stream.seek, stream.tell
+
+
+@contextmanager
+def _decoded(stream: io.BufferedIOBase, name: str, reason: str) -> Iterator[Any]:
+    """Yield what ffmpeg makes of `stream`, as a temporary float WAV."""
+    import soundfile
+
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None:
+        raise FileFormatError(
+            f"[audio] cannot read {name}: {reason} (install ffmpeg to read m4a, aac and other formats)"
+        )
+    with tempfile.TemporaryDirectory(prefix="rvc_fast_") as folder:
+        source, wav = Path(folder, "source"), Path(folder, "sound.wav")
+        with source.open("wb") as copy:
+            stream.seek(0)
+            shutil.copyfileobj(stream, copy)
+        # Only local files: a playlist must not make ffmpeg fetch anything.
+        source_options = ["-protocol_whitelist", "file", "-i", f"file:{source}"]
+        wav_options = ["-vn", "-c:a", "pcm_f32le", "-rf64", "auto", "-f", "wav", f"file:{wav}"]
+        _ffmpeg(ffmpeg, [*source_options, *wav_options], f"cannot read {name}")
+        try:
+            sound = soundfile.SoundFile(wav)
+        except soundfile.SoundFileError as e:
+            raise FileFormatError(f"[audio] cannot read {name}: {_reason(e)}") from e
+        with sound:
+            yield sound
+
+
+def _ffmpeg(ffmpeg: str, arguments: list[str], doing: str) -> None:
+    run = subprocess.run(
+        [ffmpeg, "-nostdin", "-v", "error", "-y", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    if run.returncode != 0:
+        lines = run.stderr.decode(errors="replace").strip().splitlines()
+        raise FileFormatError(f"[audio] {doing}: ffmpeg says {lines[-1] if lines else run.returncode!r}")
+
+
+def write_audio(
+    path: str | os.PathLike[str], samples: np.ndarray, rate: int, *, subtype: str | None = None
+) -> None:
+    """Write samples (n,) or (n, channels), full scale 1.0, at `rate` Hz; the suffix gives the format.
+
+    `subtype` is libsndfile's ("PCM_24", "FLOAT", ...); None is the format's usual one, 16 bits for wav.
+    "-" writes WAV to stdout. The file appears whole or not at all: it is written beside its place under
+    another name and renamed. InputError if that fails or the format cannot hold the rate.
+    """
+    samples = np.asarray(samples, np.float32)
+    if samples.ndim not in (1, 2):
+        raise InputError(f"[audio] samples must be (n,) or (n, channels), got shape {samples.shape}")
+    if os.fspath(path) == "-":
+        _write_stream(sys.stdout.buffer, "stdout", samples, rate, "WAV", subtype)
+        return
+    # Through links, so that a link stays one; a device or pipe cannot be renamed onto.
+    target = Path(os.path.realpath(path))
+    suffix = target.suffix.lower()
+    if not suffix:
+        raise InputError(f"[audio] cannot write {path}: the name needs a suffix such as .wav")
+    if target.exists() and not target.is_file():
+        if target.is_dir():
+            raise InputError(f"[audio] cannot write {path}: it is a folder")
+        try:
+            with target.open("wb") as device:
+                _write_stream(device, str(path), samples, rate, _FORMATS.get(suffix, "WAV"), subtype)
+        except OSError as e:
+            raise InputError(f"[audio] cannot write {path}: {_reason(e)}") from e
+        return
+    with _replacing(target, path, suffix) as temporary:
+        if suffix in _FORMATS:
+            _encode(temporary, str(path), samples, rate, _FORMATS[suffix], subtype)
+        else:
+            _encode_by_ffmpeg(temporary, str(path), samples, rate, suffix, subtype)
+
+
+@contextmanager
+def _replacing(target: Path, path: str | os.PathLike[str], suffix: str) -> Iterator[Path]:
+    """Yield a new file beside `target` that takes its place at the end, and is gone if anything fails."""
+    try:
+        if target.exists() and not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        handle, name = tempfile.mkstemp(suffix, f".{target.stem[:100]}.", target.parent)
+    except OSError as e:
+        raise InputError(f"[audio] cannot write {path}: {_reason(e)}") from e
+    temporary = Path(name)
+    try:
+        # mkstemp makes private files; a sound file gets the usual permissions.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.fchmod(handle, 0o666 & ~mask)
+        os.close(handle)
+        yield temporary
+        os.replace(temporary, target)
+    except BaseException as e:
+        temporary.unlink(missing_ok=True)
+        if isinstance(e, OSError):
+            raise InputError(f"[audio] cannot write {path}: {_reason(e)}") from e
+        raise
+
+
+def _encode(
+    file: Path | BinaryIO, name: str, samples: np.ndarray, rate: int, kind: str, subtype: str | None
+) -> None:
+    import soundfile
+
+    channels = 1 if samples.ndim == 1 else samples.shape[1]
+    try:
+        with soundfile.SoundFile(file, "w", rate, channels, subtype, format=kind) as sound:
+            # In blocks: libsndfile's Vorbis encoder overflows its stack on long ones.
+            for start in range(0, len(samples), _BLOCK):
+                sound.write(samples[start : start + _BLOCK])
+    except (soundfile.SoundFileError, ValueError) as e:
+        hint = " (ask for another output rate, such as 44100)" if "sample rate" in str(e) else ""
+        raise InputError(f"[audio] cannot write {name}: {_reason(e)}{hint}") from e
+
+
+def _encode_by_ffmpeg(
+    target: Path, name: str, samples: np.ndarray, rate: int, suffix: str, subtype: str | None
+) -> None:
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None:
+        raise InputError(
+            f"[audio] cannot write {name}: {suffix} needs ffmpeg; without it: {', '.join(_FORMATS)}"
+        )
+    with tempfile.TemporaryDirectory(prefix="rvc_fast_") as folder:
+        wav = Path(folder, "sound.wav")
+        _encode(wav, name, samples, rate, "WAV", subtype or "FLOAT")
+        _ffmpeg(ffmpeg, ["-i", f"file:{wav}", f"file:{target}"], f"cannot write {name}")
+
+
+def _write_stream(
+    stream: BinaryIO, name: str, samples: np.ndarray, rate: int, kind: str, subtype: str | None
+) -> None:
+    # Encoded in memory: a WAV header is finished by seeking back, which a pipe cannot do.
+    buffer = io.BytesIO()
+    _encode(buffer, name, samples, rate, kind, subtype)
+    try:
+        stream.write(buffer.getbuffer())
+        stream.flush()
+    except OSError as e:
+        raise InputError(f"[audio] cannot write {name}: {_reason(e)}") from e
+
+
+def _reason(error: Exception) -> str:
+    """The system's or libsndfile's own words, without the file's name in front."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(getattr(error, "error_string", error)).rstrip(".")

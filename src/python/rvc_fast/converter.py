@@ -1,0 +1,300 @@
+"""From a sound, or its file, to the converted sound: models loaded once, what stays the same kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import numpy as np
+
+from . import audio, pipeline
+from .errors import InputError
+from .noise import NoiseSource, SeededNoise
+from .pipeline import ChunkPlan, Embedder, Prepared, Progress, Semantics, Settings, Stopwatch, Voice
+from .pitch import f0 as pitch
+
+if TYPE_CHECKING:
+    from .retrieval import Index
+
+Path = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class ConversionResult:
+    """A converted sound.
+
+    samples: (n,) float32, full scale 1.0.
+    sample_rate: Hz.
+    f0: the pitch that the voice was given, (frames,) float32 Hz, one value per 10 ms of the input and 0 where
+        unvoiced; None for a voice that does not follow the pitch.
+    timings: seconds by stage: read, features, pitch, retrieval, synthesis, post. A stage whose result was
+        kept from the last call takes next to none.
+    """
+
+    samples: np.ndarray
+    sample_rate: int
+    f0: np.ndarray | None
+    timings: dict[str, float]
+
+    @property
+    def duration(self) -> float:
+        """Seconds of sound."""
+        return len(self.samples) / self.sample_rate
+
+    @property
+    def realtime_factor(self) -> float:
+        """Seconds of work per second of sound: below 1 is faster than real time."""
+        return sum(self.timings.values()) / self.duration
+
+    def save(self, path: Path, *, subtype: str | None = None) -> None:
+        """Write the sound, see `audio.write_audio`."""
+        audio.write_audio(path, self.samples, self.sample_rate, subtype=subtype)
+
+
+@dataclass
+class _Kept:
+    """What depends on nothing but the last sound and the values in `key`."""
+
+    key: tuple[object, ...] = ()
+    prepared: Prepared | None = None
+    features: list[np.ndarray] | None = None
+    f0: dict[float, np.ndarray] = field(default_factory=dict)
+
+
+class Converter:
+    """A voice with what it needs to speak. Made by `rvc_fast.load`.
+
+    It keeps the content features and the estimated pitch of the last sound (about 0.2 MB per second of it),
+    so that a call that changes only the pitch, the index, protect, the speaker, the seed or the like renders
+    only what follows from them. `forget()` frees them. Several threads may share a Converter; they take
+    turns.
+    """
+
+    def __init__(
+        self,
+        voice: Voice,
+        embedder: Embedder,
+        pitch_model: pitch.PitchModel | None = None,
+        index: Index | None = None,
+    ):
+        if voice.config.use_f0 and pitch_model is None:
+            raise InputError("[load] this voice follows the pitch: it needs a pitch model")
+        self.voice = voice
+        self.embedder = embedder
+        self.pitch_model = pitch_model
+        self._lock = threading.Lock()
+        self._kept = _Kept()
+        self.index = index
+
+    @property
+    def index(self) -> Index | None:
+        """The retrieval index. May be replaced between calls, by a loaded one, a path, or None."""
+        return self._index
+
+    @index.setter
+    def index(self, index: Index | Path | None) -> None:
+        if isinstance(index, (str, os.PathLike)):
+            from .retrieval import load_index
+
+            index = load_index(index)
+        width = self.voice.config.text_enc_hidden_dim
+        if index is not None and index.dim != width:
+            raise InputError(f"[load] the voice takes features of {width} values, the index has {index.dim}")
+        self._index = index
+
+    def forget(self) -> None:
+        """Free what is kept of the last sound."""
+        with self._lock:
+            self._kept = _Kept()
+
+    def convert(
+        self,
+        sound: Path | np.ndarray | mx.array,
+        *,
+        sample_rate: int | None = None,
+        speaker: int = 0,
+        transpose: float = 0.0,
+        index_rate: float = 0.75,
+        exact_search: bool = False,
+        protect: float = 0.33,
+        volume_envelope: float = 1.0,
+        autotune: float = 0.0,
+        proposed_pitch: float | str | None = None,
+        f0_file: Path | None = None,
+        f0: np.ndarray | mx.array | None = None,
+        f0_threshold: float = 0.03,
+        chunk: str | ChunkPlan = "fp32",
+        semantics: Semantics = "applio",
+        output_rate: int | None = None,
+        seed: int = 0,
+        noise: NoiseSource | None = None,
+        progress: Progress | None = None,
+    ) -> ConversionResult:
+        """Return `sound` in the voice.
+
+        sound: a path ("-" is stdin), or samples (n,) or (n, channels), full scale 1.0, at `sample_rate` Hz.
+        f0: the pitch before transposition instead of an estimate, one value in Hz per 10 ms of the sound, 0
+            where unvoiced.
+        f0_file: lines `seconds,hertz` that replace the pitch in their span, after transposition.
+        output_rate: Hz to resample to; None keeps the voice's.
+        seed: of the noise in the synthesis; `noise` gives the numbers themselves.
+        progress: called as progress(stage, done, total).
+        The others are those of `pipeline.Settings`. InputError names what is wrong.
+        """
+        settings = Settings(
+            speaker=speaker,
+            transpose=transpose,
+            index_rate=index_rate,
+            exact_search=exact_search,
+            protect=protect,
+            volume_envelope=volume_envelope,
+            autotune=autotune,
+            proposed_pitch=proposed_pitch,
+            f0_points=None if f0_file is None else pitch.read_points(f0_file),
+            f0_threshold=f0_threshold,
+            chunk=chunk,
+            semantics=semantics,
+        )
+        if output_rate is not None:
+            pipeline.check_integer("convert", "output_rate", output_rate, 1000, 384000)
+        pipeline.check_integer("convert", "seed", seed, 0, 2**64 - 1)
+        if speaker >= (speakers := self.voice.config.spk_embed_dim):
+            raise InputError(f"[convert] speaker must be less than {speakers} for this voice, got {speaker}")
+        if not self.voice.config.use_f0 and (settings.moves_pitch or f0 is not None):
+            raise InputError("[convert] this voice does not follow the pitch: nothing may be asked of it")
+        given = None if f0 is None else pitch.check(np.array(f0), "convert")
+        watch = Stopwatch()
+        with self._lock:
+            with watch("read"):
+                prepared = self._prepare(sound, sample_rate, settings)
+            with watch("features"):
+                features = self._features(prepared, progress)
+            with watch("pitch"):
+                contour = self._pitch(prepared, given, settings, progress)
+            samples = pipeline.render(
+                prepared,
+                features,
+                contour,
+                self.voice,
+                self._index,
+                settings,
+                SeededNoise(seed) if noise is None else noise,
+                progress=progress,
+                stopwatch=watch,
+            )
+            with watch("post"):
+                rate = output_rate or self.voice.sample_rate
+                samples = audio.resample(samples, self.voice.sample_rate, rate)
+        if contour is not None:
+            first = prepared.pad // pitch.HOP
+            contour = contour[first : first + max(1, prepared.length // pitch.HOP)].copy()
+        return ConversionResult(samples, rate, contour, watch.seconds)
+
+    def _prepare(self, sound: Any, sample_rate: int | None, settings: Settings) -> Prepared:
+        signal = audio.limit_peak(_load_16k(sound, sample_rate), 0.95)
+        digest = hashlib.blake2b(np.ascontiguousarray(signal).data, digest_size=16).digest()
+        key = (digest, settings.plan, settings.semantics)
+        if self._kept.key != key or self._kept.prepared is None:
+            self._kept = _Kept()
+            self._kept = _Kept(key, pipeline.prepare(signal, settings))
+        assert self._kept.prepared is not None
+        return self._kept.prepared
+
+    def _features(self, prepared: Prepared, progress: Progress | None) -> list[np.ndarray]:
+        if self._kept.features is None:
+            self._kept.features = pipeline.content_features(prepared, self.embedder, self.voice, progress)
+        return self._kept.features
+
+    def _pitch(
+        self, prepared: Prepared, given: np.ndarray | None, settings: Settings, progress: Progress | None
+    ) -> np.ndarray | None:
+        if not self.voice.config.use_f0:
+            return None
+        if given is not None:
+            return pipeline.move_pitch(prepared, _around(given, prepared), settings)
+        estimates = self._kept.f0
+        if settings.f0_threshold not in estimates:
+            assert self.pitch_model is not None
+            estimates.clear()
+            estimates[settings.f0_threshold] = pipeline.estimate_pitch(
+                prepared, self.pitch_model, settings, progress
+            )
+        return pipeline.move_pitch(prepared, estimates[settings.f0_threshold], settings)
+
+
+def load(
+    voice: Path | Voice,
+    *,
+    embedder: Path | Embedder | None = None,
+    pitch_model: Path | pitch.PitchModel | None = None,
+    index: Path | Index | None = None,
+) -> Converter:
+    """Return a Converter for a voice (.pth or packed .safetensors) and its models: files or already loaded.
+
+    Without `embedder` or `pitch_model` those in the cache folder are taken; InputError says how to get them.
+    A voice that does not follow the pitch needs no pitch model.
+    """
+    if isinstance(voice, (str, os.PathLike)):
+        from .synthesizer import load_voice
+
+        voice = load_voice(voice)
+    if embedder is None:
+        embedder = _locate("contentvec")
+    if isinstance(embedder, (str, os.PathLike)):
+        from .features.hubert import load_hubert
+
+        embedder = load_hubert(embedder)
+    if pitch_model is None and voice.config.use_f0:
+        pitch_model = _locate("rmvpe")
+    if isinstance(pitch_model, (str, os.PathLike)):
+        from .pitch.rmvpe import load_rmvpe
+
+        pitch_model = load_rmvpe(pitch_model)
+    converter = Converter(voice, embedder, pitch_model)
+    converter.index = index
+    return converter
+
+
+def _locate(name: str) -> Path:
+    from .weights.registry import locate
+
+    return locate(name)
+
+
+def _load_16k(sound: Any, sample_rate: int | None) -> np.ndarray:
+    """Return a checked sound as float32 (n,) at 16 kHz."""
+    if isinstance(sound, (str, os.PathLike)):
+        if sample_rate is not None:
+            raise InputError(f"[convert] sample_rate must not be given with a file, got {sample_rate!r}")
+        return audio.to_mono_16k(*audio.read_mono(sound))
+    if sample_rate is None:
+        raise InputError("[convert] sample_rate must be given with samples")
+    pipeline.check_integer("convert", "sample_rate", sample_rate, 1000, 768000)
+    if isinstance(sound, mx.array):
+        sound = np.array(sound.astype(mx.float32))
+    samples = np.asarray(sound)
+    if samples.dtype.kind != "f":
+        raise InputError(f"[convert] samples must be floats with full scale 1.0, got {samples.dtype}")
+    if samples.ndim not in (1, 2) or 0 in samples.shape:
+        raise InputError(
+            f"[convert] samples must be (n,) or (n, channels), not empty, got shape {samples.shape}"
+        )
+    if not np.isfinite(samples).all():
+        raise InputError("[convert] samples must not be NaN or infinite")
+    return audio.to_mono_16k(samples, sample_rate)
+
+
+def _around(f0: np.ndarray, prepared: Prepared) -> np.ndarray:
+    """Return a contour of the sound itself as one of the padded sound."""
+    frames = prepared.length // pitch.HOP
+    if not max(1, frames) <= len(f0) <= frames + 2:
+        raise InputError(
+            f"[convert] f0 must have one value per 10 ms of the sound, {max(1, frames)} here, got {len(f0)}"
+        )
+    margin = prepared.pad // pitch.HOP
+    f0 = np.pad(f0, (margin, 0), mode="reflect")
+    return np.pad(f0, (0, max(0, prepared.frames - len(f0))), mode="reflect")

@@ -1,0 +1,373 @@
+"""HuBERT / ContentVec: 16 kHz sound -> content features, 50 frames a second.
+
+A convolutional front end (one frame of 400 samples every 320) and a post-norm transformer: the "base" layout,
+at any width and depth.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, fields
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from .. import ops
+from ..errors import FileFormatError, InputError
+from ..layers import Conv1d, Linear, load
+
+if TYPE_CHECKING:
+    from ..weights.checkpoint import Checkpoint
+
+Version = Literal["v1", "v2"]
+
+# v1 voices were trained on the output of this layer, projected; v2 voices on the last layer's.
+V1_LAYER = 9
+
+# Frames of the front end that are computed at a time: bounds its memory, which is 640 times its output's.
+FRONT_END_BLOCK = 256
+
+# Attention scores held at a time, in numbers: beyond that the queries are split.
+SCORE_BLOCK = 1 << 24
+
+# What Hugging Face configurations may say of models that are built differently.
+_LAYOUT = {
+    "feat_extract_norm": "group",
+    "feat_extract_activation": "gelu",
+    "hidden_act": "gelu",
+    "conv_bias": False,
+    "do_stable_layer_norm": False,
+    "feat_proj_layer_norm": True,
+    "conv_pos_batch_norm": False,
+}
+
+
+@dataclass(frozen=True)
+class HubertConfig:
+    """Sizes, with Hugging Face's names and the base model's defaults."""
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    conv_dim: tuple[int, ...] = (512,) * 7
+    conv_kernel: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    conv_stride: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    num_conv_pos_embeddings: int = 128
+    num_conv_pos_embedding_groups: int = 16
+    classifier_proj_size: int = 256
+    layer_norm_eps: float = 1e-5
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> HubertConfig:
+        """Take the known keys; FileFormatError if the others describe a model of another layout."""
+        for key, want in _LAYOUT.items():
+            if values.get(key, want) != want:
+                raise FileFormatError(f"[hubert] {key} must be {want!r}, got {values[key]!r}")
+        known = {f.name for f in fields(cls)}
+        taken: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known
+        }
+        config = cls(**taken)
+        if not len(config.conv_dim) == len(config.conv_kernel) == len(config.conv_stride) >= 1:
+            raise FileFormatError(
+                "[hubert] conv_dim, conv_kernel and conv_stride must be of one length, "
+                f"got {config.conv_dim}, {config.conv_kernel} and {config.conv_stride}"
+            )
+        for name in ("num_attention_heads", "num_conv_pos_embedding_groups"):
+            parts = getattr(config, name)
+            if not isinstance(parts, int) or parts < 1 or config.hidden_size % parts:
+                raise FileFormatError(f"[hubert] {name} must divide {config.hidden_size}, got {parts!r}")
+        return config
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next (320)."""
+        return math.prod(self.conv_stride)
+
+    @property
+    def window(self) -> int:
+        """Samples that one frame sees (400)."""
+        return _needed(self.conv_kernel, self.conv_stride, 1)
+
+
+def _needed(kernels: tuple[int, ...], strides: tuple[int, ...], frames: int) -> int:
+    """Inputs that a stack of convolutions needs for `frames` outputs."""
+    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+        frames = (frames - 1) * stride + kernel
+    return frames
+
+
+def attention(q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
+    """softmax(scale * q @ k^T) @ v for q, k, v of shape (B, H, T, D), in blocks of queries if T is large."""
+    heads, length = q.shape[0] * q.shape[1], q.shape[2]
+    block = max(1, SCORE_BLOCK // (heads * length))
+    out: list[mx.array] = []
+    for start in range(0, length, block):
+        part = q[:, :, start : start + block]
+        if out:  # a lazy graph would otherwise run all the blocks' products before the first softmax
+            part = mx.depends([part], [out[-1]])[0]
+        out.append(mx.fast.scaled_dot_product_attention(part, k, v, scale=scale))
+    return out[0] if len(out) == 1 else mx.concatenate(out, axis=2)
+
+
+class GroupNormConv(nn.Module):
+    """The first convolution, its normalisation over time and GELU, as one convolution.
+
+    Mean and variance of a convolution's outputs follow from mean and covariance of its input windows, so they
+    are known before it runs and are folded into its weight.
+    """
+
+    def __init__(self, out_channels: int, kernel_size: int, stride: int, eps: float):
+        super().__init__()
+        self.weight = mx.zeros((out_channels, kernel_size, 1))
+        self.norm_weight = mx.ones((out_channels,))
+        self.norm_bias = mx.zeros((out_channels,))
+        self._stride = stride
+        self._eps = eps
+
+    def fold(self, audio: np.ndarray) -> tuple[ops.Weight, mx.array]:
+        """Return (weight, bias) of the convolution that normalises over the whole of `audio` (n,)."""
+        windows = np.lib.stride_tricks.sliding_window_view(audio, self.weight.shape[1])[:: self._stride]
+        windows = windows.astype(np.float64)
+        mean = windows.mean(axis=0)
+        windows -= mean
+        weight = np.array(self.weight, dtype=np.float64)[:, :, 0]
+        variance = np.einsum("oi,ij,oj->o", weight, windows.T @ windows / len(windows), weight)
+        gain = np.array(self.norm_weight, dtype=np.float64) / np.sqrt(variance + self._eps)
+        bias = np.array(self.norm_bias, dtype=np.float64) - gain * (weight @ mean)
+        folded = mx.array((weight * gain[:, None]).astype(np.float32)[:, :, None])
+        return ops.pack_conv1d(folded), mx.array(bias.astype(np.float32))
+
+    def __call__(self, x: mx.array, weight: ops.Weight, bias: mx.array) -> mx.array:
+        return ops.conv1d(x, weight, bias, stride=self._stride, activation="gelu")
+
+
+class FrontEnd(nn.Module):
+    """Convolutions from sound to frames: (n,) -> (frames, conv_dim[-1])."""
+
+    def __init__(self, config: HubertConfig):
+        super().__init__()
+        dims, kernels, strides = config.conv_dim, config.conv_kernel, config.conv_stride
+        self.first = GroupNormConv(dims[0], kernels[0], strides[0], 1e-5)
+        self.layers = [
+            Conv1d(dims[i - 1], dims[i], kernels[i], stride=strides[i], bias=False)
+            for i in range(1, len(dims))
+        ]
+        self._config = config
+
+    def __call__(self, audio: mx.array) -> mx.array:
+        config = self._config
+        hop, window = config.hop, config.window
+        weight, bias = self.first.fold(np.array(audio))
+        frames = (audio.shape[0] - window) // hop + 1
+        out = []
+        for start in range(0, frames, FRONT_END_BLOCK):
+            end = min(start + FRONT_END_BLOCK, frames)
+            x = self.first(audio[None, start * hop : (end - 1) * hop + window, None], weight, bias)
+            for layer in self.layers:
+                x = layer(x, activation="gelu")
+            out.append(x[0])
+            mx.eval(out[-1])
+        return mx.concatenate(out)
+
+
+class EncoderLayer(nn.Module):
+    """Post-norm transformer layer, (1, T, hidden) -> (1, T, hidden)."""
+
+    def __init__(self, config: HubertConfig):
+        super().__init__()
+        width, eps = config.hidden_size, config.layer_norm_eps
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width, eps)
+        self.intermediate = Linear(width, config.intermediate_size)
+        self.output = Linear(config.intermediate_size, width)
+        self.final_norm = nn.LayerNorm(width, eps)
+        self._heads = config.num_attention_heads
+
+    def __call__(self, x: mx.array) -> mx.array:
+        batch, length, width = x.shape
+        q, k, v = mx.split(self.qkv(x), 3, axis=-1)
+        q, k, v = (a.reshape(batch, length, self._heads, -1).swapaxes(1, 2) for a in (q, k, v))
+        mixed = attention(q, k, v, (width // self._heads) ** -0.5).swapaxes(1, 2).reshape(x.shape)
+        x = self.attention_norm(self.out(mixed, residual=x))
+        return self.final_norm(self.output(self.intermediate(x, activation="gelu"), residual=x))
+
+
+class HubertModel(nn.Module):
+    """HuBERT's encoder, and `final_proj` where the file has one (voices of version v1 need it)."""
+
+    def __init__(self, config: HubertConfig, final_proj: bool = True):
+        super().__init__()
+        self.config = config
+        width, eps = config.hidden_size, config.layer_norm_eps
+        kernel = config.num_conv_pos_embeddings
+        self.front_end = FrontEnd(config)
+        self.projection_norm = nn.LayerNorm(config.conv_dim[-1], eps)
+        self.projection = Linear(config.conv_dim[-1], width)
+        # PyTorch pads kernel // 2 on both sides, then drops the frame that an even kernel has too many.
+        self.position = Conv1d(
+            width,
+            width,
+            kernel,
+            padding=(kernel // 2, (kernel - 1) // 2),
+            groups=config.num_conv_pos_embedding_groups,
+        )
+        self.norm = nn.LayerNorm(width, eps)
+        self.layers = [EncoderLayer(config) for _ in range(config.num_hidden_layers)]
+        self.final_proj = Linear(width, config.classifier_proj_size) if final_proj else None
+
+    @staticmethod
+    def sanitize(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Rename and reshape the tensors of a fairseq or Hugging Face file for `load_weights`.
+
+        What only training needs is dropped by name; other surplus tensors stay: strict loading reports them.
+        """
+        named: dict[str, np.ndarray] = {}
+        for name, tensor in tensors.items():
+            name = _rename(name.removeprefix("hubert."))
+            if name not in _TRAINING_ONLY:
+                named[name] = tensor.astype(np.float32)
+        _fold_position(named)
+        _join_qkv(named)
+        # PyTorch's (O, C, K) -> (O, K, C)
+        return {k: np.ascontiguousarray(v.swapaxes(1, 2)) if v.ndim == 3 else v for k, v in named.items()}
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> HubertModel:
+        """Build the model that a `Checkpoint` of kind "hubert" holds; FileFormatError if it does not fit."""
+        tensors = checkpoint.tensors
+        if not checkpoint.packed:
+            try:
+                tensors = cls.sanitize(tensors)
+            except (ValueError, IndexError) as e:
+                raise FileFormatError(f"[hubert] the tensors' shapes do not fit each other: {e}") from e
+        model = cls(HubertConfig.from_dict(checkpoint.config), "final_proj.weight" in tensors)
+        load(model, tensors, "hubert")
+        return model
+
+    def _frames(self, audio: mx.array) -> mx.array:
+        window = self.config.window
+        if audio.ndim != 1 or audio.shape[0] < window:
+            raise InputError(f"[hubert] audio must be (n,) with n >= {window}, got {tuple(audio.shape)}")
+        return self.front_end(audio.astype(mx.float32))
+
+    def _embed(self, frames: mx.array) -> mx.array:
+        x = self.projection(self.projection_norm(frames))[None]
+        return self.norm(self.position(x, activation="gelu", residual=x))
+
+    def features(self, audio: mx.array, version: Version) -> mx.array:
+        """Return the content features that voices of `version` are made for.
+
+        Args:
+            audio: (n,) float32, 16 kHz, not normalised, at least 400 samples.
+            version: "v2" for the last layer's output, "v1" for layer 9's through `final_proj`.
+
+        Returns:
+            (frames, hidden) for v2 or (frames, classifier_proj_size) for v1; frames = (n - 400) // 320 + 1.
+
+        Raises:
+            InputError: audio of another shape or too short, or v1 asked of a model that cannot give it.
+        """
+        if version not in ("v1", "v2"):
+            raise InputError(f"[hubert] version must be 'v1' or 'v2', got {version!r}")
+        project = self.final_proj
+        if version == "v1" and (project is None or len(self.layers) < V1_LAYER):
+            raise InputError(
+                f"[hubert] version must be 'v2' for a model without final_proj or {V1_LAYER} layers, got 'v1'"
+            )
+        x = self._embed(self._frames(audio))
+        for layer in self.layers[: V1_LAYER if version == "v1" else None]:
+            x = layer(x)
+        return x[0] if version == "v2" or project is None else project(x[0])
+
+    def trace(self, audio: mx.array) -> dict[str, mx.array]:
+        """Return every step of the same computation, for verification.
+
+        `conv_features` (frames, conv_dim[-1]); `layer_N` (frames, hidden), the input of layer N;
+        `v2_features`; and `v1_features` if the model can give them.
+        """
+        frames = self._frames(audio)
+        x = self._embed(frames)
+        steps = {"conv_features": frames}
+        for i, layer in enumerate(self.layers):
+            steps[f"layer_{i}"] = x[0]
+            x = layer(x)
+        steps["v2_features"] = x[0]
+        if self.final_proj is not None and len(self.layers) >= V1_LAYER:
+            steps["v1_features"] = self.final_proj(steps.get(f"layer_{V1_LAYER}", x[0]))
+        return steps
+
+
+def load_hubert(path: str | PathLike[str]) -> HubertModel:
+    """Load a fairseq `.pt`, a Hugging Face folder or file, or a packed safetensors file."""
+    from ..weights.checkpoint import load_checkpoint
+
+    return HubertModel.from_checkpoint(load_checkpoint(path, expect="hubert"))
+
+
+_TRAINING_ONLY = {"mask_emb", "masked_spec_embed", "label_embs_concat"}
+
+# Both spellings -> ours. Hugging Face's attention and fairseq's self_attn differ only in that word.
+_NAMES = [
+    (r"feature_extractor\.conv_layers\.0\.(?:conv|0)\.weight", r"front_end.first.weight"),
+    (r"feature_extractor\.conv_layers\.0\.(?:layer_norm|2)\.(weight|bias)", r"front_end.first.norm_\1"),
+    (r"(?:feature_projection\.)?layer_norm\.(weight|bias)", r"projection_norm.\1"),
+    (r"(?:feature_projection\.projection|post_extract_proj)\.(weight|bias)", r"projection.\1"),
+    (r"encoder\.(?:pos_conv\.0|pos_conv_embed\.conv)\.(.+)", r"position.\1"),
+    (r"encoder\.layer_norm\.(weight|bias)", r"norm.\1"),
+    (r"encoder\.layers\.(\d+)\.(?:attention|self_attn)\.out_proj\.(weight|bias)", r"layers.\1.out.\2"),
+    (
+        r"encoder\.layers\.(\d+)\.(?:attention|self_attn)\.([qkv])_proj\.(weight|bias)",
+        r"layers.\1.\2.\3",
+    ),
+    (
+        r"encoder\.layers\.(\d+)\.(?:layer_norm|self_attn_layer_norm)\.(weight|bias)",
+        r"layers.\1.attention_norm.\2",
+    ),
+    (
+        r"encoder\.layers\.(\d+)\.(?:feed_forward\.intermediate_dense|fc1)\.(weight|bias)",
+        r"layers.\1.intermediate.\2",
+    ),
+    (
+        r"encoder\.layers\.(\d+)\.(?:feed_forward\.output_dense|fc2)\.(weight|bias)",
+        r"layers.\1.output.\2",
+    ),
+    (r"encoder\.layers\.(\d+)\.final_layer_norm\.(weight|bias)", r"layers.\1.final_norm.\2"),
+]
+
+
+def _rename(name: str) -> str:
+    conv = re.fullmatch(r"feature_extractor\.conv_layers\.([1-9]\d*)\.(?:conv|0)\.weight", name)
+    if conv:
+        return f"front_end.layers.{int(conv[1]) - 1}.weight"
+    for pattern, ours in _NAMES:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return match.expand(ours)
+    return name
+
+
+def _fold_position(tensors: dict[str, np.ndarray]) -> None:
+    """Fold the positional convolution's weight norm, whose gain is one number per tap (the last axis)."""
+    for gain, direction in (
+        ("weight_g", "weight_v"),
+        ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+    ):
+        if f"position.{gain}" in tensors and f"position.{direction}" in tensors:
+            g, v = tensors.pop(f"position.{gain}"), tensors.pop(f"position.{direction}")
+            norm = np.sqrt(np.sum(np.square(v), axis=(0, 1), keepdims=True, dtype=np.float64))
+            tensors["position.weight"] = v * (g / norm).astype(np.float32)
+
+
+def _join_qkv(tensors: dict[str, np.ndarray]) -> None:
+    """Stack each layer's query, key and value projections: one product instead of three."""
+    for name in [n for n in tensors if re.fullmatch(r"layers\.\d+\.q\.(weight|bias)", n)]:
+        names = [name.replace(".q.", f".{part}.") for part in "qkv"]
+        if all(n in tensors for n in names):
+            tensors[name.replace(".q.", ".qkv.")] = np.concatenate([tensors.pop(n) for n in names])

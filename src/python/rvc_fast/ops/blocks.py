@@ -1,0 +1,22 @@
+"""Long inputs in blocks, without giving up laziness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import mlx.core as mx
+
+
+def blocks(length: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield the bounds (start, end) of consecutive blocks of at most `size`."""
+    for start in range(0, length, size):
+        yield start, min(start + size, length)
+
+
+def after(x: mx.array, done: Sequence[mx.array]) -> mx.array:
+    """Return x, to be evaluated only after the last of `done`.
+
+    MLX runs independent branches of a graph side by side: without this the intermediates of many blocks would
+    be alive at once.
+    """
+    return mx.depends([x], [done[-1]])[0] if done else x

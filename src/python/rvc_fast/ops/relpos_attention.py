@@ -1,0 +1,144 @@
+"""relpos_attention: softmax attention with learned relative positions in a window of w steps (Shaw 2018).
+
+score[i, j] = q_i . (k_j + rel_k[j - i + w]) / sqrt(D)
+y_i = sum_j softmax(score)[i, j] * (v_j + rel_v[j - i + w])
+
+rel_k and rel_v count as zero where |j - i| > w.
+
+Shapes: q, k, v (B, H, T, D); rel_k, rel_v (2w + 1, D), shared by batch and heads; y (B, H, T, D). Any T >= 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from . import dispatch
+from .linear import linear, pack_linear
+from .spec import Case, OpSpec
+
+dispatch.register("relpos_attention", "cpu")
+
+# Rows of the score matrix alive at a time: (B, H, _ROWS, T) instead of (B, H, T, T).
+_ROWS = 512
+
+
+def _skew(rel: mx.array) -> mx.array:
+    """(..., R, N) -> (..., R, R + N - 1), row i moved right by i, zeros around it."""
+    *lead, r, n = rel.shape
+    wide = mx.pad(rel, [(0, 0)] * (rel.ndim - 1) + [(0, r)])
+    return wide.reshape(*lead, r * (n + r))[..., : r * (n + r - 1)].reshape(*lead, r, n + r - 1)
+
+
+def _unskew(band: mx.array, n: int) -> mx.array:
+    """The inverse: (..., R, R + N - 1) -> (..., R, N), row i taken from column i on."""
+    *lead, r, width = band.shape
+    flat = mx.pad(band.reshape(*lead, r * width), [(0, 0)] * len(lead) + [(0, r)])
+    return flat.reshape(*lead, r, width + 1)[..., :n]
+
+
+def _attend(
+    q: mx.array,
+    rel_k: mx.array,
+    rel_v: mx.array,
+    window: int,
+    by_keys: Callable[[mx.array], mx.array],
+    by_values: Callable[[mx.array], mx.array],
+) -> mx.array:
+    """The op in blocks of query rows, given the products rows -> rows @ k.T and p -> p @ v."""
+    length, n = q.shape[2], 2 * window + 1
+    q = q * q.shape[3] ** -0.5
+    out = []
+    for start in range(0, length, _ROWS):
+        rows = q[:, :, start : start + _ROWS]
+        count = rows.shape[2]
+        # The band of this block covers the columns [start - w, start + count + w), cut at both ends of k.
+        low, high = max(start - window, 0), min(start + count + window, length)
+        left, right = low - (start - window), start + count + window - high
+        band = _skew(rows @ rel_k.T)[..., left : left + high - low]
+        p = mx.softmax(by_keys(rows).at[..., low:high].add(band), axis=-1, precise=True)
+        near = mx.pad(p[..., low:high], [(0, 0)] * 3 + [(left, right)])
+        out.append(by_values(p) + _unskew(near, n) @ rel_v)
+    return mx.concatenate(out, axis=2)
+
+
+def relpos_attention_reference(
+    q: mx.array, k: mx.array, v: mx.array, rel_k: mx.array, rel_v: mx.array, window: int
+) -> mx.array:
+    """The definition, in stock MLX."""
+    keys = k.swapaxes(-1, -2)
+    return _attend(q, rel_k, rel_v, window, lambda rows: rows @ keys, lambda p: p @ v)
+
+
+def _relpos_attention_cpu(
+    q: mx.array, k: mx.array, v: mx.array, rel_k: mx.array, rel_v: mx.array, window: int
+) -> mx.array:
+    """The two large products by the compiled `linear`, with keys and values packed as its weights."""
+    batch, heads = range(q.shape[0]), range(q.shape[1])
+
+    def product(weights: mx.array) -> Callable[[mx.array], mx.array]:
+        packed = [[pack_linear(weights[b, h]) for h in heads] for b in batch]
+        return lambda x: mx.stack([mx.stack([linear(x[b, h], packed[b][h]) for h in heads]) for b in batch])
+
+    return _attend(q, rel_k, rel_v, window, product(k), product(v.swapaxes(-1, -2)))
+
+
+def relpos_attention(
+    q: mx.array, k: mx.array, v: mx.array, rel_k: mx.array, rel_v: mx.array, window: int
+) -> mx.array:
+    """Self-attention with windowed relative keys and values; see the module's formula.
+
+    Args:
+        q, k, v: (B, H, T, D), T >= 1.
+        rel_k, rel_v: (2 * window + 1, D); row window + d belongs to the key d steps after the query.
+        window: largest distance with a learned position.
+
+    Returns:
+        (B, H, T, D) in q's dtype.
+
+    Raises:
+        InputError: a shape that does not fit, named with the argument.
+    """
+    op = "relpos_attention"
+    dispatch.check(op, q.ndim == 4 and q.shape[2] >= 1, "q", "of shape (B, H, T, D)", tuple(q.shape))
+    dispatch.check(op, window >= 0, "window", "at least 0", window)
+    for name, array in (("k", k), ("v", v)):
+        dispatch.check_shape(op, name, array, tuple(q.shape))
+    for name, array in (("rel_k", rel_k), ("rel_v", rel_v)):
+        dispatch.check_shape(op, name, array, (2 * window + 1, q.shape[3]))
+    run = dispatch.select(op, {"cpu": _relpos_attention_cpu, "reference": relpos_attention_reference})
+    return run(q, k, v, rel_k, rel_v, window)
+
+
+def _case(name: str, batch: int, heads: int, length: int, dim: int, window: int = 10, **options: Any) -> Case:
+    def make(rng: np.random.Generator) -> dict[str, Any]:
+        def draw(*shape: int) -> mx.array:
+            return mx.array(rng.standard_normal(shape, dtype=np.float32))
+
+        q, k, v = (draw(batch, heads, length, dim) for _ in range(3))
+        rel_k, rel_v = (draw(2 * window + 1, dim) for _ in range(2))
+        return {"q": q, "k": k, "v": v, "rel_k": rel_k, "rel_v": rel_v, "window": window}
+
+    return Case(name, make, **options)
+
+
+SPEC = OpSpec(
+    name="relpos_attention",
+    op=relpos_attention,
+    reference=relpos_attention_reference,
+    cases=(
+        _case("length_1", 1, 2, 1, 16),
+        _case("shorter_than_window", 1, 2, 7, 16),
+        _case("primes", 1, 3, 53, 17, window=5),
+        _case("batch", 3, 2, 31, 16),
+        _case("two_blocks", 1, 1, 521, 8),
+        _case("encoder_10s", 1, 2, 1000, 96, benchmark=True),
+    ),
+    flops=lambda q, k, v, rel_k, rel_v, window: (
+        4 * q.size * (q.shape[2] + rel_k.shape[0]) + 4 * q.shape[0] * q.shape[1] * q.shape[2] ** 2
+    ),
+    bytes=lambda q, k, v, rel_k, rel_v, window: 4 * (4 * q.size + 2 * rel_k.size),
+)

@@ -1,0 +1,145 @@
+"""resblock: the residual blocks of one decoder stage, (B, T, C) -> (B, T, C), averaged (HiFi-GAN, Kong 2020).
+
+block(x): for each step, x = x + conv_n(leaky(... conv_1(leaky(x)))); the stage is the mean of its blocks.
+
+A step is one or two convolutions C -> C of stride 1 that keep the length (odd kernels, padding
+dilation * (K - 1) // 2); a block is a sequence of steps. A kernel may fuse a step, a block, or the stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from . import dispatch
+from .conv1d import conv1d
+from .packed import Weight
+from .spec import Case, OpSpec, Tolerance
+
+
+class ResConv(NamedTuple):
+    """One convolution of a residual block: weight (C, K, C) or its packed form, bias (C,), dilation."""
+
+    weight: Weight
+    bias: mx.array | None
+    dilation: int = 1
+
+
+Step = Sequence[ResConv]
+Block = Sequence[Step]
+
+dispatch.register("resblock")
+
+
+def _conv(
+    x: mx.array, conv: ResConv, slope: float, residual: mx.array | None = None, scale: float = 1.0
+) -> mx.array:
+    padding = conv.dilation * (conv.weight.shape[1] - 1) // 2
+    return conv1d(
+        x,
+        conv.weight,
+        conv.bias,
+        padding=padding,
+        dilation=conv.dilation,
+        leaky=slope,
+        residual=residual,
+        scale=scale,
+    )
+
+
+def _block(x: mx.array, block: Block, slope: float, total: mx.array | None, scale: float) -> mx.array:
+    """(block(x) + total) * scale, the addition and the factor fused into the last convolution."""
+    for i, step in enumerate(block):
+        last = i == len(block) - 1
+        y = x
+        for conv in step[:-1]:
+            y = _conv(y, conv, slope)
+        residual = x + total if last and total is not None else x
+        x = _conv(y, step[-1], slope, residual, scale if last else 1.0)
+    return x
+
+
+def resblock_stage_reference(x: mx.array, blocks: Sequence[Block], *, slope: float = 0.1) -> mx.array:
+    """The definition, on `conv1d`."""
+    *others, last = blocks
+    total = None
+    for block in others:
+        total = _block(x, block, slope, total, 1.0)
+    return _block(x, last, slope, total, 1 / len(blocks))
+
+
+def resblock_stage(x: mx.array, blocks: Sequence[Block], *, slope: float = 0.1) -> mx.array:
+    """Mean of the residual blocks of one stage; see the module's formula.
+
+    Args:
+        x: (B, T, C).
+        blocks: at least one, each with at least one step of at least one `ResConv`.
+        slope: of the leaky ReLU before every convolution.
+
+    Returns:
+        (B, T, C) in x's dtype.
+
+    Raises:
+        InputError: a shape or value that does not fit, named with the argument.
+    """
+    op = "resblock"
+    dispatch.check(op, x.ndim == 3, "x", "of shape (B, T, C)", tuple(x.shape))
+    full = len(blocks) > 0 and all(len(block) > 0 and all(len(s) > 0 for s in block) for block in blocks)
+    dispatch.check(op, full, "blocks", "non-empty sequences of non-empty steps", "an empty one")
+    for block in blocks:
+        for step in block:
+            for conv in step:
+                shape = tuple(conv.weight.shape)
+                fits = len(shape) == 3 and shape[0] == shape[2] == x.shape[2] and shape[1] % 2 == 1
+                dispatch.check(op, fits, "weight", f"of shape ({x.shape[2]}, odd, {x.shape[2]})", shape)
+    return dispatch.select(op, {"reference": resblock_stage_reference})(x, blocks, slope=slope)
+
+
+def _case(
+    name: str,
+    batch: int,
+    length: int,
+    channels: int,
+    kernels: Sequence[int] = (3, 7, 11),
+    dilations: Sequence[int] = (1, 3, 5),
+    pairs: bool = True,
+    **options: Any,
+) -> Case:
+    def make(rng: np.random.Generator) -> dict[str, Any]:
+        def conv(kernel: int, dilation: int) -> ResConv:
+            weight = rng.standard_normal((channels, kernel, channels), dtype=np.float32)
+            weight *= np.float32(0.5 / np.sqrt(channels * kernel))
+            return ResConv(
+                mx.array(weight), mx.array(rng.standard_normal(channels, dtype=np.float32)), dilation
+            )
+
+        blocks = [[[conv(k, d), conv(k, 1)] if pairs else [conv(k, d)] for d in dilations] for k in kernels]
+        x = mx.array(rng.standard_normal((batch, length, channels), dtype=np.float32))
+        return {"x": x, "blocks": blocks, "slope": 0.1}
+
+    return Case(name, make, **options)
+
+
+def _weights(blocks: Sequence[Block]) -> int:
+    return sum(int(np.prod(conv.weight.shape)) for block in blocks for step in block for conv in step)
+
+
+SPEC = OpSpec(
+    name="resblock",
+    op=resblock_stage,
+    reference=resblock_stage_reference,
+    cases=(
+        _case("length_1", 1, 1, 4),
+        _case("primes", 1, 53, 7),
+        _case("batch", 3, 17, 8),
+        _case("one_block", 1, 31, 5, kernels=(3,), dilations=(2,)),
+        _case("single_convolutions", 1, 31, 8, dilations=(1, 3), pairs=False),
+        _case("last_stage_100ms", 1, 4800, 32, benchmark=True),
+    ),
+    flops=lambda x, blocks, slope: 2 * x.shape[0] * x.shape[1] * _weights(blocks),
+    bytes=lambda x, blocks, slope: 4 * (2 * x.size + _weights(blocks)),
+    tolerance={"float32": Tolerance(max_abs=4e-6, rms=2e-6)},
+)

@@ -1,0 +1,165 @@
+"""The f0 contour: estimated from sound, read from a file, moved, and turned into what the voice takes.
+
+A contour is one value per 10 ms in Hz, 0 where unvoiced.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import FileFormatError, InputError
+
+HOP = 160
+"""Samples at 16 kHz per value."""
+
+F0_MIN, F0_MAX = 50.0, 1100.0
+"""Hz: the range of the 255 coarse bins."""
+
+NOTES = np.round(440 * 2 ** ((np.arange(31, 85) - 69) / 12), 2)
+"""The 54 equal-tempered notes of the autotune, G1 (49.00 Hz) to C6 (1046.50 Hz)."""
+
+TARGETS = {"male": 155.0, "female": 255.0}
+"""Hz: the medians that a proposed pitch aims for."""
+
+# Sounds up to _WHOLE frames are analysed in one go, longer ones in parts of _PART frames with _CONTEXT more
+# on both sides. Multiples of 32 keep the network's pooling on the grid that it has in the whole sound.
+_WHOLE, _PART, _CONTEXT = 7040, 5120, 512
+
+
+class PitchModel(Protocol):
+    """What estimates pitch: RMVPE."""
+
+    def salience(self, audio: mx.array, pad: Literal["reflect", "zeros"] = "reflect") -> mx.array:
+        """Return (n // 160 + 1, 360) salience of sound (n,) at 16 kHz."""
+        ...
+
+
+def estimate(
+    audio: np.ndarray,
+    model: PitchModel,
+    *,
+    threshold: float = 0.03,
+    pad: Literal["reflect", "zeros"] = "reflect",
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Return the contour (n // 160 + 1,) float32 of sound (n,) at 16 kHz.
+
+    Memory does not grow with the sound: beyond 70 s it is analysed in overlapping parts of 51.2 s with 5.1 s
+    of context on both sides. `progress(done, total)` counts the parts.
+    """
+    from .rmvpe import decode_salience
+
+    frames = len(audio) // HOP + 1
+    starts = [0] if frames <= _WHOLE else list(range(0, frames, _PART))
+    contour = np.empty(frames, np.float32)
+    for number, start in enumerate(starts):
+        stop = frames if number == len(starts) - 1 else starts[number + 1]
+        first, last = max(0, start - _CONTEXT), min(frames, stop + _CONTEXT)
+        part = audio[first * HOP : None if last == frames else last * HOP]
+        salience = model.salience(mx.array(part), pad)[start - first : stop - first]
+        contour[start:stop] = decode_salience(np.array(salience.astype(mx.float32)), threshold)
+        del salience
+        mx.clear_cache()
+        if progress is not None:
+            progress(number + 1, len(starts))
+    return contour
+
+
+def transpose(f0: np.ndarray, semitones: float) -> np.ndarray:
+    """Return f0 moved by `semitones`."""
+    return f0 if semitones == 0 else f0 * f0.dtype.type(2 ** (semitones / 12))
+
+
+def autotune(f0: np.ndarray, strength: float) -> np.ndarray:
+    """Return f0 with each voiced value moved to the nearest note: f + (note - f) * strength."""
+    if strength == 0:
+        return f0
+    # The nearest in Hz, as Applio has it: the boundaries are the midpoints, which belong to the lower note.
+    note = NOTES[np.searchsorted((NOTES[:-1] + NOTES[1:]) / 2, f0)]
+    return np.where(f0 > 0, f0 + (note - f0) * strength, 0).astype(f0.dtype)
+
+
+def proposed_semitones(f0: np.ndarray, target: float) -> int:
+    """Return the semitones, -12 to 12, that bring the median of f0 nearest to `target` Hz.
+
+    The median is over all frames, the unvoiced ones filled in linearly (Applio's rule).
+    0 if fewer than 2 are voiced.
+    """
+    voiced = np.flatnonzero(f0 > 0)
+    if len(voiced) < 2:
+        return 0
+    median = float(np.median(np.interp(np.arange(len(f0)), voiced, f0[voiced])))
+    return int(np.clip(np.round(12 * np.log2(target / median)), -12, 12))
+
+
+def coarse(f0: np.ndarray) -> np.ndarray:
+    """Return the mel bins of f0, int32: 1 (50 Hz and below, and unvoiced) to 255 (1100 Hz and above)."""
+    low, high = 1127 * np.log1p(F0_MIN / 700), 1127 * np.log1p(F0_MAX / 700)
+    mel = 1127 * np.log1p(np.asarray(f0, np.float64) / 700)
+    bins = np.where(mel > 0, (mel - low) * 254 / (high - low) + 1, 1)
+    return np.rint(np.clip(bins, 1, 255)).astype(np.int32)
+
+
+def read_points(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return the (seconds, Hz) points (n, 2) float64 of an f0 file: lines `seconds,hertz`, 0 Hz unvoiced.
+
+    Times must rise. Empty lines are skipped. FileFormatError names the line that is wrong.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            lines = file.read().splitlines()
+    except OSError as e:
+        raise InputError(f"[f0 file] cannot read {path}: {e.strerror or e}") from e
+    except UnicodeDecodeError as e:
+        raise FileFormatError(f"[f0 file] {path} is not text") from e
+    points: list[tuple[float, float]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            seconds, hertz = (float(field) for field in line.split(","))
+        except ValueError:
+            raise FileFormatError(
+                f"[f0 file] {path}, line {number} must be 'seconds,hertz', got {line[:60]!r}"
+            ) from None
+        if not (0 <= seconds < np.inf and 0 <= hertz < np.inf):
+            raise FileFormatError(
+                f"[f0 file] {path}, line {number} must not be negative or infinite: {line!r}"
+            )
+        if points and seconds <= points[-1][0]:
+            raise FileFormatError(
+                f"[f0 file] {path}, line {number}: times must rise, got {seconds:g} after {points[-1][0]:g}"
+            )
+        points.append((seconds, hertz))
+    if not points:
+        raise FileFormatError(f"[f0 file] {path} has no lines")
+    return np.array(points, np.float64)
+
+
+def overlay(f0: np.ndarray, points: np.ndarray, offset: int = 0) -> np.ndarray:
+    """Return f0 (n,) with the values of `points` (m, 2) from the first to the last of their times.
+
+    Points are interpolated linearly; `offset` is the index of second 0 in f0.
+    """
+    first = int(np.round(points[0, 0] * 100))
+    last = min(int(np.round(points[-1, 0] * 100)), len(f0) - 1 - offset)
+    if last < first:
+        return f0
+    out = f0.copy()
+    out[offset + first : offset + last + 1] = np.interp(
+        np.arange(first, last + 1), points[:, 0] * 100, points[:, 1]
+    )
+    return out
+
+
+def check(f0: np.ndarray, what: str) -> np.ndarray:
+    """Return a caller's contour as float32 (n,); InputError if it is not finite, one-dimensional and >= 0."""
+    f0 = np.asarray(f0, np.float32)
+    if f0.ndim != 1 or not np.isfinite(f0).all() or (f0 < 0).any():
+        raise InputError(f"[{what}] f0 must be (n,) finite Hz, 0 where unvoiced, got shape {f0.shape}")
+    return f0

@@ -1,0 +1,184 @@
+"""HiFi-GAN decoder: latent -> waveform, with a neural source filter for voices with f0, else plain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..layers import Conv1d, ConvTranspose1d, Linear
+from ..noise import NoiseSource
+from ..ops.nsf_source import Accumulation, Interpolation, nsf_source
+from ..ops.resblock import Block, ResConv, resblock_stage
+from .config import SynthesizerConfig
+
+SLOPE = 0.1
+LAST_SLOPE = 0.01
+
+# Numbers of an activation that the residual blocks work on at a time: 4 MB.
+TILE = 1 << 20
+
+
+class Merge(nn.Module):
+    """The weights that merge a source's harmonics; read by `nsf_source`, never packed."""
+
+    def __init__(self, harmonics: int, bias: bool = True):
+        super().__init__()
+        self.weight = mx.zeros((1, harmonics))
+        if bias:
+            self.bias = mx.zeros((1,))
+
+    def source(
+        self,
+        f0: mx.array,
+        noise: NoiseSource,
+        c: SynthesizerConfig,
+        phase_shape: tuple[int, ...],
+        interpolation: Interpolation = "nearest",
+        accumulation: Accumulation = "sample",
+    ) -> mx.array:
+        """(1, T) Hz -> (1, T * hop, 1). Overtones start at a random phase, the fundamental at 0."""
+        harmonics = self.weight.shape[1]
+        offsets = noise.uniform(phase_shape).reshape(1, harmonics)
+        offsets = mx.concatenate([mx.zeros((1, 1)), offsets[:, 1:]], axis=1)
+        return nsf_source(
+            f0,
+            noise.normal((1, f0.shape[1] * c.hop, harmonics)),
+            self.weight[0],
+            self.get("bias"),
+            hop=c.hop,
+            sample_rate=c.sr,
+            offsets=offsets,
+            interpolation=interpolation,
+            accumulation=accumulation,
+        )
+
+
+class HarmonicSource(nn.Module):
+    """Holds the merging weights under their public name."""
+
+    def __init__(self, harmonics: int):
+        super().__init__()
+        self.l_linear = Merge(harmonics)
+
+
+def _steps(convs: Sequence[Conv1d], dilation: int) -> list[ResConv]:
+    """The step whose first convolution is dilated and whose others are not."""
+    return [ResConv(*conv.operands, dilation if i == 0 else 1) for i, conv in enumerate(convs)]
+
+
+class ResBlock(nn.Module):
+    """HiFi-GAN's residual block of type 1 (pairs of convolutions) or 2 (single ones)."""
+
+    def __init__(self, channels: int, kernel: int, dilations: Sequence[int], kind: str = "1"):
+        super().__init__()
+        self._dilations = tuple(dilations)
+
+        def convs(each: Sequence[int]) -> list[Conv1d]:
+            return [
+                Conv1d(channels, channels, kernel, padding=d * (kernel - 1) // 2, dilation=d) for d in each
+            ]
+
+        if kind == "1":
+            self.convs1, self.convs2 = convs(self._dilations), convs([1] * len(self._dilations))
+        else:
+            self.convs = convs(self._dilations)
+
+    def block(self) -> Block:
+        """What `resblock_stage` takes."""
+        lists = [self.convs1, self.convs2] if "convs1" in self else [self.convs]
+        return [_steps(step, d) for *step, d in zip(*lists, self._dilations, strict=True)]
+
+
+def noise_conv(c: SynthesizerConfig, stage: int, channels: int) -> Conv1d:
+    """The strided convolution that brings the source to the rate and width of a stage."""
+    stride = math.prod(c.upsample_rates[stage + 1 :])
+    kernel = 1 if stride == 1 else 2 * stride - stride % 2
+    return Conv1d(1, channels, kernel, stride=stride, padding=(kernel - stride) // 2)
+
+
+def upsample_conv(c: SynthesizerConfig, stage: int) -> ConvTranspose1d:
+    """The transposed convolution of a stage, which halves the channels."""
+    width = c.upsample_initial_channel >> stage
+    rate, kernel = c.upsample_rates[stage], c.upsample_kernel_sizes[stage]
+    padding, extra = c.upsample_padding(rate, kernel)
+    return ConvTranspose1d(width, width // 2, kernel, stride=rate, padding=padding, output_padding=extra)
+
+
+def refine(x: mx.array, blocks: Sequence[Block], slope: float) -> list[mx.array]:
+    """`resblock_stage` on x (1, N, C), evaluated in pieces along time, to be concatenated.
+
+    The pieces overlap by what the blocks can see, so the result is that of the whole. Done at once, its
+    intermediates would be the peak memory of the conversion, many times x.
+    """
+    length = x.shape[1]
+    halo = max(
+        sum(conv.dilation * (conv.weight.shape[1] - 1) // 2 for step in block for conv in step)
+        for block in blocks
+    )
+    size = max(TILE // x.shape[2], 4 * halo, 1)
+    pieces = []
+    for start in range(0, length, size):
+        stop = min(start + size, length)
+        low, high = max(start - halo, 0), min(stop + halo, length)
+        piece = resblock_stage(x[:, low:high], blocks, slope=slope)[:, start - low : stop - low]
+        mx.eval(piece)
+        pieces.append(piece)
+    return pieces
+
+
+def upsample_stages(
+    x: mx.array,
+    ups: Sequence[ConvTranspose1d],
+    noise_convs: Sequence[Conv1d],
+    stages: Sequence[Sequence[Block]],
+    source: mx.array | None,
+) -> mx.array:
+    """The stages of a HiFi-GAN: upsample, add the source, average the residual blocks."""
+    for i, (up, blocks) in enumerate(zip(ups, stages, strict=True)):
+        branch = None if source is None else noise_convs[i](source)
+        x = up(x, leaky=SLOPE, residual=branch)
+        mx.eval(x)
+        del branch
+        pieces = refine(x, blocks, SLOPE)
+        del x  # before the concatenation needs room
+        x = mx.concatenate(pieces, axis=1)
+        mx.eval(x)
+        del pieces
+    return x
+
+
+class HifiGan(nn.Module):
+    """z (1, T, inter), speaker (1, 1, gin) -> waveform (1, T * hop, 1)."""
+
+    def __init__(self, c: SynthesizerConfig):
+        super().__init__()
+        self._config = c
+        stages = range(len(c.upsample_rates))
+        widths = [c.upsample_initial_channel >> (i + 1) for i in stages]
+        if c.use_f0:
+            self.m_source = HarmonicSource(1)
+            self.noise_convs = [noise_conv(c, i, widths[i]) for i in stages]
+        self.conv_pre = Conv1d(c.inter_channels, c.upsample_initial_channel, 7, padding=3)
+        self.cond = Linear(c.gin_channels, c.upsample_initial_channel)
+        self.ups = [upsample_conv(c, i) for i in stages]
+        self.resblocks = [
+            ResBlock(width, kernel, dilations, c.resblock)
+            for width in widths
+            for kernel, dilations in zip(c.resblock_kernel_sizes, c.resblock_dilation_sizes, strict=True)
+        ]
+        self.conv_post = Conv1d(widths[-1], 1, 7, padding=3, bias=False)
+
+    def source(self, f0: mx.array, noise: NoiseSource) -> mx.array:
+        """(1, T) Hz -> excitation (1, T * hop, 1)."""
+        return self.m_source.l_linear.source(f0, noise, self._config, (1, 1, 1), accumulation="frame")
+
+    def __call__(self, z: mx.array, g: mx.array, source: mx.array | None, noise: NoiseSource) -> mx.array:
+        x = self.conv_pre(z) + self.cond(g)
+        blocks = [block.block() for block in self.resblocks]
+        each = len(blocks) // len(self.ups)
+        stages = [blocks[i : i + each] for i in range(0, len(blocks), each)]
+        x = upsample_stages(x, self.ups, self.get("noise_convs", ()), stages, source)
+        return mx.tanh(self.conv_post(x, leaky=LAST_SLOPE))

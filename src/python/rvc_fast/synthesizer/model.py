@@ -1,0 +1,238 @@
+"""Synthesizer: content features, pitch and a speaker -> the voice's waveform (VITS, Kim et al. 2021)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from ..errors import FileFormatError, InputError
+from ..layers import pack
+from ..noise import NoiseSource
+from .config import SynthesizerConfig
+from .flow import Flow
+from .hifigan import HifiGan
+from .mrf import MrfHifiGan
+from .refinegan import RefineGan
+from .text_encoder import PITCH_BINS, TextEncoder
+
+if TYPE_CHECKING:
+    from ..weights.checkpoint import Checkpoint
+
+DECODERS: dict[str, Callable[..., Any]] = {
+    "HiFi-GAN": HifiGan,
+    "MRF HiFi-GAN": MrfHifiGan,
+    "RefineGAN": RefineGan,
+}
+# Deviation of the latent noise in the public code's inference.
+TEMPERATURE = 0.66666
+
+# The two spellings of weight norm that keep a gain g and a direction v: (suffix of g, suffix of v).
+_WEIGHT_NORMS = (
+    (".weight_g", ".weight_v"),
+    (".parametrizations.weight.original0", ".parametrizations.weight.original1"),
+)
+_TRANSPOSED = re.compile(r"dec\.(ups|upsamples)\.\d+\.weight")
+# Convolutions of one step, which are matrix products here.
+_POINTWISE = re.compile(r"(.*\.)?(conv_[qkvo]|proj|pre|post|cond|cond_layer|res_skip_layers\.\d+)\.weight")
+_RELATIVE = re.compile(r".*\.emb_rel_[kv]")
+_NORM = re.compile(r"(.*\.norm_layers_[12]\.\d+)\.(gamma|beta)")
+
+
+def _fold_weight_norm(g: np.ndarray, v: np.ndarray, name: str) -> np.ndarray:
+    """g * v / ||v||, the norm over the axes where g has size 1, in float32."""
+    g, v = g.astype(np.float32), v.astype(np.float32)
+    if g.ndim != v.ndim or any(a not in (1, b) for a, b in zip(g.shape, v.shape, strict=True)):
+        raise FileFormatError(f"[voice] the weight norm of {name!r} has shapes {g.shape} and {v.shape}")
+    axes = tuple(i for i, n in enumerate(g.shape) if n == 1)
+    with np.errstate(all="ignore"):  # what is not finite is reported by name when the weights are checked
+        return v * (g / np.sqrt(np.sum(v * v, axis=axes, keepdims=True)))
+
+
+def _fuse(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Replace every gain and direction by the weight they stand for."""
+    fused = dict(tensors)
+    for gain, direction in _WEIGHT_NORMS:
+        ends = (gain, direction)
+        for stem in {n.removesuffix(end) for n in tensors for end in ends if n.endswith(end)}:
+            for name in (stem + gain, stem + direction):
+                if name not in tensors:
+                    raise FileFormatError(f"[voice] tensor {name!r} is missing")
+            weight = _fold_weight_norm(fused.pop(stem + gain), fused.pop(stem + direction), stem)
+            if stem + ".weight" in fused:
+                raise FileFormatError(f"[voice] tensor {stem + '.weight'!r} is there in two spellings")
+            fused[stem + ".weight"] = weight
+    return fused
+
+
+def _to_mlx(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
+    """Rename one fused tensor and bring it from PyTorch's layout to MLX's."""
+    norm = _NORM.fullmatch(name)
+    if norm:
+        return f"{norm[1]}.{'weight' if norm[2] == 'gamma' else 'bias'}", value
+    if value.ndim != 3:
+        return name, value
+    if _RELATIVE.fullmatch(name) and value.shape[0] == 1:
+        return name, value[0]
+    if _POINTWISE.fullmatch(name) and value.shape[2] == 1:
+        return name, value[:, :, 0]
+    return name, value.transpose(1, 2, 0) if _TRANSPOSED.fullmatch(name) else value.transpose(0, 2, 1)
+
+
+class Synthesizer(nn.Module):
+    """One voice: `config` its architecture, `hop` samples per frame, `sample_rate` of its output."""
+
+    def __init__(self, config: SynthesizerConfig):
+        super().__init__()
+        self._config = config
+        self.enc_p = TextEncoder(config)
+        self.flow = Flow(config)
+        self.dec = DECODERS[config.vocoder](config)
+        self.emb_g = nn.Embedding(config.spk_embed_dim, config.gin_channels)
+
+    @property
+    def config(self) -> SynthesizerConfig:
+        """The architecture."""
+        return self._config
+
+    @property
+    def hop(self) -> int:
+        """Samples per frame."""
+        return self._config.hop
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the output, Hz."""
+        return self._config.sr
+
+    @staticmethod
+    def sanitize(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """PyTorch tensors -> this module's parameters, float32.
+
+        Drops the posterior encoder (training only), folds weight norm in any spelling, renames the layer
+        norms' gamma and beta, and turns (O, C, K) into (O, K, C).
+
+        Raises:
+            FileFormatError: one half of a weight norm is missing, or the two do not fit.
+        """
+        kept = {name: value for name, value in tensors.items() if not name.startswith("enc_q.")}
+        renamed = dict(_to_mlx(name, value) for name, value in _fuse(kept).items())
+        return {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in renamed.items()}
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> Synthesizer:
+        """Build and load a voice.
+
+        Raises:
+            FileFormatError: a configuration no network can be built with, or a tensor that is missing, left
+                over, of the wrong shape or not finite, named.
+        """
+        model = cls(SynthesizerConfig.from_dict(checkpoint.config))
+        tensors = checkpoint.tensors if checkpoint.packed else cls.sanitize(checkpoint.tensors)
+        model._check(tensors)
+        model.load_weights([(name, mx.array(value)) for name, value in tensors.items()], strict=True)
+        pack(model)
+        return model
+
+    def _check(self, tensors: dict[str, np.ndarray]) -> None:
+        wanted = dict(tree_flatten(self.parameters()))
+        for name in wanted.keys() - tensors.keys():
+            raise FileFormatError(f"[voice] tensor {name!r} is missing")
+        for name, value in tensors.items():
+            if name not in wanted:
+                raise FileFormatError(
+                    f"[voice] tensor {name!r} has no place in a {self._config.vocoder} voice"
+                )
+            want, got = tuple(wanted[name].shape), tuple(value.shape)
+            if got != want:
+                raise FileFormatError(f"[voice] tensor {name!r} must be of shape {want}, got {got}")
+            if not np.isfinite(value).all():
+                raise FileFormatError(f"[voice] tensor {name!r} holds numbers that are not finite")
+
+    def infer(
+        self,
+        phone: mx.array,
+        pitch: mx.array | None,
+        f0: mx.array | None,
+        speaker: int,
+        noise: NoiseSource,
+    ) -> mx.array:
+        """Return the waveform (T * hop,), float32; arguments as in `trace`."""
+        return self.trace(phone, pitch, f0, speaker, noise)["audio"]
+
+    def trace(
+        self,
+        phone: mx.array,
+        pitch: mx.array | None,
+        f0: mx.array | None,
+        speaker: int,
+        noise: NoiseSource,
+    ) -> dict[str, mx.array]:
+        """Synthesize, keeping what verification compares.
+
+        Args:
+            phone: (1, T, text_enc_hidden_dim) content features.
+            pitch: (1, T) coarse pitch, int32 from 0 to 255; None for a voice without f0.
+            f0: (1, T) Hz, 0 where unvoiced; None for a voice without f0.
+            speaker: row of the speaker table.
+            noise: gives the latent noise (1, inter, T), then what the decoder draws.
+
+        Returns:
+            m_p, logs_p, z_p, z (T, inter), source (T * hop,) if the voice uses f0, audio (T * hop,); float32.
+
+        Raises:
+            InputError: an argument that does not fit this voice.
+        """
+        self._check_arguments(phone, pitch, f0, speaker)
+        g = self.emb_g(mx.array([[speaker]]))
+        mean, log_deviation = self.enc_p(phone.astype(mx.float32), pitch)
+        latent = noise.normal((1, self._config.inter_channels, phone.shape[1])).swapaxes(1, 2)
+        z_p = mean + mx.exp(log_deviation) * latent * TEMPERATURE
+        z = self.flow.reverse(z_p, g)
+        mx.eval(mean, log_deviation, z_p, z)
+        traced = {"m_p": mean[0], "logs_p": log_deviation[0], "z_p": z_p[0], "z": z[0]}
+        source = None
+        if f0 is not None:
+            source = self.dec.source(f0, noise)
+            mx.eval(source)
+            traced["source"] = source[0, :, 0]
+        audio = self.dec(z, g, source, noise)[0, :, 0]
+        mx.eval(audio)
+        return {**traced, "audio": audio}
+
+    def _check_arguments(
+        self, phone: mx.array, pitch: mx.array | None, f0: mx.array | None, speaker: int
+    ) -> None:
+        def require(condition: bool, argument: str, requirement: str, got: object) -> None:
+            if not condition:
+                raise InputError(f"[synthesizer] {argument} must be {requirement}, got {got}")
+
+        c = self._config
+        shape = tuple(phone.shape)
+        fits = len(shape) == 3 and shape[0] == 1 and shape[1] >= 1 and shape[2] == c.text_enc_hidden_dim
+        require(fits, "phone", f"of shape (1, T, {c.text_enc_hidden_dim}) with T at least 1", shape)
+        last = c.spk_embed_dim - 1
+        require(0 <= speaker <= last, "speaker", f"from 0 to {last}" if last else "0", speaker)
+        for name, array in (("pitch", pitch), ("f0", f0)):
+            got = None if array is None else tuple(array.shape)
+            if c.use_f0:
+                require(got == shape[:2], name, f"of shape {shape[:2]} for a voice with f0", got)
+            else:
+                require(got is None, name, "None for a voice without f0", f"an array of shape {got}")
+        if pitch is not None:
+            low, high = int(pitch.min()), int(pitch.max())
+            known = low >= 0 and high < PITCH_BINS
+            require(known, "pitch", f"from 0 to {PITCH_BINS - 1}", f"{low} to {high}")
+
+
+def load_voice(path: str | PathLike[str]) -> Synthesizer:
+    """Load a voice from any file that `weights.checkpoint.load_checkpoint` reads."""
+    from ..weights.checkpoint import load_checkpoint
+
+    return Synthesizer.from_checkpoint(load_checkpoint(path, expect="voice"))

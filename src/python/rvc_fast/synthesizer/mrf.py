@@ -1,0 +1,76 @@
+"""MRF HiFi-GAN decoder: HiFi-GAN with a source of nine harmonics and other names for its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..layers import Conv1d, Linear
+from ..noise import NoiseSource
+from ..ops.resblock import Block, ResConv
+from .config import SynthesizerConfig
+from .hifigan import LAST_SLOPE, HarmonicSource, noise_conv, upsample_conv, upsample_stages
+
+HARMONICS = 9
+
+
+class MrfLayer(nn.Module):
+    """A dilated and a plain convolution, added to their input."""
+
+    def __init__(self, channels: int, kernel: int, dilation: int):
+        super().__init__()
+        self._dilation = dilation
+        self.conv1 = Conv1d(
+            channels, channels, kernel, padding=dilation * (kernel - 1) // 2, dilation=dilation
+        )
+        self.conv2 = Conv1d(channels, channels, kernel, padding=kernel // 2)
+
+    def step(self) -> list[ResConv]:
+        return [ResConv(*self.conv1.operands, self._dilation), ResConv(*self.conv2.operands)]
+
+
+class MrfBlock(nn.Module):
+    """A residual block: one layer per dilation."""
+
+    def __init__(self, channels: int, kernel: int, dilations: Sequence[int]):
+        super().__init__()
+        self.layers = [MrfLayer(channels, kernel, d) for d in dilations]
+
+    def block(self) -> Block:
+        """What `resblock_stage` takes."""
+        return [layer.step() for layer in self.layers]
+
+
+class MrfHifiGan(nn.Module):
+    """z (1, T, inter), speaker (1, 1, gin), source -> waveform (1, T * hop, 1)."""
+
+    def __init__(self, c: SynthesizerConfig):
+        super().__init__()
+        self._config = c
+        stages = range(len(c.upsample_rates))
+        widths = [c.upsample_initial_channel >> (i + 1) for i in stages]
+        self.m_source = HarmonicSource(HARMONICS)
+        self.noise_convs = [noise_conv(c, i, widths[i]) for i in stages]
+        self.conv_pre = Conv1d(c.inter_channels, c.upsample_initial_channel, 7, padding=3)
+        self.cond = Linear(c.gin_channels, c.upsample_initial_channel)
+        self.upsamples = [upsample_conv(c, i) for i in stages]
+        self.mrfs = [
+            [
+                MrfBlock(width, kernel, dilations)
+                for kernel, dilations in zip(c.resblock_kernel_sizes, c.resblock_dilation_sizes, strict=True)
+            ]
+            for width in widths
+        ]
+        self.conv_post = Conv1d(widths[-1], 1, 7, padding=3)
+
+    def source(self, f0: mx.array, noise: NoiseSource) -> mx.array:
+        """(1, T) Hz -> excitation (1, T * hop, 1)."""
+        return self.m_source.l_linear.source(f0, noise, self._config, (1, HARMONICS))
+
+    def __call__(self, z: mx.array, g: mx.array, source: mx.array, noise: NoiseSource) -> mx.array:
+        x = self.conv_pre(z) + self.cond(g)
+        stages = [[block.block() for block in stage] for stage in self.mrfs]
+        x = upsample_stages(x, self.upsamples, self.noise_convs, stages, source)
+        return mx.tanh(self.conv_post(x, leaky=LAST_SLOPE))

@@ -1,0 +1,234 @@
+"""The containers weights come in: PyTorch's zip and its older stream of pickles, and safetensors.
+
+Files are memory-mapped and tensors are views of the map: opening one costs its directory, and a training
+checkpoint's optimizer state is never read. Sizes are checked against the file before anything is made of
+them. Nothing is decompressed: torch.save stores, so a compressed entry is refused, and with it every zip
+bomb. CRCs are not compared: torch writes wrong ones on request.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import mmap
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .unpickler import Machine, Malformed, Storage, quote
+
+MAX_ENTRIES = 100_000
+MAX_JSON = 32 << 20
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+
+_SAFETENSORS_DTYPES = {
+    "F16": "<f2",
+    "F32": "<f4",
+    "F64": "<f8",
+    "I8": "<i1",
+    "I16": "<i2",
+    "I32": "<i4",
+    "I64": "<i8",
+    "U8": "<u1",
+    "U16": "<u2",
+    "U32": "<u4",
+    "U64": "<u8",
+    "BOOL": "<u1",
+}
+
+
+def map_file(path: Path) -> memoryview:
+    """Return the file's bytes, memory-mapped and read-only."""
+    with path.open("rb") as file:
+        try:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except ValueError:
+            raise Malformed("it is empty") from None
+
+
+def _zip_entries(data: memoryview) -> dict[str, memoryview]:
+    """Return a zip file's entries as views; Malformed unless they are stored, distinct and disjoint."""
+    tail = bytes(data[-(22 + 65535) :])
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) - at < 22:
+        raise Malformed("it is a zip archive without a directory: probably truncated")
+    disk, start_disk, _, count, size, start = struct.unpack_from("<4H2I", tail, at + 4)
+    if count == 0xFFFF or 0xFFFFFFFF in (size, start):
+        raise Malformed("it is a zip64 archive (over 4 GiB), which is not supported")
+    end = len(data) - len(tail) + at
+    if disk or start_disk or start + size > end or count * 46 > size or count > MAX_ENTRIES:
+        raise Malformed("its zip directory does not fit the file: probably truncated")
+    entries: dict[str, memoryview] = {}
+    spans = []
+    at = start
+    for _ in range(count):
+        if at + 46 > start + size or bytes(data[at : at + 4]) != b"PK\x01\x02":
+            raise Malformed("its zip directory is damaged")
+        _, _, flags, method, _, _, _, packed, unpacked, n_name, n_extra, n_comment = struct.unpack_from(
+            "<6H3I3H", data, at + 4
+        )
+        (header,) = struct.unpack_from("<I", data, at + 42)
+        if at + 46 + n_name > start + size:
+            raise Malformed("its zip directory is damaged")
+        name = bytes(data[at + 46 : at + 46 + n_name]).decode("utf-8", "replace")
+        at += 46 + n_name + n_extra + n_comment
+        if method != 0 or packed != unpacked or flags & 1:
+            raise Malformed(
+                f"its zip entry {quote(name)} is compressed or encrypted, which torch.save never does"
+            )
+        if header + 30 > start or bytes(data[header : header + 4]) != b"PK\x03\x04":
+            raise Malformed(f"its zip entry {quote(name)} has no header")
+        begin = header + 30 + sum(struct.unpack_from("<2H", data, header + 26))
+        if begin + unpacked > start:
+            raise Malformed(f"its zip entry {quote(name)} of {unpacked} bytes does not fit the file")
+        if name in entries:
+            raise Malformed(f"its zip entry {quote(name)} is there twice")
+        entries[name] = data[begin : begin + unpacked]
+        spans.append((header, begin + unpacked, name))
+    spans.sort()
+    for (_, stop, _), (begin, _, name) in itertools.pairwise(spans):
+        if begin < stop:
+            raise Malformed(f"its zip entry {quote(name)} overlaps another one")
+    return entries
+
+
+def read_torch_zip(data: memoryview) -> Any:
+    """Return what `torch.save` (1.6 and later) was given, as plain values and `Tensor`s."""
+    entries = _zip_entries(data)
+    pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise Malformed(
+            f"it is a zip archive with {len(pickles)} data.pkl inside, not a torch.save file; "
+            "if it holds models, unpack it first"
+        )
+    root = pickles[0][: -len("data.pkl")]
+    if f"{root}constants.pkl" in entries:
+        raise Malformed("it is a TorchScript archive, not a checkpoint of weights")
+    order = bytes(entries.get(f"{root}byteorder", b"little"))
+    if order != b"little":
+        raise Malformed(f"its byte order must be little, got {quote(order)}")
+    storages: dict[str, Storage] = {}
+
+    def open_storage(key: str, dtype: str, numel: int) -> Storage:
+        known = storages.get(key)
+        if known is not None:
+            if (known.dtype, known.numel) != (dtype, numel):
+                raise Malformed(f"storage {quote(key)} is described in two ways")
+            return known
+        content = entries.get(f"{root}data/{key}")
+        if content is None:
+            raise Malformed(f"storage {quote(key)} is missing")
+        storage = storages[key] = Storage(key, dtype, numel, content)
+        if numel * storage.itemsize > len(content):
+            raise Malformed(f"storage {quote(key)} should hold {numel} numbers, but has {len(content)} bytes")
+        return storage
+
+    return Machine(entries[pickles[0]], 0, open_storage, 2 * len(data)).run()
+
+
+def read_torch_legacy(data: memoryview) -> Any:
+    """Return what `torch.save` before 1.6 was given.
+
+    The file is a row of pickles (magic number, version, system, object, storage keys), then for each key an
+    i64 count and the numbers.
+    """
+    storages: dict[str, Storage] = {}
+
+    def open_storage(key: str, dtype: str, numel: int) -> Storage:
+        storage = storages.setdefault(key, Storage(key, dtype, numel))
+        if (storage.dtype, storage.numel) != (dtype, numel):
+            raise Malformed(f"storage {quote(key)} is described in two ways")
+        return storage
+
+    machine = Machine(data, 0, open_storage, 2 * len(data))
+
+    def load() -> Any:
+        machine.memo, machine.stack, machine.below = {}, [], []
+        return machine.run()
+
+    if load() != LEGACY_MAGIC:
+        raise Malformed("it is a pickle, but not one of torch.save's")
+    version, system = load(), load()
+    if version != 1001 or type(system) is not dict or system.get("little_endian") is not True:
+        raise Malformed("it is an old torch.save file of an unknown version or byte order")
+    result, keys = load(), load()
+    if type(keys) is not list:
+        raise Malformed("its list of storages is damaged")
+    for key in keys:
+        storage = storages.get(key) if type(key) is str else None
+        if storage is None or storage.data is not None:
+            raise Malformed(f"its list of storages is damaged at {quote(key)}")
+        if machine.unpack("<q") != storage.numel:
+            raise Malformed(f"storage {quote(key)} does not have its {storage.numel} numbers")
+        nbytes = storage.numel * storage.itemsize
+        if nbytes > len(data) - machine.position:
+            raise Malformed(f"storage {quote(key)} does not fit the file: probably truncated")
+        storage.data = machine.take(nbytes)
+    return result
+
+
+def is_torch_legacy(data: memoryview) -> bool:
+    """Whether the bytes start with the magic number of torch.save before 1.6."""
+    return bytes(data[: len(_LEGACY_START)]) == _LEGACY_START
+
+
+def is_safetensors(data: memoryview) -> bool:
+    """Whether the bytes start like a safetensors file: a length, then an object in JSON."""
+    return (
+        len(data) > 9
+        and bytes(data[8:10]) in (b'{"', b"{}", b"{ ", b"{\n")
+        and int.from_bytes(data[:8], "little") < 1 << 40
+    )
+
+
+def read_safetensors(data: memoryview) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return ({name: array}, metadata); the arrays are views of `data`, bfloat16 becomes float32."""
+    length = int.from_bytes(data[:8], "little")
+    if length > len(data) - 8 or length > MAX_JSON:
+        raise Malformed(f"its safetensors header of {length} bytes does not fit the file: probably truncated")
+    try:
+        header = json.loads(bytes(data[8 : 8 + length]))
+    except (ValueError, RecursionError):
+        raise Malformed("its safetensors header is not JSON") from None
+    if type(header) is not dict:
+        raise Malformed("its safetensors header is not a JSON object")
+    metadata = header.pop("__metadata__", {})
+    if type(metadata) is not dict or any(type(value) is not str for value in metadata.values()):
+        raise Malformed("its safetensors metadata must be text")
+    body = data[8 + length :]
+    arrays: dict[str, np.ndarray] = {}
+    spans = []
+    for name, entry in header.items():
+        try:
+            code, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        except (TypeError, KeyError, ValueError):
+            raise Malformed(f"its safetensors entry {quote(name)} is damaged") from None
+        if any(type(n) is not int or not 0 <= n < 2**48 for n in (*shape, begin, end)) or len(shape) > 8:
+            raise Malformed(
+                f"its safetensors entry {quote(name)} has a shape or place that is not made of counts"
+            )
+        dtype = np.dtype("<u2") if code == "BF16" else np.dtype(_SAFETENSORS_DTYPES.get(str(code), "V0"))
+        if dtype.itemsize == 0:
+            raise Malformed(f"tensor {quote(name)} has the unsupported type {quote(code)}")
+        if math.prod(max(n, 1) for n in shape) >= 2**48:
+            raise Malformed(f"tensor {quote(name)} is larger than the file")
+        if not begin <= end <= len(body) or end - begin != math.prod(shape) * dtype.itemsize:
+            raise Malformed(
+                f"tensor {quote(name)} of shape {shape} does not fit the file: probably truncated"
+            )
+        array = (
+            np.frombuffer(body[begin:end], dtype).reshape(shape) if end > begin else np.zeros(shape, dtype)
+        )
+        if code == "BF16":
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        arrays[name] = np.require(array, requirements=["A"])
+        spans.append((begin, end, name))
+    spans.sort()
+    for (_, stop, _), (begin, _, name) in itertools.pairwise(spans):
+        if begin < stop:
+            raise Malformed(f"tensor {quote(name)} overlaps another one")
+    return arrays, metadata

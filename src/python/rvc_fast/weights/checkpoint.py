@@ -1,0 +1,280 @@
+"""One door for every model file: what is in it is found out by looking, not by its name."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import FileFormatError, InputError
+from . import archive, configs
+from .unpickler import Malformed, Tensor, quote
+
+KINDS = {"voice": "a voice", "hubert": "a HuBERT or ContentVec embedder", "rmvpe": "an RMVPE pitch model"}
+PACKED_FORMAT = "rvc_fast"
+PACKED_LAYOUT = "1"
+_HF_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model file's tensors and configuration.
+
+    Attributes:
+        kind: "voice", "hubert" or "rmvpe".
+        tensors: {name: read-only array, usually a view of the mapped file}. PyTorch's names and layouts as
+            stored, in the stored precision (bfloat16 and float64 become float32); if `packed`, those of our
+            modules.
+        config: sizes, under the names of the model's config class.
+        metadata: what else the file says of itself (author, epoch, ...), text and numbers only; `source` is
+            the kind of file and `assumed` lists config values that neither shapes nor file could tell.
+        packed: whether this is a file of `save_packed`, ready for loading without `sanitize`.
+        path: the file.
+    """
+
+    kind: str
+    tensors: dict[str, np.ndarray]
+    config: dict[str, Any]
+    metadata: dict[str, Any]
+    packed: bool
+    path: Path
+
+
+def load_checkpoint(path: str | os.PathLike[str], expect: str | None = None) -> Checkpoint:
+    """Read a voice (.pth, training checkpoint), HuBERT (fairseq .pt, Hugging Face folder or file), rmvpe.pt
+    or packed file.
+
+    Args:
+        path: the file, or a Hugging Face folder with config.json.
+        expect: the kind that is wanted ("voice", "hubert", "rmvpe"); None for any.
+
+    Raises:
+        InputError: there is no such file, or it cannot be opened.
+        FileFormatError: the file is damaged, hostile, of no known kind or not of the expected one; the
+        message is one line.
+    """
+    if expect is not None and expect not in KINDS:
+        raise InputError(f"[weights] expect must be one of {', '.join(KINDS)}, got {expect!r}")
+    path = Path(path)
+    try:
+        checkpoint = _load(path)
+    except Malformed as e:
+        raise FileFormatError(f"[weights] cannot load {_shown(path)}: {e}") from None
+    except OSError as e:
+        raise InputError(f"[weights] cannot open {_shown(path)}: {e.strerror or e}") from None
+    if expect not in (None, checkpoint.kind):
+        raise FileFormatError(
+            f"[weights] {_shown(path)} must be {KINDS[expect or '']}, got {KINDS[checkpoint.kind]}"
+        )
+    return checkpoint
+
+
+def save_packed(
+    path: str | os.PathLike[str],
+    kind: str,
+    tensors: Mapping[str, np.ndarray],
+    config: Mapping[str, Any],
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write one safetensors file with its config in the metadata, atomically (temporary file and rename).
+
+    Args:
+        path: where to; an existing file is replaced.
+        kind: "voice", "hubert" or "rmvpe".
+        tensors: names and layouts of our modules, as their `sanitize` returns them.
+        config, metadata: as in `Checkpoint`; JSON values.
+
+    Raises:
+        InputError: an unknown kind, or a place that cannot be written.
+    """
+    from safetensors.numpy import save
+
+    if kind not in KINDS:
+        raise InputError(f"[weights] kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    path = Path(path)
+    header = {
+        "format": PACKED_FORMAT,
+        "layout": PACKED_LAYOUT,
+        "kind": kind,
+        "config": json.dumps(dict(config), sort_keys=True),
+        "metadata": json.dumps(dict(metadata or {}), sort_keys=True),
+    }
+    content = save({name: np.ascontiguousarray(t) for name, t in tensors.items()}, header)
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            try:
+                file.write(content)
+                file.flush()
+                os.chmod(file.name, 0o666 & ~_umask())
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as e:
+        raise InputError(f"[weights] cannot write {_shown(path)}: {e.strerror or e}") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _shown(path: Path) -> str:
+    text = str(path)
+    return text if text.isprintable() else ascii(text)
+
+
+def _load(path: Path) -> Checkpoint:
+    if path.is_dir():
+        return _load_folder(path)
+    data = archive.map_file(path)
+    if archive.is_safetensors(data):
+        tensors, header = archive.read_safetensors(data)
+        if header.get("format") == PACKED_FORMAT:
+            return _packed(path, tensors, header)
+        source, root = "safetensors", _finite(tensors)
+    elif bytes(data[:4]) in (b"PK\x03\x04", b"PK\x05\x06"):
+        source, root = "torch zip", archive.read_torch_zip(data)
+    elif archive.is_torch_legacy(data):
+        source, root = "torch legacy", archive.read_torch_legacy(data)
+    else:
+        raise Malformed(
+            f"it is no PyTorch checkpoint or safetensors file, it starts with {quote(bytes(data[:12]))}"
+        )
+    if type(root) is not dict:
+        raise Malformed(f"it must hold a dict of tensors, got {quote(root)}")
+    return _identify(path, root, source)
+
+
+def _load_folder(path: Path) -> Checkpoint:
+    files = [path / name for name in _HF_WEIGHTS if (path / name).is_file()]
+    if not files:
+        raise Malformed(f"it is a folder without {' or '.join(_HF_WEIGHTS)}")
+    return _load(files[0])
+
+
+def _hf_config(path: Path) -> dict[str, Any]:
+    """Return the config.json beside a Hugging Face weight file; {} where there is none."""
+    file = path.parent / "config.json"
+    if path.name not in _HF_WEIGHTS or not file.is_file():
+        return {}
+    data = archive.map_file(file)
+    try:
+        config = json.loads(bytes(data[: archive.MAX_JSON]))
+    except (ValueError, RecursionError):
+        raise Malformed("the config.json beside it is not JSON") from None
+    if type(config) is not dict:
+        raise Malformed("the config.json beside it is not a JSON object")
+    return {key: value for key, value in config.items() if type(value) is not dict}
+
+
+def _identify(path: Path, root: dict[Any, Any], source: str) -> Checkpoint:
+    """Tell the kind of an unpacked file by its keys."""
+    metadata: dict[str, Any] = {"source": source}
+    if _is_tensors(root.get("weight")):
+        tensors = _voice_tensors(root["weight"])
+        metadata |= _plain(root, skip=("f0", "version", "vocoder", "sr"))
+        if "config" not in root:
+            raise Malformed("it is a voice without its config")
+        config = configs.voice_config(
+            tensors, root["config"], {k: root.get(k) for k in ("version", "vocoder")}
+        )
+        return Checkpoint("voice", tensors, config, metadata, False, path)
+
+    state = next((root[key] for key in ("model", "state_dict") if _is_tensors(root.get(key))), root)
+    metadata |= _plain(root, skip=()) if state is not root else {}
+    if not _is_tensors(state):
+        raise Malformed("it holds no dict of tensors")
+    names = {name.removeprefix("hubert.") for name in state}
+    if "enc_p.emb_phone.weight" in names:
+        tensors = _voice_tensors(state)
+        metadata["source"] += ", training checkpoint"
+        facts = {k: root[k] for k in ("version", "vocoder") if type(root.get(k)) is str}
+        return Checkpoint("voice", tensors, configs.voice_config(tensors, None, facts), metadata, False, path)
+    if "encoder.layers.0.fc1.weight" in names or "feature_projection.projection.weight" in names:
+        tensors = _arrays(state)
+        stated = _hf_config(path) or configs.fairseq_statements(root)
+        config, assumed = configs.hubert_config(tensors, stated)
+        return Checkpoint("hubert", tensors, config, metadata | {"assumed": assumed}, False, path)
+    if "unet.encoder.bn.weight" in names:
+        tensors = _arrays(state)
+        return Checkpoint("rmvpe", tensors, configs.rmvpe_config(tensors), metadata, False, path)
+    if any(name.startswith("discriminators.") for name in names):
+        raise Malformed(
+            "it is a discriminator (D_*.pth), only good for training; its voice is the G_*.pth beside it"
+        )
+    raise Malformed(f"its tensors are of no known model; the first is {quote(next(iter(state)))}")
+
+
+def _packed(path: Path, tensors: dict[str, np.ndarray], header: dict[str, str]) -> Checkpoint:
+    if header.get("layout") != PACKED_LAYOUT or header.get("kind") not in KINDS:
+        raise Malformed(
+            f"it is packed as {quote(header.get('kind'))} in layout {quote(header.get('layout'))}, "
+            f"which must be one of {', '.join(KINDS)} in layout {PACKED_LAYOUT}; pack it anew"
+        )
+    try:
+        config, metadata = json.loads(header.get("config", "")), json.loads(header.get("metadata", "{}"))
+    except (ValueError, RecursionError):
+        raise Malformed("its packed config is not JSON") from None
+    if type(config) is not dict or type(metadata) is not dict:
+        raise Malformed("its packed config is not a JSON object")
+    return Checkpoint(header["kind"], _finite(tensors), config, metadata, True, path)
+
+
+def _is_tensors(value: object) -> bool:
+    """Whether this is a state dict: text to tensors, perhaps with a few other values among them."""
+    return type(value) is dict and any(isinstance(v, (Tensor, np.ndarray)) for v in value.values())
+
+
+def _arrays(state: dict[Any, Any], drop: str = "\0") -> dict[str, np.ndarray]:
+    """Map the tensors of a state dict; everything in it must be one, and finite."""
+    arrays = {}
+    for name, value in state.items():
+        if type(name) is not str or not isinstance(value, (Tensor, np.ndarray)):
+            raise Malformed(f"its entry {quote(name)} is not a tensor")
+        if not name.startswith(drop):
+            arrays[name] = value.array() if isinstance(value, Tensor) else value
+    return _finite(arrays)
+
+
+def _voice_tensors(state: dict[Any, Any]) -> dict[str, np.ndarray]:
+    # enc_q is the training-time posterior encoder.
+    return _arrays(state, drop="enc_q.")
+
+
+def _finite(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    for name, array in tensors.items():
+        if not _is_finite(array):
+            raise Malformed(f"tensor {quote(name)} holds NaN or infinity")
+        if array.dtype == np.float64:
+            tensors[name] = array.astype(np.float32)
+    return tensors
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    """np.isfinite(array).all(), without arrays of its size; float16 is checked as bits for speed."""
+    if array.dtype.kind != "f":
+        return True
+    flat = array.reshape(-1)
+    if array.dtype == np.float16:
+        bits = flat.view(np.uint16)
+        return all(int((bits[i : i + 65536] & 0x7FFF).max()) < 0x7C00 for i in range(0, bits.size, 65536))
+    return all(bool(np.isfinite(flat[i : i + 65536]).all()) for i in range(0, flat.size, 65536))
+
+
+def _plain(root: dict[Any, Any], skip: tuple[str, ...]) -> dict[str, Any]:
+    """The entries of a file that are text or numbers, for showing; long ones are left out."""
+    return {
+        key: value
+        for key, value in root.items()
+        if type(key) is str
+        and key not in skip
+        and (type(value) in (int, float, bool) or (type(value) is str and len(value) <= 4096))
+    }

@@ -1,0 +1,209 @@
+"""Sound files of every kind in and out, and those that are none."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from rvc_fast.audio import read_audio, read_mono, write_audio
+from rvc_fast.errors import FileFormatError, InputError
+
+
+def tone(n: int = 24000, rate: int = 24000) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * 300 * np.arange(n) / rate)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "tolerance"), [(".wav", 1e-4), (".flac", 1e-4), (".ogg", 0.05), (".mp3", 0.05)]
+)
+def test_round_trip(tmp_path: Path, suffix: str, tolerance: float) -> None:
+    path = tmp_path / f"x{suffix}"
+    write_audio(path, tone(), 24000)
+    samples, rate = read_audio(path)
+    assert rate == 24000
+    assert samples.dtype == np.float32
+    assert samples.shape == (24000, 1)
+    assert np.abs(samples[2000:-2000, 0] - tone()[2000:-2000]).max() < tolerance
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_long_vorbis_file(tmp_path: Path) -> None:
+    write_audio(tmp_path / "x.ogg", np.tile(tone(48000, 48000), 60), 48000)
+    assert len(read_mono(tmp_path / "x.ogg")[0]) == 60 * 48000
+
+
+def test_float_samples_survive_exactly(tmp_path: Path) -> None:
+    write_audio(tmp_path / "x.wav", tone() * 3, 24000, subtype="FLOAT")
+    np.testing.assert_array_equal(read_mono(tmp_path / "x.wav")[0], tone() * 3)
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(1, 8000), (2, 44100), (8, 48000), (1, 192000)])
+def test_channels_and_rates(tmp_path: Path, channels: int, rate: int) -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, (70000, channels)).astype(np.float32)
+    soundfile.write(tmp_path / "x.wav", x, rate, "FLOAT")
+    samples, got = read_audio(tmp_path / "x.wav")
+    assert got == rate
+    np.testing.assert_array_equal(samples, x)
+    np.testing.assert_allclose(read_mono(tmp_path / "x.wav")[0], x.mean(axis=1), atol=1e-6)
+
+
+def test_the_content_decides_not_the_suffix(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "x.wav", tone(), 24000)
+    (tmp_path / "x.wav").rename(tmp_path / "x.raw")
+    assert len(read_mono(tmp_path / "x.raw")[0]) == 24000
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_not_finite(tmp_path: Path, value: float) -> None:
+    x = tone()
+    x[20000] = value
+    soundfile.write(tmp_path / "x.wav", x, 24000, "FLOAT")
+    with pytest.raises(InputError, match="NaN or infinite"):
+        read_audio(tmp_path / "x.wav")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"just some text\n" * 100, "cannot read"),
+        (b"RIFF\xff\xff\xff\xffWAVE", "cannot read|no samples"),
+    ],
+)
+def test_no_sound(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "x.wav").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_audio(tmp_path / "x.wav")
+
+
+def test_no_samples_and_cut_short(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "x.wav", np.zeros(0), 24000)
+    with pytest.raises(InputError, match="no samples"):
+        read_audio(tmp_path / "x.wav")
+    soundfile.write(tmp_path / "y.wav", tone(), 24000)
+    whole = (tmp_path / "y.wav").read_bytes()
+    (tmp_path / "y.wav").write_bytes(whole[: len(whole) // 2])
+    assert 11000 < len(read_mono(tmp_path / "y.wav")[0]) < 12100
+
+
+def test_a_header_that_claims_too_much(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "x.wav", tone(100), 24000)
+    data = bytearray((tmp_path / "x.wav").read_bytes())
+    data[4:8] = data[40:44] = b"\xf0\xff\xff\x7f"
+    (tmp_path / "x.wav").write_bytes(data)
+    assert len(read_mono(tmp_path / "x.wav")[0]) == 100
+
+
+def test_missing_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        read_audio(tmp_path / "none.wav")
+    with pytest.raises(InputError, match="directory"):
+        read_audio(tmp_path)
+
+
+def test_stdin_and_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=out))
+    write_audio("-", tone(), 24000)
+    assert out.getvalue()[:4] == b"RIFF"
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(out.getvalue())))
+    samples, rate = read_audio("-")
+    assert (samples.shape, rate) == ((24000, 1), 24000)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO()))
+    with pytest.raises(FileFormatError, match="stdin is empty"):
+        read_audio("-")
+
+
+def test_unwritable_targets_leave_nothing(tmp_path: Path) -> None:
+    (tmp_path / "folder.wav").mkdir()
+    for path, message in [
+        (tmp_path / "none" / "x.wav", "No such file"),
+        (tmp_path / "folder.wav", "folder"),
+        (tmp_path / "x", "suffix"),
+        (tmp_path / "x.mp3", "sample rates"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            write_audio(path, tone(), 40000)
+    assert os.listdir(tmp_path) == ["folder.wav"]
+
+
+def test_an_old_file_survives_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.wav"
+    path.write_bytes(b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rvc_fast.audio.files._encode", full)
+    with pytest.raises(InputError, match="No space left"):
+        write_audio(path, tone(), 24000)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x.wav"]
+
+
+def test_replacing_keeps_links_and_gives_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "real.wav").write_bytes(b"old")
+    (tmp_path / "link.wav").symlink_to(tmp_path / "real.wav")
+    write_audio(tmp_path / "link.wav", tone(), 24000)
+    assert (tmp_path / "link.wav").is_symlink()
+    assert len(read_mono(tmp_path / "real.wav")[0]) == 24000
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "real.wav").stat().st_mode) == 0o666 & ~mask
+
+
+def test_pipes_in_and_out(tmp_path: Path) -> None:
+    import threading
+
+    path = tmp_path / "pipe.wav"
+    os.mkfifo(path)
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(path.read_bytes()))
+    reader.start()
+    write_audio(path, tone(), 24000)
+    reader.join()
+    assert stat.S_ISFIFO(path.stat().st_mode)
+    writer = threading.Thread(target=lambda: path.write_bytes(got[0]))
+    writer.start()
+    assert len(read_mono(path)[0]) == 24000
+    writer.join()
+
+
+FFMPEG = """#!{python}
+import shutil, sys
+arguments = sys.argv[1:]
+source = arguments[arguments.index("-i") + 1].removeprefix("file:")
+target = arguments[-1].removeprefix("file:")
+data = open(source, "rb").read()
+if data.startswith(b"broken"):
+    sys.exit("moov atom not found")
+# This stand-in "codes" m4a as a wav behind one line.
+open(target, "wb").write(data[5:] if data.startswith(b"ftyp\\n") else b"ftyp\\n" + data)
+"""
+
+
+def test_other_formats_go_through_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.m4a"
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(InputError, match="needs ffmpeg"):
+        write_audio(path, tone(), 24000)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "ffmpeg").write_text(FFMPEG.format(python=sys.executable))
+    (tmp_path / "bin" / "ffmpeg").chmod(0o755)
+    write_audio(path, tone(), 24000)
+    assert path.read_bytes().startswith(b"ftyp")
+    np.testing.assert_array_equal(read_mono(path)[0], tone())
+    (tmp_path / "broken.aac").write_bytes(b"broken")
+    with pytest.raises(FileFormatError, match="moov atom not found"):
+        read_audio(tmp_path / "broken.aac")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FileFormatError, match="install ffmpeg"):
+        read_audio(path)

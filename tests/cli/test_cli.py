@@ -1,0 +1,248 @@
+"""The command line, as a user meets it: results, exit codes, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from rvc_fast.cli import main
+from rvc_fast.resources import demo_dir
+
+DEMO = demo_dir()
+MODELS = [
+    "-m",
+    str(DEMO / "voice.pth"),
+    "--embedder",
+    str(DEMO / "embedder"),
+    "--pitch-model",
+    str(DEMO / "rmvpe.pt"),
+]
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """0.6 s of the bundled speech."""
+    samples, rate = soundfile.read(DEMO / "sounds" / "speech_male.wav", dtype="float32")
+    path = tmp_path_factory.mktemp("sounds") / "speech.wav"
+    soundfile.write(path, samples[: int(0.6 * rate)], rate)
+    return path
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the single line on stderr."""
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    assert err.startswith("rvc-fast: ")
+    assert "Traceback" not in err
+    return err
+
+
+def test_convert_writes_a_sound_and_json(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.wav"
+    assert main(["convert", str(speech), *MODELS, "-o", str(out), "--json", "--quiet"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    samples, rate = soundfile.read(out)
+    assert rate == 32000
+    assert 0.5 < len(samples) / rate <= 0.6
+    assert np.abs(samples).max() > 0.01
+    assert report["converted"] == 1
+    assert report["peak_memory_mb"] > 10
+    assert set(report["files"][0]["stages"]) >= {"read", "features", "pitch", "synthesis", "post"}
+
+
+def test_every_option_changes_the_sound(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An option that is accepted and ignored would leave the sound as it is."""
+    contour = tmp_path / "f0.csv"
+    contour.write_text("0,300\n1,300\n")
+
+    def convert(*options: str) -> bytes:
+        out = tmp_path / "out.wav"
+        assert main(["convert", str(speech), *MODELS, "-o", str(out), "--quiet", *options]) == 0
+        return out.read_bytes()
+
+    plain = convert()
+    assert convert() == plain
+    for options in (
+        ("--transpose", "5"),
+        ("--autotune", "1"),
+        ("--proposed-pitch", "400"),
+        ("--f0-file", str(contour)),
+        ("--f0-threshold", "0.9"),
+        ("--speaker", "1"),
+        ("--seed", "1"),
+        ("--volume-envelope", "0"),
+        ("--rate", "22050"),
+        ("--semantics", "classic"),
+        ("--chunk", "fp16"),
+    ):
+        assert convert(*options) != plain, options
+
+
+def test_stdin_to_stdout(speech: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "rvc_fast", "convert", "-", *MODELS, "-o", "-", "--quiet"],
+        input=speech.read_bytes(),
+        capture_output=True,
+        check=True,
+    )
+    samples, rate = soundfile.read(io.BytesIO(run.stdout))
+    assert rate == 32000
+    assert len(samples) > 10000
+
+
+def test_a_folder_survives_a_bad_file(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.wav").write_bytes(speech.read_bytes())
+    (folder / "b.wav").write_bytes(b"")
+    (folder / "sub" / "a.wav").write_bytes(speech.read_bytes())
+    out = tmp_path / "out"
+    code = main(["convert", str(folder), *MODELS, "-o", str(out), "--format", "flac"])
+    err = capsys.readouterr().err
+    assert code == 2
+    assert "b.wav" in err
+    assert "2 of 3 converted" in err
+    found = sorted(str(f.relative_to(out)) for f in out.rglob("*") if f.is_file())
+    assert found == ["a.flac", "sub/a.flac"]
+
+
+def test_demo_voice_is_the_default(speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.wav"
+    assert main(["convert", str(speech), "-o", str(out)]) == 0
+    assert "demo voice" in capsys.readouterr().err
+    assert out.stat().st_size > 10000
+
+
+def test_pack_round_trip(speech: Path, tmp_path: Path) -> None:
+    packed = []
+    for flag, source in zip(MODELS[::2], MODELS[1::2], strict=True):
+        target = tmp_path / (flag.strip("-") + ".safetensors")
+        assert main(["pack", source, "-o", str(target), "--quiet"]) == 0
+        packed += [flag, str(target)]
+    sounds = []
+    for models in (MODELS, packed):
+        out = tmp_path / "out.wav"
+        assert main(["convert", str(speech), *models, "-o", str(out), "--quiet"]) == 0
+        sounds.append(out.read_bytes())
+    assert sounds[0] == sounds[1]
+
+
+def test_info_on_files_and_on_the_installation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], golden: Path
+) -> None:
+    assert main(["info", str(DEMO / "voice.pth"), "--json"]) == 0
+    voice = json.loads(capsys.readouterr().out)
+    assert voice["kind"] == "voice"
+    assert voice["config"]["spk_embed_dim"] == 3
+    assert main(["info", str(golden / "voice.index"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "index"
+    assert main(["info", "--json"]) == 0
+    ops = json.loads(capsys.readouterr().out)["ops"]
+    assert {"conv1d", "linear", "bigru", "mel_stft"} <= set(ops)
+    assert main(["info"]) == 0
+    assert "RVC_FAST_THREADS" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["convert", "missing.wav", *MODELS, "-o", "out.wav"], "missing.wav"),
+        (["convert", "IN", "-m", "missing.pth", "-o", "out.wav"], "missing.pth"),
+        (["convert", "IN", *MODELS, "-o", "out.xyz"], "xyz"),
+        (["convert", "IN", *MODELS, "-o", "IN"], "overwritten"),
+        (["convert", "IN", "IN", *MODELS, "-o", "both"], "would both be written"),
+        (["convert", "IN", *MODELS, "-o", "out.wav", "--speaker", "7"], "speaker"),
+        (["convert", "IN", *MODELS, "-o", "out.wav", "--proposed-pitch", "loud"], "loud"),
+        (["convert", "IN", *MODELS, "-o", "out.wav", "--f0-file", "missing.csv"], "missing.csv"),
+        (["convert", "IN", *MODELS, "-o", "out.wav", "--index", "missing.index"], "missing.index"),
+        (["convert", "IN", *MODELS, "-o", "-", "--json"], "stdout"),
+        (["info", "missing.pth"], "missing.pth"),
+        (["pack", "IN", "-o", "out.safetensors"], "speech.wav"),
+        (["models", "where", "nothing"], "contentvec"),
+        (["verify", "missing"], "missing"),
+    ],
+)
+def test_mistakes_give_one_line_and_exit_code_2(
+    arguments: list[str],
+    words: str,
+    speech: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([str(speech) if a == "IN" else a for a in arguments]) == 2
+    assert words in one_line(capsys)
+    assert list(tmp_path.rglob("*.*")) == []
+
+
+def test_unwritable_output_keeps_what_is_there(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plain").write_text("mine")
+    (tmp_path / "folder.wav" / "x").mkdir(parents=True)
+    assert main(["convert", str(speech), *MODELS, "-o", str(tmp_path / "plain" / "a.wav"), "--quiet"]) == 2
+    one_line(capsys)
+    assert (tmp_path / "plain").read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["folder.wav", "plain", "x"]
+
+
+def test_numbers_out_of_range_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    for option, value in (
+        ("--transpose", "99"),
+        ("--protect", "0.7"),
+        ("--index-rate", "nan"),
+        ("--autotune", "x"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["convert", "a.wav", "-o", "b.wav", option, value])
+        assert stop.value.code == 2
+        assert value in capsys.readouterr().err
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from rvc_fast.cli import main\n"
+        "try: main(['convert', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'mlx', 'numpy', 'scipy', 'soundfile', 'safetensors', 'huggingface_hub'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, env=os.environ)
+
+
+def test_a_traceback_only_with_debug(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="missing"):
+        main(["info", "missing.pth", "--debug"])
+
+
+def test_verify_passes_on_the_golden_cases(golden: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(golden), "--json", "--quiet"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {"case", "tensor", "snr_db", "max_abs", "correlation", "passed", "ms"} == set(rows[0])
+    tensors = {(r["case"], r["tensor"]) for r in rows}
+    assert {
+        ("pipeline", "index_ivf_ids"),
+        ("pipeline.full", "out_full"),
+        ("pipeline.plain", "out_plain"),
+        ("rmvpe_tiny", "f0"),
+        ("synth_tiny_mrf_40k", "audio"),
+        ("hubert_tiny", "v1_features"),
+        ("mel", "log_mel"),
+        ("voice_tiny_32k", "weights of synth_tiny_32k"),
+    } <= tensors
+    assert all(r["snr_db"] >= 80 for r in rows)

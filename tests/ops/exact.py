@@ -1,0 +1,130 @@
+"""The ops written down once more, in float64 NumPy: what the kernels are measured against.
+
+MLX has no float64 convolution, and a float32 reference has a rounding error as large as the kernel's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.special import erf
+
+Array = np.ndarray
+
+
+def _epilogue(
+    y: Array,
+    bias: Array | None = None,
+    activation: str | None = None,
+    residual: Array | None = None,
+    scale: float = 1.0,
+) -> Array:
+    y = y if bias is None else y + bias
+    if activation == "relu":
+        y = np.maximum(y, 0)
+    elif activation == "gelu":
+        y = y * 0.5 * (1 + erf(y / np.sqrt(2)))
+    return (y if residual is None else y + residual) * scale
+
+
+def _leaky(x: Array, slope: float | None) -> Array:
+    return x if slope is None else np.where(x > 0, x, x * slope)
+
+
+def _conv(x: Array, w: Array, stride: tuple[int, int], dilation: tuple[int, int], groups: int) -> Array:
+    """(B, H, W, C) * (O, KH, KW, C / groups), no padding."""
+    span = [d * (k - 1) + 1 for d, k in zip(dilation, w.shape[1:3], strict=True)]
+    windows = np.lib.stride_tricks.sliding_window_view(x, span, axis=(1, 2))
+    windows = windows[:, :: stride[0], :: stride[1], :, :: dilation[0], :: dilation[1]]
+    b, h, wd, c = windows.shape[:4]
+    parts = []
+    for g in range(groups):
+        part = windows[:, :, :, g * c // groups : (g + 1) * c // groups]
+        weight = w[g * w.shape[0] // groups : (g + 1) * w.shape[0] // groups]
+        rows = part.reshape(b * h * wd, -1)
+        parts.append(rows @ weight.transpose(0, 3, 1, 2).reshape(len(weight), -1).T)
+    return np.concatenate(parts, axis=1).reshape(b, h, wd, -1)
+
+
+def _conv_transpose(x: Array, w: Array, stride: Any, padding: Any, output_padding: Any) -> Array:
+    """PyTorch's definition, by adding each input's contribution where it falls."""
+    b, h, wd, _ = x.shape
+    o, kh, kw, _ = w.shape
+    full = np.zeros(
+        (b, (h - 1) * stride[0] + kh + output_padding[0], (wd - 1) * stride[1] + kw + output_padding[1], o)
+    )
+    for i in range(kh):
+        for j in range(kw):
+            rows, columns = slice(i, i + h * stride[0], stride[0]), slice(j, j + wd * stride[1], stride[1])
+            full[:, rows, columns][:, :h, :wd] += x @ w[:, i, j].T
+    return full[:, padding[0] : full.shape[1] - padding[0], padding[1] : full.shape[2] - padding[1]]
+
+
+def conv1d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: int = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int = 1,
+    groups: int = 1,
+    leaky: float | None = None,
+    **rest: Any,
+) -> Array:
+    pad = (padding, padding) if isinstance(padding, int) else padding
+    x = np.pad(_leaky(x, leaky), ((0, 0), pad, (0, 0)))
+    y = _conv(x[:, None], weight[:, None], (1, stride), (1, dilation), groups)[:, 0]
+    return _epilogue(y, bias, **rest)
+
+
+def conv2d(
+    x: Array, weight: Array, bias: Array | None = None, *, padding: int | tuple[int, int] = 0, **rest: Any
+) -> Array:
+    pad = (padding, padding) if isinstance(padding, int) else padding
+    x = np.pad(x, ((0, 0), (pad[0], pad[0]), (pad[1], pad[1]), (0, 0)))
+    return _epilogue(_conv(x, weight, (1, 1), (1, 1), 1), bias, **rest)
+
+
+def conv_transpose1d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    output_padding: int = 0,
+    leaky: float | None = None,
+    **rest: Any,
+) -> Array:
+    x = _leaky(x, leaky)[:, None]
+    y = _conv_transpose(x, weight[:, None], (1, stride), (0, padding), (0, output_padding))
+    return _epilogue(y[:, 0], bias, **rest)
+
+
+def conv_transpose2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    output_padding: tuple[int, int] = (0, 0),
+    **rest: Any,
+) -> Array:
+    return _epilogue(_conv_transpose(x, weight, stride, padding, output_padding), bias, **rest)
+
+
+def linear(x: Array, weight: Array, bias: Array | None = None, **rest: Any) -> Array:
+    return _epilogue(x @ weight.T, bias, **rest)
+
+
+EXACT: dict[str, Callable[..., Array]] = {
+    "conv1d": conv1d,
+    "conv2d": conv2d,
+    "conv_transpose1d": conv_transpose1d,
+    "conv_transpose2d": conv_transpose2d,
+    "linear": linear,
+}

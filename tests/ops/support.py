@@ -1,0 +1,26 @@
+"""What the op tests share: the specs of all ops and the routes this machine can take."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import rvc_fast.ops
+from rvc_fast import native
+from rvc_fast.ops.spec import OpSpec
+
+
+def all_specs() -> dict[str, OpSpec]:
+    """Every `SPEC` of the modules of rvc_fast.ops, by the module's name."""
+    names = [m.name for m in pkgutil.iter_modules(rvc_fast.ops.__path__)]
+    modules = {name: importlib.import_module(f"rvc_fast.ops.{name}") for name in names}
+    return {name: module.SPEC for name, module in modules.items() if hasattr(module, "SPEC")}
+
+
+SPECS = all_specs()
+
+
+def routes() -> list[str]:
+    """ "reference", then "cpu/ISA" for each instruction set of this machine."""
+    ext = native.ext()
+    return ["reference"] + ([] if ext is None else [f"cpu/{isa}" for isa in ext.isas()])

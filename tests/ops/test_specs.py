@@ -1,0 +1,71 @@
+"""Every case of every op, on every route and instruction set of this machine, against float64."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from exact import EXACT
+from support import SPECS, routes
+
+from rvc_fast.ops import dispatch
+from rvc_fast.ops.spec import OpSpec, errors
+
+ROOT = Path(__file__).resolve().parents[2]
+# Their CPU route is made of other ops.
+COMPOSED = {"relpos_attention"}
+CASES = [(op, index) for op, spec in SPECS.items() for index in range(len(spec.cases))]
+IDS = [f"{op}-{SPECS[op].cases[index].name}" for op, index in CASES]
+
+
+@functools.cache
+def inputs_and_answer(op: str, index: int) -> tuple[dict[str, Any], Any]:
+    """A case's arguments and the right result for them, computed once for all routes."""
+    spec = SPECS[op]
+    case = spec.cases[index]
+    kwargs = case.make(np.random.default_rng(list(case.name.encode())))
+    if op not in EXACT:
+        return kwargs, spec.reference(**kwargs)
+    double = {k: np.array(v, np.float64) if isinstance(v, mx.array) else v for k, v in kwargs.items()}
+    return kwargs, EXACT[op](**double)
+
+
+@pytest.mark.parametrize("route", routes(), indirect=True)
+@pytest.mark.parametrize(("op", "index"), CASES, ids=IDS)
+def test_case(op: str, index: int, route: str) -> None:
+    spec = SPECS[op]
+    backend = route.partition("/")[0]
+    if backend not in ("reference", *dispatch.backends(op)):
+        pytest.skip(f"{op} has no {backend} kernel")
+    if backend == "reference" and op in EXACT and spec.cases[index].benchmark:
+        pytest.skip("stock MLX takes seconds for this one, and its small cases are checked")
+    kwargs, want = inputs_and_answer(op, index)
+    max_abs, rms = errors(spec.op(**kwargs), want)
+    tolerance = spec.tolerance["float32"]
+    # Stock MLX adds long sums one term after the other: its own error, not the op's.
+    slack = 4 if backend == "reference" else 1
+    assert max_abs <= slack * tolerance.max_abs
+    assert rms <= slack * tolerance.rms
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_work_is_counted(spec: OpSpec) -> None:
+    for case in spec.cases:
+        kwargs = case.make(np.random.default_rng(0))
+        assert spec.flops(**kwargs) > 0
+        assert spec.bytes(**kwargs) > 0
+
+
+def test_every_op_is_complete() -> None:
+    """One slug everywhere: module, spec, benchmark, and a C++ folder for a CPU kernel."""
+    assert set(SPECS) == set(dispatch.ops())
+    for op, spec in SPECS.items():
+        assert spec.name == op
+        assert any(case.benchmark for case in spec.cases), op
+        assert (ROOT / "benchmarks" / "ops" / f"bench_{op}.py").is_file()
+        if "cpu" in dispatch.backends(op) and op not in COMPOSED:
+            assert (ROOT / "src" / "cpp" / op / f"{op}.cpp").is_file()

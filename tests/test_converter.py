@@ -1,0 +1,305 @@
+"""The converter with models whose outputs can be foreseen, and sounds of every kind."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import soundfile
+
+import rvc_fast
+from fakes import DIM, FakeEmbedder, FakeIndex, FakePitch, FakeVoice, voiced_sound
+from rvc_fast.audio import read_mono, write_audio
+from rvc_fast.converter import ConversionResult, Converter, load
+from rvc_fast.errors import InputError
+from rvc_fast.noise import SeededNoise
+from rvc_fast.pipeline import ChunkPlan
+
+SHORT = ChunkPlan(1, 1, 4, 5)
+
+
+def converter(says: str = "f0", **options) -> Converter:
+    parts = {"voice": FakeVoice(says), "embedder": FakeEmbedder(), "pitch_model": FakePitch(), **options}
+    return load(**parts)
+
+
+def test_a_file_becomes_a_file(tmp_path: Path) -> None:
+    write_audio(tmp_path / "in.flac", np.stack([voiced_sound(6, 44100)] * 2, axis=1), 44100)
+    seen: list[tuple[str, int, int]] = []
+    result = converter().convert(tmp_path / "in.flac", chunk=SHORT, progress=lambda *a: seen.append(a))
+    assert result.sample_rate == 32000
+    assert result.samples.dtype == np.float32
+    assert result.duration == pytest.approx(6, abs=0.04)
+    assert result.f0.shape == (600,)
+    assert set(result.timings) == {"read", "features", "pitch", "retrieval", "synthesis", "post"}
+    assert result.realtime_factor == pytest.approx(sum(result.timings.values()) / result.duration)
+    assert seen == [
+        *[("features", 1, 2), ("features", 2, 2), ("pitch", 1, 1)],
+        *[("synthesis", 1, 2), ("synthesis", 2, 2)],
+    ]
+    result.save(tmp_path / "out.wav")
+    samples, rate = read_mono(tmp_path / "out.wav")
+    assert rate == 32000
+    np.testing.assert_allclose(samples, result.samples, atol=1 / 32000)
+
+
+def test_arrays_of_every_kind_agree() -> None:
+    sound = voiced_sound(1.5)
+    expected = converter().convert(sound, sample_rate=16000).samples
+    for other in (mx.array(sound), sound.astype(np.float64), sound[:, None], np.stack([sound] * 8, axis=1)):
+        np.testing.assert_allclose(converter().convert(other, sample_rate=16000).samples, expected, atol=1e-6)
+    # Another rate of the same sound gives nearly the same pitch.
+    other = converter().convert(voiced_sound(1.5, 192000), sample_rate=192000)
+    assert len(other.samples) == len(expected)
+
+
+def test_loud_sounds_are_scaled_first() -> None:
+    sound = voiced_sound(1)
+    sound /= np.abs(sound).max()
+    one = converter("phone").convert(sound * 0.95, sample_rate=16000, chunk=SHORT).samples
+    two = converter("phone").convert(sound * 40, sample_rate=16000, chunk=SHORT).samples
+    np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+def test_output_rate() -> None:
+    sound = voiced_sound(2)
+    plain = converter().convert(sound, sample_rate=16000)
+    up = converter().convert(sound, sample_rate=16000, output_rate=48000)
+    assert up.sample_rate == 48000
+    assert len(up.samples) == -(-len(plain.samples) * 48000 // 32000)
+    assert up.duration == pytest.approx(plain.duration, abs=1e-4)
+
+
+def test_only_what_changed_is_computed() -> None:
+    subject = converter("phone", index=FakeIndex())
+    sound = voiced_sound(7)
+
+    def calls(**options) -> tuple[int, int, int]:
+        before = subject.embedder.calls, subject.pitch_model.calls, len(subject.voice.calls)
+        subject.convert(sound, sample_rate=16000, **{"chunk": SHORT, **options})
+        after = subject.embedder.calls, subject.pitch_model.calls, len(subject.voice.calls)
+        return tuple(a - b for a, b in zip(after, before, strict=True))
+
+    assert calls() == (2, 1, 2)
+    for options in (
+        {"transpose": 5.0},
+        {"index_rate": 0.1},
+        {"exact_search": True},
+        {"protect": 0.1},
+        {"speaker": 2},
+        {"seed": 7},
+        {"autotune": 1.0},
+        {"proposed_pitch": "male"},
+        {"volume_envelope": 0.3},
+        {"output_rate": 16000},
+        {"f0": np.full(700, 100.0)},
+    ):
+        assert calls(**options) == (0, 0, 2), options
+    subject.index = FakeIndex(3.0)
+    assert calls() == (0, 0, 2)
+    assert calls(f0_threshold=0.5) == (0, 1, 2)
+    assert calls(f0_threshold=0.5) == (0, 0, 2)
+    assert calls(chunk=ChunkPlan(1, 1, 3, 4)) == (3, 1, 3)
+    assert calls(chunk=ChunkPlan(1, 1, 3, 4), semantics="classic") == (3, 1, 3)
+    sound = voiced_sound(7, seed=1)
+    assert calls() == (2, 1, 2)
+    sound = voiced_sound(7)
+    assert calls() == (2, 1, 2)
+    subject.forget()
+    assert calls() == (2, 1, 2)
+
+
+def test_what_is_kept_gives_the_same_as_anew() -> None:
+    subject, sound = converter("phone", index=FakeIndex()), voiced_sound(6)
+    options = {"sample_rate": 16000, "transpose": 3.0, "index_rate": 0.4, "protect": 0.2, "seed": 3}
+    subject.convert(sound, sample_rate=16000)
+    again = subject.convert(sound, **options)
+    anew = converter("phone", index=FakeIndex()).convert(sound, **options)
+    np.testing.assert_array_equal(again.samples, anew.samples)
+    np.testing.assert_array_equal(again.f0, anew.f0)
+
+
+def test_results_do_not_share_memory_with_what_is_kept() -> None:
+    subject, sound = converter(), voiced_sound(1)
+    first = subject.convert(sound, sample_rate=16000)
+    kept = first.f0.copy()
+    first.f0[:] = 0
+    np.testing.assert_array_equal(subject.convert(sound, sample_rate=16000).f0, kept)
+
+
+def test_a_failure_leaves_nothing_half_done() -> None:
+    subject, sound = converter(), voiced_sound(6)
+
+    class Stop(Exception):
+        pass
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if done == 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        subject.convert(sound, sample_rate=16000, chunk=SHORT, progress=stop)
+    expected = converter().convert(sound, sample_rate=16000, chunk=SHORT)
+    np.testing.assert_array_equal(
+        subject.convert(sound, sample_rate=16000, chunk=SHORT).samples, expected.samples
+    )
+
+
+def test_threads_take_turns() -> None:
+    subject = converter("noise")
+    sounds = [voiced_sound(1 + i / 4, seed=i) for i in range(4)]
+    expected = [
+        converter("noise").convert(s, sample_rate=16000, seed=i).samples for i, s in enumerate(sounds)
+    ]
+    got: dict[int, np.ndarray] = {}
+
+    def work(i: int) -> None:
+        for _ in range(3):
+            got[i] = subject.convert(sounds[i], sample_rate=16000, seed=i).samples
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, samples in enumerate(expected):
+        np.testing.assert_array_equal(got[i], samples)
+
+
+def test_the_seed_is_the_noise() -> None:
+    sound = voiced_sound(1)
+    by_seed = [converter("noise").convert(sound, sample_rate=16000, seed=s).samples for s in (1, 1, 2)]
+    np.testing.assert_array_equal(by_seed[0], by_seed[1])
+    assert not np.array_equal(by_seed[0], by_seed[2])
+    given = converter("noise").convert(sound, sample_rate=16000, noise=SeededNoise(2)).samples
+    np.testing.assert_array_equal(given, by_seed[2])
+
+
+def test_a_given_contour_is_used_and_returned() -> None:
+    sound = voiced_sound(2)
+    f0 = np.linspace(100, 300, 200, dtype=np.float32)
+    subject = converter()
+    result = subject.convert(sound, sample_rate=16000, f0=mx.array(f0), transpose=12.0)
+    assert subject.pitch_model.calls == 0
+    np.testing.assert_allclose(result.f0, 2 * f0, rtol=1e-6)
+    spoken = np.array(subject.voice.calls[0].f0[0])
+    np.testing.assert_allclose(spoken[100:298], 2 * f0[:198], rtol=1e-6)
+    np.testing.assert_allclose(spoken[:100], 2 * f0[100:0:-1], rtol=1e-6)
+    for length in (199, 203, 0):
+        with pytest.raises(InputError, match="one value per 10 ms"):
+            subject.convert(sound, sample_rate=16000, f0=np.ones(length))
+
+
+def test_an_f0_file_replaces_its_span(tmp_path: Path) -> None:
+    (tmp_path / "f0.csv").write_text("0.5,440\n1.0,440\n")
+    subject = converter()
+    result = subject.convert(
+        voiced_sound(2), sample_rate=16000, f0=np.full(200, 100.0), f0_file=tmp_path / "f0.csv", transpose=12
+    )
+    np.testing.assert_allclose(result.f0, [200] * 50 + [440] * 51 + [200] * 99, rtol=1e-6)
+    with pytest.raises(InputError, match="cannot read"):
+        subject.convert(voiced_sound(1), sample_rate=16000, f0_file=tmp_path / "none.csv")
+
+
+def test_a_voice_without_pitch() -> None:
+    subject = load(FakeVoice("phone", use_f0=False), embedder=FakeEmbedder())
+    result = subject.convert(voiced_sound(1), sample_rate=16000)
+    assert result.f0 is None
+    assert subject.voice.calls[0].pitch is None
+    for option in ({"transpose": 2.0}, {"autotune": 0.5}, {"proposed_pitch": "male"}, {"f0": np.ones(100)}):
+        with pytest.raises(InputError, match="does not follow the pitch"):
+            subject.convert(voiced_sound(1), sample_rate=16000, **option)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_silent_and_constant_sounds(value: float) -> None:
+    result = converter("phone").convert(np.full(16000, value, np.float32), sample_rate=16000)
+    assert result.duration == pytest.approx(1, abs=0.03)
+    assert np.abs(result.samples).max() < 1e-3
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 48000, 192000])
+def test_one_sample(rate: int, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "x.wav", np.array([0.5]), rate)
+    result = converter("noise").convert(tmp_path / "x.wav")
+    assert len(result.samples) == (4 if rate == 8000 else 2)
+    assert result.f0.shape == (1,)
+    result.save(tmp_path / "y.wav")
+
+
+@pytest.mark.parametrize(
+    ("sound", "message"),
+    [
+        (np.array([0.1, np.nan], np.float32), "NaN or infinite"),
+        (np.array([0.1, np.inf], np.float32), "NaN or infinite"),
+        (np.zeros(0, np.float32), "not empty"),
+        (np.zeros((2, 3, 4), np.float32), "got shape"),
+        (np.zeros(100, np.int16), "floats"),
+        (np.zeros(100, complex), "floats"),
+    ],
+)
+def test_bad_arrays(sound: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        converter().convert(sound, sample_rate=16000)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sample_rate": None}, "sample_rate must be given"),
+        ({"sample_rate": 0}, "sample_rate must be"),
+        ({"sample_rate": 44100.0}, "sample_rate must be"),
+        ({"output_rate": 10}, "output_rate must be"),
+        ({"seed": -1}, "seed must be"),
+        ({"speaker": 3}, "speaker must be less than 3"),
+        ({"transpose": 100}, "transpose must be"),
+        ({"f0": [[1.0]]}, "f0 must be"),
+    ],
+)
+def test_bad_options(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        converter().convert(voiced_sound(1), **{"sample_rate": 16000, **options})
+
+
+def test_a_rate_beside_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="must not be given with a file"):
+        converter().convert(tmp_path / "x.wav", sample_rate=16000)
+
+
+def test_parts_that_do_not_fit() -> None:
+    with pytest.raises(InputError, match=f"features of {DIM} values, the index has 5"):
+        converter(index=FakeIndex(dim=5))
+    with pytest.raises(InputError, match="the embedder gives 5"):
+        converter(embedder=FakeEmbedder(dim=5)).convert(voiced_sound(1), sample_rate=16000)
+    with pytest.raises(InputError, match="needs a pitch model"):
+        Converter(FakeVoice(), FakeEmbedder())
+
+
+def test_models_are_looked_for_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = ModuleType("rvc_fast.weights.registry")
+    asked: list[str] = []
+
+    def locate(name: str) -> Path:
+        asked.append(name)
+        return Path("/models", name)
+
+    registry.locate = locate
+    monkeypatch.setitem(sys.modules, "rvc_fast.weights.registry", registry)
+    embedder, model = FakeEmbedder(), FakePitch()
+    monkeypatch.setattr("rvc_fast.features.hubert.load_hubert", {Path("/models/contentvec"): embedder}.get)
+    monkeypatch.setattr("rvc_fast.pitch.rmvpe.load_rmvpe", {Path("/models/rmvpe"): model}.get)
+    subject = load(FakeVoice())
+    assert (subject.embedder, subject.pitch_model) == (embedder, model)
+    load(FakeVoice(use_f0=False), embedder=embedder)
+    assert asked == ["contentvec", "rmvpe"]
+
+
+def test_public_names() -> None:
+    assert rvc_fast.load is load
+    assert rvc_fast.Converter is Converter
+    assert rvc_fast.ConversionResult is ConversionResult

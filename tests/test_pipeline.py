@@ -1,0 +1,319 @@
+"""The signal path with models whose outputs can be foreseen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.signal import butter, filtfilt
+
+from fakes import FakeEmbedder, FakeIndex, FakePitch, FakeVoice, voiced_sound
+from rvc_fast import pipeline
+from rvc_fast.errors import InputError
+from rvc_fast.noise import SeededNoise
+from rvc_fast.pipeline import PLANS, WINDOW, ChunkPlan, Settings
+from rvc_fast.pitch import f0 as pitch
+from rvc_fast.pitch.rmvpe import decode_salience
+
+SHORT = ChunkPlan(1, 1, 4, 5)
+
+
+def convert(sound: np.ndarray, voice: FakeVoice, f0: np.ndarray | None = None, **options) -> np.ndarray:
+    index = options.pop("index", None)
+    return pipeline.run(
+        sound,
+        voice=voice,
+        embedder=FakeEmbedder(),
+        noise=SeededNoise(0),
+        f0=f0,
+        pitch_model=None if f0 is not None else FakePitch(),
+        index=index,
+        settings=Settings(**{"chunk": SHORT, **options}),
+    )
+
+
+def ramp(sound: np.ndarray, pad: int = 100) -> np.ndarray:
+    """A pitch that tells which frame of the padded sound it is."""
+    return np.arange(len(sound) // WINDOW + 2 * pad, dtype=np.float32)
+
+
+def test_profiles() -> None:
+    assert PLANS["fp16"] == ChunkPlan(3, 10, 60, 65)
+    assert PLANS["fp32"] == ChunkPlan(1, 6, 38, 41)
+    assert PLANS["small"] == ChunkPlan(1, 5, 30, 32)
+
+
+@settings(deadline=None)
+@given(
+    length=st.integers(400, 2_000_000),
+    cuts=st.lists(st.integers(1, 12499), max_size=8, unique=True).map(sorted),
+    pad=st.integers(1, 300).map(lambda frames: frames * WINDOW),
+)
+def test_chunks_cover_every_sample_and_frame_once(length: int, cuts: list[int], pad: int) -> None:
+    cuts = [cut * WINDOW for cut in cuts if cut * WINDOW < length]
+    chunks = pipeline.plan_chunks(length, cuts, pad)
+    covered = 0
+    for number, chunk in enumerate(chunks):
+        last = number == len(chunks) - 1
+        assert chunk.samples.start == covered
+        assert chunk.frames.start * WINDOW == covered
+        # Without padding on both sides; all but the last chunk have one window more at the end.
+        covered = chunk.samples.stop - 2 * pad - (0 if last else WINDOW)
+        assert chunk.frames.stop == (covered + 2 * pad) // WINDOW
+    assert covered == length
+
+
+@settings(max_examples=20, deadline=None)
+@given(seconds=st.integers(300, 2500), seed=st.integers(0, 99), classic=st.booleans())
+def test_cuts_are_the_quietest_points(seconds: int, seed: int, classic: bool) -> None:
+    signal = np.random.default_rng(seed).standard_normal(seconds * 160 + seed)
+    cuts = pipeline.find_cuts(signal, SHORT, "classic" if classic else "applio")
+    assert len(cuts) == (0 if len(signal) + 160 <= 80000 else (len(signal) - 1) // 64000)
+    if not cuts:
+        return
+    padded = np.pad(signal, 80, mode="reflect")
+    s = np.abs(np.convolve(np.abs(padded) if classic else padded, np.ones(160), "valid"))
+    for number, cut in enumerate(cuts, 1):
+        t = number * 64000
+        area = s[t - 16000 : min(t + 16000, len(signal))]
+        assert cut == (t - 16000 + int(np.argmin(area))) // 160 * 160
+
+
+def test_the_limit_counts_the_padding() -> None:
+    assert not pipeline.find_cuts(np.ones(80000 - 160), SHORT)
+    assert pipeline.find_cuts(np.ones(80000 - 159), SHORT)
+
+
+def test_the_first_of_equal_points_is_taken() -> None:
+    assert pipeline.find_cuts(np.zeros(100000), SHORT) == [48000]
+
+
+def test_where_applio_and_classic_differ() -> None:
+    # A loud alternating stretch sums to zero; a quiet constant one does not.
+    signal = np.full(100000, 0.1)
+    signal[60000:61000] = np.tile([1.0, -1.0], 500)
+    assert 60000 <= pipeline.find_cuts(signal, SHORT, "applio")[0] < 61000
+    assert pipeline.find_cuts(signal, SHORT, "classic") == [48000]
+
+
+def test_the_sound_is_high_passed_and_padded_by_reflection() -> None:
+    sound = voiced_sound(2) + np.float32(0.2)
+    prepared = pipeline.prepare(sound, Settings())
+    signal = filtfilt(*butter(5, 48, "high", fs=16000), sound).astype(np.float32)
+    np.testing.assert_array_equal(prepared.signal, signal)
+    np.testing.assert_array_equal(prepared.padded, np.pad(signal, 16000, mode="reflect"))
+    assert prepared.frames == 400
+
+
+@pytest.mark.parametrize("seconds", [0.5, 3.0, 11.3, 20.01])
+def test_every_frame_is_rendered_where_it_belongs(seconds: float) -> None:
+    sound, voice = voiced_sound(seconds), FakeVoice("f0")
+    out = convert(sound, voice, ramp(sound))
+    frames = out.reshape(-1, voice.hop)
+    np.testing.assert_array_equal(frames, frames[:, :1].repeat(voice.hop, axis=1))
+    chunks = pipeline.prepare(sound, Settings(chunk=SHORT)).chunks
+    assert len(voice.calls) == len(chunks)
+    expected = []
+    for chunk in chunks:
+        samples = chunk.samples.stop - chunk.samples.start
+        count = min(chunk.frames.stop - chunk.frames.start, 2 * ((samples - 400) // 320 + 1))
+        expected.extend(range(chunk.frames.start + 100, chunk.frames.start + count - 100))
+    spoken = np.concatenate([np.array(call.f0[0])[100:-100] for call in voice.calls])
+    np.testing.assert_array_equal(spoken, expected)
+    # The scheme loses one or two frames at the end of each chunk, and no others.
+    assert 0 <= len(sound) // WINDOW - len(expected) <= 2 * len(chunks)
+    assert len(frames) == len(expected)
+
+
+def test_features_reach_the_voice_in_place() -> None:
+    sound, voice = voiced_sound(11), FakeVoice("phone", hop=160)
+    out = convert(sound, voice, ramp(sound))
+    signal = pipeline.prepare(sound, Settings(chunk=SHORT)).signal
+    # A frame's feature is the sample 200 after its start, held for 320.
+    end = voice.calls[0].phone.shape[1] * 160 - 32000
+    np.testing.assert_allclose(out[:end:320], signal[200 : end + 200 : 320][: len(out[:end:320])], atol=1e-6)
+
+
+def test_pitch_reaches_the_voice_transposed_and_binned() -> None:
+    sound, voice = voiced_sound(1), FakeVoice()
+    f0 = np.full(300, 220, np.float32)
+    f0[150:] = 0
+    convert(sound, voice, f0, transpose=12.0, f0_points=np.array([[0.0, 330.0], [0.1, 330.0]]))
+    call = voice.calls[0]
+    np.testing.assert_allclose(np.array(call.f0[0])[:150], [440] * 100 + [330] * 11 + [440] * 39, rtol=1e-6)
+    mel = 1127 * np.log(1 + np.array([440, 50, 1100]) / 700)
+    assert call.pitch[0, 0].item() == round((mel[0] - mel[1]) * 254 / (mel[2] - mel[1]) + 1)
+    assert (np.array(call.pitch)[0, 150:] == 1).all()
+    assert not np.array(call.f0)[0, 150:].any()
+
+
+def test_proposed_pitch_adds_to_the_transposition_and_autotune_comes_last() -> None:
+    sound, voice = voiced_sound(1), FakeVoice()
+    convert(sound, voice, np.full(300, 128, np.float32), proposed_pitch="female", transpose=1.0, autotune=1.0)
+    # 128 Hz + 12 + 1 semitones is 271.2 Hz; the nearest note is 277.18 Hz.
+    np.testing.assert_allclose(np.array(voice.calls[0].f0), 277.18, rtol=1e-6)
+
+
+def test_retrieval_and_protection() -> None:
+    sound, voice, index = voiced_sound(1), FakeVoice(), FakeIndex(5.0)
+    f0 = np.full(300, 200, np.float32)
+    f0[100:200] = 0
+    f0[200:210] = 0.5
+    convert(sound, voice, f0, index=index, index_rate=0.75, protect=0.2, exact_search=True)
+    convert(sound, voice, f0, index=None)
+    blended, own = (np.array(call.phone[0]) for call in voice.calls)
+    rate = np.where((f0 < 1)[: len(own), None], 0.75 * 0.2, 0.75)
+    np.testing.assert_allclose(blended, rate * 5 + (1 - rate) * own, rtol=1e-5, atol=1e-5)
+    assert index.exact == [True]
+
+
+@pytest.mark.parametrize("options", [{"index_rate": 0.0}, {"index": None}])
+def test_no_retrieval(options: dict) -> None:
+    sound, voice, index = voiced_sound(1), FakeVoice(), FakeIndex(5.0)
+    convert(sound, voice, ramp(sound), **{"index": index, **options})
+    assert index.exact == []
+    assert np.abs(np.array(voice.calls[0].phone)).max() < 1
+
+
+def test_protection_off() -> None:
+    sound, voice = voiced_sound(1), FakeVoice()
+    convert(sound, voice, np.zeros(300), index=FakeIndex(5.0), index_rate=1.0, protect=0.5)
+    np.testing.assert_allclose(np.array(voice.calls[0].phone), 5)
+
+
+def test_a_voice_without_pitch() -> None:
+    sound, voice = voiced_sound(6), FakeVoice("phone", use_f0=False)
+    out = pipeline.run(
+        sound,
+        voice=voice,
+        embedder=FakeEmbedder(),
+        noise=SeededNoise(0),
+        index=FakeIndex(),
+        settings=Settings(chunk=SHORT),
+    )
+    assert [call.f0 for call in voice.calls] == [None, None]
+    assert len(out) > 5.9 * voice.sample_rate
+
+
+def test_estimated_pitch_depends_on_the_semantics() -> None:
+    for semantics, pad in [("applio", "reflect"), ("classic", "zeros")]:
+        model = FakePitch()
+        options = Settings(semantics=semantics)
+        prepared = pipeline.prepare(voiced_sound(1), options)
+        assert len(pipeline.estimate_pitch(prepared, model, options)) == 300
+        assert model.pad == pad
+
+
+def test_volume_and_peak() -> None:
+    sound, voice = voiced_sound(3), FakeVoice("f0")
+    loud = convert(sound, voice, np.full(500, 5000, np.float32))
+    np.testing.assert_allclose(loud, 0.99, rtol=1e-6)
+    soft = convert(sound, voice, np.full(500, 100, np.float32), volume_envelope=0.0)
+    wanted = np.sqrt(np.mean(pipeline.prepare(sound, Settings()).signal[16000:32000] ** 2))
+    assert soft[len(soft) // 2] == pytest.approx(wanted, rel=0.2)
+
+
+def test_estimate_in_one_go() -> None:
+    model, progress = FakePitch(), []
+    contour = pitch.estimate(voiced_sound(2), model, pad="zeros", progress=lambda *a: progress.append(a))
+    assert (len(contour), contour.dtype, model.calls, model.pad) == (201, np.float32, 1, "zeros")
+    assert progress == [(1, 1)]
+    assert (contour > 0).all()
+    assert not pitch.estimate(voiced_sound(2), model, threshold=0.95).any()
+
+
+@pytest.mark.parametrize("extra", [0, 1, 159, 160, 81920])
+def test_estimate_in_parts_gives_the_whole_contour(extra: int) -> None:
+    sound = np.append(voiced_sound(102.4), voiced_sound(6)[:extra])
+    model = FakePitch()
+    whole = FakePitch()
+    contour = pitch.estimate(sound, model)
+    np.testing.assert_array_equal(contour, decode_salience(np.array(whole.salience(sound)), 0.03))
+    assert model.calls >= 2
+    assert model.longest <= (51.2 + 2 * 5.12) * 16000
+
+
+@pytest.mark.parametrize("length", [1, 2, 17, 160, 399])
+@pytest.mark.parametrize("plan", ["fp32", "fp16", ChunkPlan(0.01, 0.1, 1, 1)])
+def test_the_shortest_sounds_keep_their_length(length: int, plan: str | ChunkPlan) -> None:
+    voice = FakeVoice("noise")
+    out = pipeline.run(
+        np.full(length, 0.1, np.float32),
+        voice=voice,
+        embedder=FakeEmbedder(),
+        noise=SeededNoise(0),
+        pitch_model=FakePitch(),
+        settings=Settings(chunk=plan, volume_envelope=0.5),
+    )
+    assert len(out) == 2 * length
+    assert np.isfinite(out).all()
+
+
+@pytest.mark.parametrize("length", [400, 559, 560, 720, 16001])
+def test_short_sounds_are_not_empty(length: int) -> None:
+    out = convert(np.zeros(length, np.float32), FakeVoice("noise"))
+    assert 0 < len(out) <= 2 * length
+    assert np.isfinite(out).all()
+
+
+def test_no_samples() -> None:
+    with pytest.raises(InputError, match="no samples"):
+        convert(np.zeros(0, np.float32), FakeVoice())
+
+
+def test_damaged_weights_are_named() -> None:
+    voice = FakeVoice("f0")
+    voice.infer = lambda phone, *_: mx.full((phone.shape[1] * voice.hop,), float("nan"))
+    with pytest.raises(InputError, match="weights are damaged"):
+        convert(voiced_sound(1), voice)
+
+
+def test_what_does_not_fit_is_named() -> None:
+    sound = voiced_sound(1)
+    with pytest.raises(InputError, match=r"f0 must have 300 values for this sound, got 299"):
+        convert(sound, FakeVoice(), np.ones(299))
+    with pytest.raises(InputError, match="needs a pitch model"):
+        pipeline.run(sound, voice=FakeVoice(), embedder=FakeEmbedder(), noise=SeededNoise(0))
+    with pytest.raises(InputError, match="features of 16 values, the embedder gives 8"):
+        convert(sound, FakeVoice(dim=16), ramp(sound))
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("speaker", [-1, 1.5, "0", True]),
+        ("transpose", [49, -49, float("nan"), "4"]),
+        ("index_rate", [-0.1, 1.1]),
+        ("protect", [-0.1, 0.6]),
+        ("volume_envelope", [-0.1, 1.1]),
+        ("autotune", [-0.1, 1.1]),
+        ("f0_threshold", [-0.1, 1.1]),
+        ("proposed_pitch", ["child", 10, float("inf")]),
+        ("chunk", ["huge", 3]),
+        ("semantics", ["modern", None]),
+    ],
+)
+def test_settings_are_checked(option: str, values: list) -> None:
+    for value in values:
+        with pytest.raises(InputError, match=rf"\[convert\] {option} must be"):
+            Settings(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x_pad": 0}, "x_pad"),
+        ({"x_pad": 0.005}, "x_pad"),
+        ({"x_pad": 1.0001}, "multiple of 0.01"),
+        ({"x_query": 2.5}, "x_center / 2"),
+        ({"x_max": 3}, "x_max"),
+        ({"x_center": float("nan")}, "x_center"),
+    ],
+)
+def test_plans_are_checked(change: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(SHORT, **change)

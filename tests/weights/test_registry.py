@@ -1,0 +1,143 @@
+"""Downloading models, against a small server on this machine that speaks the hub's protocol."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from rvc_fast.errors import InputError
+from rvc_fast.weights import registry
+
+CONTENT = bytes(range(256)) * 8192
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+ETAG = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Serves one file at /someone/models/resolve/REVISION/model.pt, with ranges, and can break off once."""
+
+    def do_GET(self) -> None:
+        if not self.path.startswith(f"/someone/models/resolve/{REVISION}/model.pt"):
+            self.send_error(404)
+            return
+        start = 0
+        if (wanted := self.headers.get("Range")) is not None and wanted.startswith("bytes="):
+            start = int(wanted[6:].split("-")[0])
+        self.server.log.append(start)
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+        self.end_headers()
+        stop, self.server.break_after = self.server.break_after or len(CONTENT), None
+        self.wfile.write(CONTENT[start:stop])
+        if stop < len(CONTENT):
+            self.wfile.flush()
+            self.connection.close()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.log, server.break_after = [], None
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def pull(port: int, tmp_path: Path, sha256: str = ETAG) -> subprocess.CompletedProcess[str]:
+    """Run `rvc-fast models pull tiny` in a process of its own whose manifest names the local server's file."""
+    manifest = tmp_path / "manifest.json"
+    entry = {
+        "kind": "rmvpe",
+        "description": "a test",
+        "repository": "someone/models",
+        "revision": REVISION,
+        "file": "model.pt",
+        "size": len(CONTENT),
+        "sha256": sha256,
+        "license": "MIT",
+    }
+    manifest.write_text(json.dumps({"schema": 1, "models": {"tiny": entry}}))
+    code = (
+        "import sys; from pathlib import Path; from rvc_fast.weights import registry\n"
+        f"read = registry.models; registry.models = lambda: read(Path({str(manifest)!r}))\n"
+        "from rvc_fast.cli import main; sys.exit(main(['models', 'pull', 'tiny', '--quiet']))"
+    )
+    env = {
+        "PYTHONPATH": str(Path(registry.__file__).parents[2]),
+        "PATH": "",
+        "HOME": str(tmp_path),
+        "HF_ENDPOINT": f"http://127.0.0.1:{port}",
+        "RVC_FAST_CACHE": str(tmp_path / "cache"),
+    }
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+
+
+def test_pull_checks_and_keeps_the_file(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+    assert pull(hub.server_port, tmp_path).returncode == 0
+    path = tmp_path / "cache" / "tiny" / "model.pt"
+    assert path.read_bytes() == CONTENT
+    before = len(hub.log)
+    assert pull(hub.server_port, tmp_path).returncode == 0
+    assert len(hub.log) == before, "a model that is there was downloaded again"
+
+
+def test_an_interrupted_download_is_resumed(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+    hub.break_after = len(CONTENT) // 2
+    broken = pull(hub.server_port, tmp_path)
+    assert broken.returncode == 1
+    assert "goes on from there" in broken.stderr
+    assert not (tmp_path / "cache" / "tiny" / "model.pt").exists()
+    assert pull(hub.server_port, tmp_path).returncode == 0
+    assert (tmp_path / "cache" / "tiny" / "model.pt").read_bytes() == CONTENT
+    assert hub.log == [0, len(CONTENT) // 2], "the second half was not asked for by range"
+
+
+def test_a_changed_file_is_refused(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+    run = pull(hub.server_port, tmp_path, sha256="0" * 64)
+    assert run.returncode == 2
+    assert "SHA-256" in run.stderr
+    assert run.stderr.count("\n") == 1
+    assert not (tmp_path / "cache" / "tiny" / "model.pt").exists()
+
+
+def test_offline_is_one_clear_line(tmp_path: Path) -> None:
+    run = pull(9, tmp_path)
+    assert run.returncode == 1
+    assert run.stderr.count("\n") == 1, run.stderr
+    assert "cannot download tiny" in run.stderr
+    assert str(tmp_path / "cache" / "tiny" / "model.pt") in run.stderr
+
+
+def test_manifest_is_complete() -> None:
+    for model in registry.models().values():
+        assert len(model.revision) == 40
+        assert len(model.sha256) == 64
+        assert model.size > 0
+        assert model.license
+    assert {"contentvec", "rmvpe"} <= set(registry.models())
+
+
+def test_locate_says_how_to_get_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RVC_FAST_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match="models pull rmvpe"):
+        registry.locate("rmvpe")
+    model = registry.find("rmvpe")
+    model.path.parent.mkdir()
+    with model.path.open("wb") as f:
+        f.truncate(model.size)
+    assert registry.locate("rmvpe") == model.path
