@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "fastconv/same_conv.h"
+
 namespace rvc_fast {
 
 enum Activation { kNone, kRelu, kGelu };
@@ -105,6 +107,7 @@ struct Kernels {
   int64_t (*partial_floats)(int64_t lines, int64_t rows, int64_t columns);
   void (*conv_block)(const ConvBlock&);
   void (*stage)(const Stage&);
+  void (*same_conv)(const SameConv&);
   int64_t (*gru_packed_floats)(int64_t hidden);
   int64_t (*gru_scratch_floats)(int64_t hidden);
   void (*gru_pack)(const float* w, const float* b, int64_t hidden, float* packed);  // w (3 hidden, hidden)
