@@ -82,3 +82,29 @@ def conv_transpose2d(
     activation: str = "",
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array: ...
+def attention(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    scale: float,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...
+def layer_norm(
+    x: mx.array,
+    weight: mx.array | None = None,
+    bias: mx.array | None = None,
+    residual: mx.array | None = None,
+    *,
+    eps: float = 1e-5,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...
+def bigru(
+    forward: mx.array,
+    backward: mx.array,
+    w_hh: mx.array,
+    b_hh: mx.array,
+    h: mx.array,
+    *,
+    stream: mx.Stream | mx.Device | None = None,
+) -> tuple[mx.array, mx.array]: ...
