@@ -102,6 +102,22 @@ class Conv1d(PackedLayer):
         )
 
 
+class ResConv1d(PackedLayer):
+    """A convolution of a residual block, weight (C, K, C): run as part of its stage, by `ops.resblock_stage`."""
+
+    def __init__(self, channels: int, kernel_size: int, dilation: int = 1):
+        super().__init__((channels, kernel_size, channels), bias=True)
+        self._dilation = dilation
+
+    def _pack(self, weight: mx.array) -> Weight:
+        return ops.pack_resblock(weight)
+
+    @property
+    def conv(self) -> ops.ResConv:
+        """What `ops.resblock_stage` takes."""
+        return ops.ResConv(*self.operands, self._dilation)
+
+
 class ConvTranspose1d(PackedLayer):
     """`ops.conv_transpose1d` with its weight (O, K, C)."""
 
@@ -182,6 +198,19 @@ class ConvTranspose2d(PackedLayer):
 
     def __call__(self, x: mx.array, *, activation: Activation | None = None) -> mx.array:
         return ops.conv_transpose2d(x, *self.operands, activation=activation, **self._options)
+
+
+class LayerNorm(nn.Module):
+    """`ops.layer_norm` with its weight and bias (C,)."""
+
+    def __init__(self, channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.weight = mx.ones((channels,))
+        self.bias = mx.zeros((channels,))
+        self._eps = eps
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return ops.layer_norm(x, self.weight, self.bias, eps=self._eps)
 
 
 def pack(model: nn.Module) -> None:
