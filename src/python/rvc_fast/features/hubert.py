@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import ops
 from ..errors import FileFormatError, InputError
-from ..layers import Conv1d, LayerNorm, Linear, load
+from ..layers import NORMAL, Conv1d, LayerNorm, Linear, Packing, load
 
 if TYPE_CHECKING:
     from ..weights.checkpoint import Checkpoint
@@ -223,7 +223,7 @@ class HubertModel(nn.Module):
         return {k: np.ascontiguousarray(v.swapaxes(1, 2)) if v.ndim == 3 else v for k, v in named.items()}
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint) -> HubertModel:
+    def from_checkpoint(cls, checkpoint: Checkpoint, packing: Packing = NORMAL) -> HubertModel:
         """Build the model that a `Checkpoint` of kind "hubert" holds; FileFormatError if it does not fit."""
         tensors = checkpoint.tensors
         if not checkpoint.packed:
@@ -232,7 +232,7 @@ class HubertModel(nn.Module):
             except (ValueError, IndexError) as e:
                 raise FileFormatError(f"[hubert] the tensors' shapes do not fit each other: {e}") from e
         model = cls(HubertConfig.from_dict(checkpoint.config), "final_proj.weight" in tensors)
-        load(model, tensors, "hubert")
+        load(model, tensors, "hubert", packing)
         return model
 
     def _frames(self, audio: mx.array) -> mx.array:
@@ -288,11 +288,11 @@ class HubertModel(nn.Module):
         return steps
 
 
-def load_hubert(path: str | PathLike[str]) -> HubertModel:
-    """Load a fairseq `.pt`, a Hugging Face folder or file, or a packed safetensors file."""
-    from ..weights.checkpoint import load_checkpoint
+def load_hubert(path: str | PathLike[str], packing: Packing = NORMAL) -> HubertModel:
+    """Load a fairseq `.pt`, a Hugging Face folder or file, or a packed file; shared while in use."""
+    from ..weights.shared import load_model
 
-    return HubertModel.from_checkpoint(load_checkpoint(path, expect="hubert"))
+    return load_model(HubertModel, path, "hubert", packing)
 
 
 _TRAINING_ONLY = {"mask_emb", "masked_spec_embed", "label_embs_concat"}
