@@ -99,6 +99,20 @@ struct NsfFrames {
   float* scratch;  // 3 * (hop + 16)
 };
 
+// Offers `rows` vectors, whose ids begin at first_id and are higher than those before, to the heaps (wanted)
+// of the queries. Scores are |v|^2 - 2 q.v, with `middle` taken off both.
+struct KnnBlock {
+  const float* vectors;  // (rows, dim)
+  int64_t rows, dim;
+  int32_t first_id;
+  const float* middle;  // (dim)
+  const float* packed;  // panels of 32 queries, from knn_pack
+  int64_t queries, wanted;
+  float* scores;  // (queries, wanted), infinity where there is no candidate yet
+  int32_t* ids;   // (queries, wanted)
+  float* scratch;
+};
+
 struct Kernels {
   const char* name;
   int lanes;
@@ -119,6 +133,11 @@ struct Kernels {
   void (*nsf_advance)(const NsfFrames&,
                       double* advance);  // (harmonics, frames) as `start`: cycles of each frame
   void (*nsf_frames)(const NsfFrames&);
+  int64_t (*knn_scratch_floats)(int64_t rows, int64_t dim);
+  void (*knn_pack)(const float* queries, int64_t count, int64_t dim, const float* middle, float* packed);
+  void (*knn_block)(const KnnBlock&);
+  void (*knn_offer)(float* scores, int32_t* ids, int64_t size, float score, int32_t id);
+  float (*knn_distance)(const float* a, const float* b, int64_t dim);
   double (*fma)(int64_t iterations, float* sink);  // floating-point operations done
 };
 
