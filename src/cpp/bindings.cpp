@@ -10,6 +10,7 @@
 #include <chrono>
 #include <stdexcept>
 
+#include "attention/attention.h"
 #include "bigru/bigru.h"
 #include "conv1d/conv1d.h"
 #include "conv2d/conv2d.h"
@@ -18,6 +19,7 @@
 #include "core/pool.h"
 #include "isa/kernels.h"
 #include "knn/knn.h"
+#include "layer_norm/layer_norm.h"
 #include "linear/linear.h"
 #include "mel_stft/mel_stft.h"
 #include "nsf_source/nsf_source.h"
@@ -87,6 +89,10 @@ NB_MODULE(_ext, m) {
         nb::kw_only(), "out_channels"_a, "kernel"_a, "stride"_a = 1, "padding"_a = std::pair<int, int>(0, 0),
         "dilation"_a = 1, "groups"_a = 1, "leaky"_a = 1.0f, "activation"_a = "", "scale"_a = 1.0f,
         "stream"_a = nb::none());
+
+  m.def("attention", &attention, "q"_a, "k"_a, "v"_a, nb::kw_only(), "scale"_a, "stream"_a = nb::none());
+  m.def("layer_norm", &layer_norm, "x"_a, "weight"_a.none() = nb::none(), "bias"_a.none() = nb::none(),
+        "residual"_a.none() = nb::none(), nb::kw_only(), "eps"_a = 1e-5f, "stream"_a = nb::none());
 
   m.def("bigru", &bigru, "forward"_a, "backward"_a, "w_hh"_a, "b_hh"_a, "h"_a, nb::kw_only(),
         "stream"_a = nb::none());

@@ -197,12 +197,35 @@ def wavenet_gate(x: Array, g: Array) -> Array:
     return np.tanh(a) / (1 + np.exp(-b))
 
 
+def attention(q: Array, k: Array, v: Array, *, scale: float) -> Array:
+    scores = (q @ k.swapaxes(-1, -2)) * scale
+    p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return p / p.sum(axis=-1, keepdims=True) @ v
+
+
+def layer_norm(
+    x: Array,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    *,
+    eps: float = 1e-5,
+    residual: Array | None = None,
+) -> Array:
+    x = x if residual is None else x + residual
+    x = x - x.mean(axis=-1, keepdims=True)
+    y = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
 EXACT: dict[str, Callable[..., Array]] = {
+    "attention": attention,
     "bigru": bigru,
     "conv1d": conv1d,
     "conv2d": conv2d,
     "conv_transpose1d": conv_transpose1d,
     "conv_transpose2d": conv_transpose2d,
+    "layer_norm": layer_norm,
     "linear": linear,
     "knn": knn,
     "mel_stft": mel_stft,

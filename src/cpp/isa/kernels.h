@@ -113,6 +113,40 @@ struct KnnBlock {
   float* scratch;
 };
 
+// Rows of one head's attention: y = softmax(scale * q k^T) v. Keys and values are packed in blocks of
+// kKeyBlock keys: keys as panels of 32 (16) of them, [dim][32]; values as panels of 32 (16) columns, [keys of
+// the block][32].
+constexpr int64_t kKeyBlock = 512;
+struct Attention {
+  const float* q;
+  int64_t q_row, q_column;  // strides
+  int64_t rows, keys, dim;
+  float scale;
+  const float* k;  // packed, keys rounded up to 16, times dim
+  const float* v;  // packed, keys times dim rounded up to 16
+  float* y;
+  int64_t y_row;
+  float* scratch;  // attention_floats(rows, dim)
+};
+
+// One head's keys and values (keys, dim), strided, into the packed layouts: those from `begin` to `end`,
+// `begin` a multiple of kKeyBlock and `end` one too or all keys.
+struct AttentionPack {
+  const float *k, *v;
+  int64_t k_row, k_column, v_row, v_column;
+  int64_t begin, end, dim;
+  float *to_k, *to_v;
+};
+
+// y = (x + residual - mean) / sqrt(variance + eps) * weight + bias of each row of `width`; what is null is
+// left out.
+struct LayerNorm {
+  const float *x, *residual, *weight, *bias;
+  int64_t rows, width;
+  float eps;
+  float* y;  // may be x or residual
+};
+
 struct Kernels {
   const char* name;
   int lanes;
@@ -138,6 +172,10 @@ struct Kernels {
   void (*knn_block)(const KnnBlock&);
   void (*knn_offer)(float* scores, int32_t* ids, int64_t size, float score, int32_t id);
   float (*knn_distance)(const float* a, const float* b, int64_t dim);
+  int64_t (*attention_floats)(int64_t rows, int64_t dim);
+  void (*attention_pack)(const AttentionPack&);
+  void (*attention)(const Attention&);
+  void (*layer_norm)(const LayerNorm&);
   double (*fma)(int64_t iterations, float* sink);  // floating-point operations done
 };
 
