@@ -18,12 +18,13 @@
 #include "conv_transpose2d/conv_transpose2d.h"
 #include "core/pool.h"
 #include "isa/kernels.h"
+#include "knn/knn.h"
 #include "layer_norm/layer_norm.h"
 #include "linear/linear.h"
 #include "mel_stft/mel_stft.h"
 #include "nsf_source/nsf_source.h"
-#include "wavenet_gate/wavenet_gate.h"
 #include "resblock/resblock.h"
+#include "wavenet_gate/wavenet_gate.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -129,4 +130,6 @@ NB_MODULE(_ext, m) {
   m.def("resblock_pack", &resblock_pack, "weight"_a, nb::kw_only(), "algorithm"_a, "stream"_a = nb::none());
   m.def("resblock", &resblock, "x"_a, "packed"_a, "biases"_a, "convs"_a, nb::kw_only(), "slope"_a,
         "stream"_a = nb::none());
+
+  m.def("knn", &knn, "queries"_a, "vectors"_a, "k"_a, nb::kw_only(), "stream"_a = nb::none());
 }

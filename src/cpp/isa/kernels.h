@@ -99,6 +99,20 @@ struct NsfFrames {
   float* scratch;  // 3 * (hop + 16)
 };
 
+// Offers `rows` vectors, whose ids begin at first_id and are higher than those before, to the heaps (wanted)
+// of the queries. Scores are |v|^2 - 2 q.v, with `middle` taken off both.
+struct KnnBlock {
+  const float* vectors;  // (rows, dim)
+  int64_t rows, dim;
+  int32_t first_id;
+  const float* middle;  // (dim)
+  const float* packed;  // panels of 32 queries, from knn_pack
+  int64_t queries, wanted;
+  float* scores;  // (queries, wanted), infinity where there is no candidate yet
+  int32_t* ids;   // (queries, wanted)
+  float* scratch;
+};
+
 // Rows of one head's attention: y = softmax(scale * q k^T) v. Keys and values are packed in blocks of
 // kKeyBlock keys: keys as panels of 32 (16) of them, [dim][32]; values as panels of 32 (16) columns, [keys of
 // the block][32].
@@ -153,6 +167,11 @@ struct Kernels {
   void (*nsf_advance)(const NsfFrames&,
                       double* advance);  // (harmonics, frames) as `start`: cycles of each frame
   void (*nsf_frames)(const NsfFrames&);
+  int64_t (*knn_scratch_floats)(int64_t rows, int64_t dim);
+  void (*knn_pack)(const float* queries, int64_t count, int64_t dim, const float* middle, float* packed);
+  void (*knn_block)(const KnnBlock&);
+  void (*knn_offer)(float* scores, int32_t* ids, int64_t size, float score, int32_t id);
+  float (*knn_distance)(const float* a, const float* b, int64_t dim);
   int64_t (*attention_floats)(int64_t rows, int64_t dim);
   void (*attention_pack)(const AttentionPack&);
   void (*attention)(const Attention&);

@@ -115,6 +115,9 @@ def nsf_source(
     accumulation: str = "frame",
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array: ...
+def knn(
+    queries: mx.array, vectors: mx.array, k: int, *, stream: mx.Stream | mx.Device | None = None
+) -> tuple[mx.array, mx.array]: ...
 def attention(
     q: mx.array,
     k: mx.array,

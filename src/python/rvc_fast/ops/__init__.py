@@ -10,6 +10,7 @@ from .conv1d import conv1d, pack_conv1d
 from .conv2d import conv2d, pack_conv2d
 from .conv_transpose1d import conv_transpose1d, pack_conv_transpose1d
 from .conv_transpose2d import conv_transpose2d, pack_conv_transpose2d
+from .knn import knn
 from .layer_norm import layer_norm
 from .linear import linear, pack_linear
 from .mel_stft import mel_stft, reflect_pad
@@ -31,6 +32,7 @@ __all__ = [
     "conv2d",
     "conv_transpose1d",
     "conv_transpose2d",
+    "knn",
     "layer_norm",
     "linear",
     "mel_stft",
