@@ -57,7 +57,9 @@ def pack_resblock(weight: mx.array, *, algorithm: str = "auto") -> Weight:
 
 
 def _pack_reference(weight: mx.array, algorithm: str) -> mx.array:
-    dispatch.check("resblock", algorithm == "auto", "algorithm", '"auto" or "direct" without the CPU kernel', algorithm)
+    dispatch.check(
+        "resblock", algorithm == "auto", "algorithm", '"auto" or "direct" without the CPU kernel', algorithm
+    )
     return weight.astype(mx.float32)
 
 
