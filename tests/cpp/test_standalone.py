@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import mlx
@@ -41,11 +42,13 @@ def test_pool(tmp_path: Path, compiler: str, sanitizer: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("sanitizer", ["thread", "address,undefined"])
 def test_convolutions(tmp_path: Path, compiler: str, sanitizer: str) -> None:
+    generate = [sys.executable, str(CPP / "fastconv" / "generate.py"), str(tmp_path)]
+    subprocess.run(generate, check=True)
     isas = ["generic", *(["avx2", "avx512"] if platform.machine() in ("x86_64", "AMD64") else [])]
     objects = []
     for isa in isas:
         objects.append(str(tmp_path / f"{isa}.o"))
-        options = [*flags(sanitizer), *ISA_FLAGS.get(isa, [])]
+        options = [*flags(sanitizer), f"-I{tmp_path}", *ISA_FLAGS.get(isa, [])]
         subprocess.run(
             [compiler, *options, "-c", str(CPP / "isa" / f"{isa}.cpp"), "-o", objects[-1]], check=True
         )
