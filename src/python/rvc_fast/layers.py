@@ -102,6 +102,13 @@ class Conv1d(PackedLayer):
         )
 
 
+class ResidualConv1d(Conv1d):
+    """A `Conv1d` C -> C of a residual block, whose operands go to `ops.resblock_stage`; packed, it works only there."""
+
+    def _pack(self, weight: mx.array) -> Weight:
+        return ops.pack_resblock(weight)
+
+
 class ConvTranspose1d(PackedLayer):
     """`ops.conv_transpose1d` with its weight (O, K, C)."""
 

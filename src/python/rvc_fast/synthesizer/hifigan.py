@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..layers import Conv1d, ConvTranspose1d, Linear
+from ..layers import Conv1d, ConvTranspose1d, Linear, ResidualConv1d
 from ..noise import NoiseSource
+from ..ops import dispatch
 from ..ops.nsf_source import Accumulation, Interpolation, nsf_source
 from ..ops.resblock import Block, ResConv, resblock_stage
 from .config import SynthesizerConfig
@@ -76,9 +77,10 @@ class ResBlock(nn.Module):
         super().__init__()
         self._dilations = tuple(dilations)
 
-        def convs(each: Sequence[int]) -> list[Conv1d]:
+        def convs(each: Sequence[int]) -> list[ResidualConv1d]:
             return [
-                Conv1d(channels, channels, kernel, padding=d * (kernel - 1) // 2, dilation=d) for d in each
+                ResidualConv1d(channels, channels, kernel, padding=d * (kernel - 1) // 2, dilation=d)
+                for d in each
             ]
 
         if kind == "1":
@@ -111,8 +113,10 @@ def refine(x: mx.array, blocks: Sequence[Block], slope: float) -> list[mx.array]
     """`resblock_stage` on x (1, N, C), evaluated in pieces along time, to be concatenated.
 
     The pieces overlap by what the blocks can see, so the result is that of the whole. Done at once, its
-    intermediates would be the peak memory of the conversion, many times x.
+    intermediates would be the peak memory of the conversion, many times x; the compiled kernel has none.
     """
+    if dispatch.route("resblock").backend == "cpu":
+        return [resblock_stage(x, blocks, slope=slope)]
     length = x.shape[1]
     halo = max(
         sum(conv.dilation * (conv.weight.shape[1] - 1) // 2 for step in block for conv in step)

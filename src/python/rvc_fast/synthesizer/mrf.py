@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..layers import Conv1d, Linear
+from ..layers import Conv1d, Linear, ResidualConv1d
 from ..noise import NoiseSource
 from ..ops.resblock import Block, ResConv
 from .config import SynthesizerConfig
@@ -22,10 +22,10 @@ class MrfLayer(nn.Module):
     def __init__(self, channels: int, kernel: int, dilation: int):
         super().__init__()
         self._dilation = dilation
-        self.conv1 = Conv1d(
+        self.conv1 = ResidualConv1d(
             channels, channels, kernel, padding=dilation * (kernel - 1) // 2, dilation=dilation
         )
-        self.conv2 = Conv1d(channels, channels, kernel, padding=kernel // 2)
+        self.conv2 = ResidualConv1d(channels, channels, kernel, padding=kernel // 2)
 
     def step(self) -> list[ResConv]:
         return [ResConv(*self.conv1.operands, self._dilation), ResConv(*self.conv2.operands)]
