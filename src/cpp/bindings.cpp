@@ -2,6 +2,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
@@ -17,6 +18,10 @@
 #include "core/pool.h"
 #include "isa/kernels.h"
 #include "linear/linear.h"
+#include "mel_stft/mel_stft.h"
+#include "nsf_source/nsf_source.h"
+#include "wavenet_gate/wavenet_gate.h"
+#include "resblock/resblock.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -106,4 +111,16 @@ NB_MODULE(_ext, m) {
         "out_channels"_a, "kernel"_a, "stride"_a = std::pair<int, int>(1, 1),
         "padding"_a = std::pair<int, int>(0, 0), "output_padding"_a = std::pair<int, int>(0, 0),
         "activation"_a = "", "stream"_a = nb::none());
+
+  m.def("wavenet_gate", &wavenet_gate, "x"_a, "g"_a, nb::kw_only(), "stream"_a = nb::none());
+  m.def("mel_stft", &mel_stft, "x"_a, "window"_a, "filters"_a, nb::kw_only(), "hop"_a, "floor"_a = 1e-5f,
+        "stream"_a = nb::none());
+  m.def("nsf_source", &nsf_source, "f0"_a, "noise"_a, "weight"_a, "bias"_a.none() = nb::none(),
+        "offsets"_a.none() = nb::none(), nb::kw_only(), "hop"_a, "sample_rate"_a,
+        "phase"_a = std::vector<double>{0.0}, "interpolation"_a = "nearest", "accumulation"_a = "frame",
+        "stream"_a = nb::none());
+  m.def("resblock_algorithm", &resblock_algorithm, "channels"_a, "kernel"_a, "wanted"_a);
+  m.def("resblock_pack", &resblock_pack, "weight"_a, nb::kw_only(), "algorithm"_a, "stream"_a = nb::none());
+  m.def("resblock", &resblock, "x"_a, "packed"_a, "biases"_a, "convs"_a, nb::kw_only(), "slope"_a,
+        "stream"_a = nb::none());
 }

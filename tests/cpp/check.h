@@ -70,8 +70,8 @@ using Floats = Array<float>;
 // Whether x was never written.
 bool untouched(float x);
 
-// Checks an output against double: each element within `tolerance` times its own `magnitude`, elements whose
-// wanted value is NaN untouched, and nothing written beside the array.
+// Checks an output against double: each element within `tolerance` times its own `magnitude` (infinite:
+// anything will do), elements whose wanted value is NaN untouched, and nothing written beside the array.
 struct Wanted {
   double value = NAN, magnitude = 1.0;
 };

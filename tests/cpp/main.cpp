@@ -96,6 +96,7 @@ bool check_close(const Floats& got, const std::vector<Wanted>& want, double tole
   if (!check(got.size() == want.size(), what + ": size")) return false;
   if (!check(got.intact(), what + ": written beside the array")) return false;
   for (size_t i = 0; i < want.size(); ++i) {
+    if (std::isinf(want[i].magnitude)) continue;
     float y = got[i];
     if (std::isnan(want[i].value)) {
       if (!untouched(y)) return check(false, what + text(": element %zu is not the kernel's, got %g", i, y));

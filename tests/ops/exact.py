@@ -145,6 +145,47 @@ def mel_stft(x: Array, window: Array, filters: Array, *, hop: int, floor: float 
     return np.log(np.maximum(np.abs(np.fft.rfft(frames * window)) @ filters.T, floor))
 
 
+def nsf_source(
+    f0: Array,
+    noise: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    hop: int,
+    sample_rate: int,
+    phase: Any = 0.0,
+    offsets: Array | None = None,
+    interpolation: str = "nearest",
+    accumulation: str = "frame",
+) -> Array:
+    """Sample by sample; only what the op's documentation says is rounded is float32."""
+    y = np.zeros(noise.shape[:2])
+    for b, row in enumerate(f0):
+        place = np.arange(len(row) * hop)
+        if interpolation == "linear":
+            place = (place + 0.5) / hop - 0.5
+        else:
+            place = place // hop
+        frequency = np.interp(place, np.arange(len(row)), row).astype(np.float32)
+        for h, w in enumerate(weight):
+            step = (frequency * np.float32(h + 1) / np.float32(sample_rate)).reshape(-1, hop)
+            within = step.astype(np.float64).cumsum(1)
+            advance = within[:, -1]
+            if accumulation == "frame":
+                advance = (step[:, 0] * np.float32(hop) + np.float32(0.5)).astype(np.float64) - 0.5
+            before = np.concatenate([[0], advance.cumsum()[:-1]])
+            cycles = (within + before[:, None]).reshape(-1) + np.resize(phase, len(f0))[b] * (h + 1)
+            sine = np.sin(2 * np.pi * (cycles + (0 if offsets is None else offsets[b, h])))
+            voiced = frequency > 0
+            y[b] += w * (0.1 * voiced * sine + np.where(voiced, 0.003, 0.1 / 3) * noise[b, :, h])
+    return np.tanh(y if bias is None else y + bias)[..., None]
+
+
+def wavenet_gate(x: Array, g: Array) -> Array:
+    a, b = np.split(x + g, 2, axis=2)
+    return np.tanh(a) / (1 + np.exp(-b))
+
+
 EXACT: dict[str, Callable[..., Array]] = {
     "bigru": bigru,
     "conv1d": conv1d,
@@ -153,4 +194,6 @@ EXACT: dict[str, Callable[..., Array]] = {
     "conv_transpose2d": conv_transpose2d,
     "linear": linear,
     "mel_stft": mel_stft,
+    "nsf_source": nsf_source,
+    "wavenet_gate": wavenet_gate,
 }

@@ -64,7 +64,7 @@ struct Tiles<0> {
 static RVC_INLINE V finish(V v, const float* bias, const float* residual, float scale, Activation activation,
                            int n) {
   if (bias) v += load_first(bias, n);
-  if (activation == kRelu) v = max(v, V{});
+  if (activation == kRelu) v = max(V{}, v);
   if (activation == kGelu) v = gelu(v);
   if (residual) v += load_first(residual, n);
   return v * scale;

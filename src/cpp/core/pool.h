@@ -30,7 +30,7 @@ void parallel_for(int64_t n, F&& f) {
 
 // This thread's scratch memory, 64-byte aligned, at least `floats` long; contents are lost when it grows.
 // Slots are independent, so that nested users need not know each other.
-enum class Slot { stage, partial, count };
+enum class Slot { stage, partial, resblock, count };
 float* scratch(Slot slot, size_t floats);
 
 }  // namespace rvc_fast

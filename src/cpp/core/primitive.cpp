@@ -1,6 +1,7 @@
 #include "core/primitive.h"
 
 #include <stdexcept>
+#include <utility>
 
 #include "mlx/allocator.h"
 
@@ -16,7 +17,18 @@ void CpuPrimitive::eval_gpu(const std::vector<mx::array>&, std::vector<mx::array
 }
 
 void allocate(mx::array& out) {
-  out.set_data(mx::allocator::malloc(out.nbytes()));
+  // Vector loads that straddle cache lines cost double, and MLX's CPU memory begins 8 bytes past a multiple of 16.
+  constexpr size_t kLine = 64;
+  auto data = mx::allocator::malloc(out.nbytes() + kLine);
+  auto address = reinterpret_cast<uintptr_t>(mx::allocator::Buffer(data.buffer()).raw_ptr());
+  int64_t offset = static_cast<int64_t>((kLine - address % kLine) % kLine);
+  if (offset % out.itemsize() != 0) offset = 0;
+  mx::array::Flags flags{};
+  flags.contiguous = flags.row_contiguous = true;
+  flags.col_contiguous = out.ndim() <= 1 || out.size() == static_cast<size_t>(out.shape(-1));
+  mx::Strides strides(out.ndim(), 1);
+  for (int i = out.ndim() - 2; i >= 0; --i) strides[i] = strides[i + 1] * out.shape(i + 1);
+  out.set_data(std::move(data), out.size(), std::move(strides), flags, offset);
 #ifdef MADV_HUGEPAGE
   // Fresh memory costs a page fault per 4 KB: for the long arrays of a decoder a tenth of the time.
   constexpr size_t kHuge = 2 << 20;

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "fastconv/same_conv.h"
+
 namespace rvc_fast {
 
 enum Activation { kNone, kRelu, kGelu };
@@ -61,17 +63,62 @@ struct GruScan {
   float* scratch;
 };
 
+// `frames` frames of a log mel spectrogram, at most `lanes` of them: each is one lane of the vectors. The
+// transform has `points` complex points, the product of `factors`: n_fft / 2, or n_fft if that is odd.
+struct MelFrames {
+  const float* x;  // the first frame's
+  int64_t frames, hop;
+  const float* window;  // (n_fft)
+  int64_t n_fft, points;
+  const int32_t* factors;
+  int32_t passes;
+  const float* roots;    // cos and sin of -2 pi k / n_fft, k < n_fft
+  const float* filters;  // (mels, n_fft / 2 + 1)
+  const int32_t* bands;  // (mels, 2): where a filter's values other than zero begin and end
+  int64_t mels;
+  float floor;
+  float* y;  // (frames, mels)
+  float* scratch;
+};
+
+// Frames of an excitation. f0 and start begin at the first of them; `first` and `last` say whether it has a
+// neighbour, which f0[-1] and f0[frames] then are.
+struct NsfFrames {
+  const float* f0;
+  int64_t frames, hop, harmonics;
+  bool first, last;
+  float sample_rate;
+  bool linear;          // else each frame's f0 is held
+  bool by_frame;        // what is rounded: the advance of a frame, or the frequency of a sample
+  const double* start;  // (harmonics, frames) cycles before the frame, a harmonic `start_row` after the other
+  int64_t start_row;
+  const float* noise;   // (frames * hop, harmonics)
+  const float* weight;  // (harmonics)
+  float bias;
+  float* y;        // (frames * hop)
+  float* scratch;  // 3 * (hop + 16)
+};
+
 struct Kernels {
   const char* name;
+  int lanes;
   int tile_rows;
   bool (*supported)();
   int64_t (*partial_floats)(int64_t lines, int64_t rows, int64_t columns);
   void (*conv_block)(const ConvBlock&);
   void (*stage)(const Stage&);
+  void (*same_conv)(const SameConv&);
   int64_t (*gru_packed_floats)(int64_t hidden);
   int64_t (*gru_scratch_floats)(int64_t hidden);
   void (*gru_pack)(const float* w, const float* b, int64_t hidden, float* packed);  // w (3 hidden, hidden)
   void (*gru_scan)(const GruScan&);
+  // y = tanh(a) * sigmoid(b), a and b the halves of the rows (2 hidden) of x + g; g's rows are g_row apart.
+  void (*gate)(const float* x, const float* g, int64_t g_row, int64_t rows, int64_t hidden, float* y);
+  int64_t (*mel_scratch_floats)(int64_t n_fft, int64_t mels);
+  void (*mel_frames)(const MelFrames&);
+  void (*nsf_advance)(const NsfFrames&,
+                      double* advance);  // (harmonics, frames) as `start`: cycles of each frame
+  void (*nsf_frames)(const NsfFrames&);
   double (*fma)(int64_t iterations, float* sink);  // floating-point operations done
 };
 

@@ -40,6 +40,7 @@ static RVC_INLINE void store_first(float* p, V v, int n) {
 #endif
 }
 
+// Of max and min, b is the result where either is NaN.
 static RVC_INLINE V max(V a, V b) {
 #if defined(__AVX512F__)
   return _mm512_max_ps(a, b);
@@ -57,5 +58,20 @@ static RVC_INLINE V min(V a, V b) {
   return _mm256_min_ps(a, b);
 #else
   return a < b ? a : b;
+#endif
+}
+
+static RVC_INLINE V sqrt(V a) {
+#if defined(__AVX512F__)
+  return _mm512_sqrt_ps(a);
+#elif defined(__AVX2__)
+  return _mm256_sqrt_ps(a);
+#elif defined(__x86_64__)
+  return _mm_sqrt_ps(a);
+#elif defined(__aarch64__)
+  return vsqrtq_f32(a);
+#else
+  for (int i = 0; i < RVC_LANES; ++i) a[i] = __builtin_sqrtf(a[i]);
+  return a;
 #endif
 }

@@ -91,3 +91,27 @@ def conv_transpose2d(
     activation: str = "",
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array: ...
+def wavenet_gate(x: mx.array, g: mx.array, *, stream: mx.Stream | mx.Device | None = None) -> mx.array: ...
+def mel_stft(
+    x: mx.array,
+    window: mx.array,
+    filters: mx.array,
+    *,
+    hop: int,
+    floor: float = 1e-5,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...
+def nsf_source(
+    f0: mx.array,
+    noise: mx.array,
+    weight: mx.array,
+    bias: mx.array | None = None,
+    offsets: mx.array | None = None,
+    *,
+    hop: int,
+    sample_rate: int,
+    phase: list[float] = ...,
+    interpolation: str = "nearest",
+    accumulation: str = "frame",
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...

@@ -14,7 +14,7 @@ from .mel_stft import mel_stft, reflect_pad
 from .nsf_source import nsf_source
 from .packed import PackedWeight, Weight
 from .relpos_attention import relpos_attention
-from .resblock import ResConv, resblock_stage
+from .resblock import ResConv, pack_resblock, resblock_stage
 from .wavenet_gate import wavenet_gate
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "pack_conv_transpose1d",
     "pack_conv_transpose2d",
     "pack_linear",
+    "pack_resblock",
     "reflect_pad",
     "relpos_attention",
     "resblock_stage",

@@ -16,7 +16,7 @@ from . import dispatch
 from .blocks import after, blocks
 from .spec import Case, OpSpec, Tolerance
 
-dispatch.register("mel_stft")
+dispatch.register("mel_stft", "cpu")
 
 # Frames transformed at a time: a frame's window and spectrum are 12 KB of intermediates.
 BLOCK = 2048
@@ -41,6 +41,12 @@ def _mel_stft_blocks(x: mx.array, window: mx.array, filters: mx.array, *, hop: i
     return mx.concatenate(out)
 
 
+def _mel_stft_cpu(x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floor: float) -> mx.array:
+    from .. import native
+
+    return native.ext().mel_stft(x, window, filters, hop=hop, floor=floor)
+
+
 def mel_stft(x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floor: float = 1e-5) -> mx.array:
     """Log mel spectrogram of sound that is padded already; see the module's formula.
 
@@ -49,7 +55,7 @@ def mel_stft(x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floo
         window: (n_fft,).
         filters: (mels, n_fft // 2 + 1), as `mel_filters` makes them.
         hop: samples from one frame to the next.
-        floor: smallest filter output, above 0.
+        floor: smallest filter output, a normal float32 above 0.
 
     Returns:
         (frames, mels) float32, natural logarithm of magnitudes.
@@ -61,8 +67,8 @@ def mel_stft(x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floo
     fits = filters.ndim == 2 and filters.shape[1] == n_fft // 2 + 1
     check("mel_stft", fits, "filters", f"of shape (mels, {n_fft // 2 + 1})", tuple(filters.shape))
     check("mel_stft", hop >= 1, "hop", "at least 1", hop)
-    check("mel_stft", floor > 0, "floor", "above 0", floor)
-    run = dispatch.select("mel_stft", {"reference": _mel_stft_blocks})
+    check("mel_stft", floor >= 2.0**-126, "floor", "a normal float32 above 0", floor)
+    run = dispatch.select("mel_stft", {"cpu": _mel_stft_cpu, "reference": _mel_stft_blocks})
     return run(x, window, filters, hop=hop, floor=floor)
 
 
@@ -137,6 +143,8 @@ SPEC = OpSpec(
     cases=(
         _case("one frame", 1024, 1024, 128, 160),
         _case("a sample short of two frames", 1183, 1024, 128, 160),
+        _case("an odd window", 45 * 20, 45, 7, 11),
+        _case("the shortest window", 12, 2, 1, 1),
         _case("odd sizes", 5003, 254, 31, 37),
         _case("several blocks", 1024 + 160 * 4100, 1024, 128, 160),
         _case("10 s", 161024, 1024, 128, 160, benchmark=True),

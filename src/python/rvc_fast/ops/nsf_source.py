@@ -23,7 +23,7 @@ import numpy as np
 from . import dispatch
 from .spec import Case, OpSpec
 
-dispatch.register("nsf_source")
+dispatch.register("nsf_source", "cpu")
 
 Interpolation = Literal["nearest", "linear"]
 Accumulation = Literal["frame", "sample"]
@@ -103,6 +103,22 @@ def nsf_source_reference(
     return mx.tanh(y)[..., None]
 
 
+def _nsf_source_cpu(
+    f0: mx.array,
+    noise: mx.array,
+    weight: mx.array,
+    bias: mx.array | None,
+    *,
+    phase: np.ndarray | float,
+    offsets: mx.array | None,
+    **options: Any,
+) -> mx.array:
+    from .. import native
+
+    phases = np.reshape(phase, -1).tolist()
+    return native.ext().nsf_source(f0, noise, weight, bias, offsets, phase=phases, **options)
+
+
 def nsf_source(
     f0: mx.array,
     noise: mx.array,
@@ -149,7 +165,7 @@ def nsf_source(
     dispatch.check(op, known, "interpolation", "'nearest' or 'linear'", repr(interpolation))
     whole = accumulation == "sample" or (accumulation == "frame" and interpolation == "nearest")
     dispatch.check(op, whole, "accumulation", "'sample', or 'frame' with 'nearest'", repr(accumulation))
-    return dispatch.select(op, {"reference": nsf_source_reference})(
+    return dispatch.select(op, {"cpu": _nsf_source_cpu, "reference": nsf_source_reference})(
         f0,
         noise,
         weight,

@@ -14,14 +14,15 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
+from ..errors import InputError
 from . import dispatch
-from .conv1d import conv1d
-from .packed import Weight
+from .conv1d import conv1d, pack_conv1d
+from .packed import PackedWeight, Weight
 from .spec import Case, OpSpec, Tolerance
 
 
 class ResConv(NamedTuple):
-    """One convolution of a residual block: weight (C, K, C) or its packed form, bias (C,), dilation."""
+    """One convolution of a residual block: weight (C, K, C) or what `pack_resblock` made of it, bias (C,), dilation."""
 
     weight: Weight
     bias: mx.array | None
@@ -31,7 +32,45 @@ class ResConv(NamedTuple):
 Step = Sequence[ResConv]
 Block = Sequence[Step]
 
-dispatch.register("resblock")
+dispatch.register("resblock", "cpu")
+
+
+def pack_resblock(weight: mx.array, *, algorithm: str = "auto") -> Weight:
+    """Rearrange the weight (C, K, C) of one convolution, float32, float16 or bfloat16, for the backend in use.
+
+    Do it once at load; `ResConv` takes the result in place of the weight. On the reference route the weight
+    itself comes back, as float32.
+
+    Args:
+        algorithm: of the CPU kernel. "auto" takes the fastest for the shape; "direct" keeps the weight's size,
+            which saves memory; "fast" insists on a fast one; or the name of one, such as "k7n16e10".
+
+    Raises:
+        InputError: an algorithm that there is not, or not for this shape.
+    """
+    shape = tuple(weight.shape)
+    fits = len(shape) == 3 and shape[0] == shape[2]
+    dispatch.check("resblock", fits, "weight", "of shape (C, K, C)", shape)
+    if algorithm == "direct":
+        return pack_conv1d(weight)
+    return dispatch.select("resblock", {"cpu": _pack_cpu, "reference": _pack_reference})(weight, algorithm)
+
+
+def _pack_reference(weight: mx.array, algorithm: str) -> mx.array:
+    dispatch.check("resblock", algorithm == "auto", "algorithm", '"auto" or "direct" without the CPU kernel', algorithm)
+    return weight.astype(mx.float32)
+
+
+def _pack_cpu(weight: mx.array, algorithm: str) -> PackedWeight:
+    from .. import native
+
+    shape = tuple(weight.shape)
+    try:
+        name = native.ext().resblock_algorithm(shape[0], shape[1], algorithm)
+    except ValueError as e:
+        raise InputError(str(e)) from None
+    data = native.ext().resblock_pack(weight, algorithm=name)
+    return PackedWeight("resblock", data, shape, algorithm=name)
 
 
 def _conv(
@@ -71,6 +110,25 @@ def resblock_stage_reference(x: mx.array, blocks: Sequence[Block], *, slope: flo
     return _block(x, last, slope, total, 1 / len(blocks))
 
 
+def _resblock_stage_cpu(x: mx.array, blocks: Sequence[Block], *, slope: float) -> mx.array:
+    from .. import native
+
+    weights, biases, convs = [], [], []
+    for block in blocks:
+        for i, step in enumerate(block):
+            for j, conv in enumerate(step):
+                packed = conv.weight
+                if not isinstance(packed, PackedWeight):
+                    packed = _pack_cpu(packed, "auto")
+                weights.append(packed.data)
+                biases.append(conv.bias)
+                last = j == len(step) - 1
+                convs.append(
+                    (packed.shape[1], conv.dilation, packed.algorithm, last, last and i == len(block) - 1)
+                )
+    return native.ext().resblock(x, weights, biases, convs, slope=slope)
+
+
 def resblock_stage(x: mx.array, blocks: Sequence[Block], *, slope: float = 0.1) -> mx.array:
     """Mean of the residual blocks of one stage; see the module's formula.
 
@@ -86,7 +144,7 @@ def resblock_stage(x: mx.array, blocks: Sequence[Block], *, slope: float = 0.1) 
         InputError: a shape or value that does not fit, named with the argument.
     """
     op = "resblock"
-    dispatch.check(op, x.ndim == 3, "x", "of shape (B, T, C)", tuple(x.shape))
+    dispatch.check(op, x.ndim == 3 and x.size > 0, "x", "of shape (B, T, C), not empty", tuple(x.shape))
     full = len(blocks) > 0 and all(len(block) > 0 and all(len(s) > 0 for s in block) for block in blocks)
     dispatch.check(op, full, "blocks", "non-empty sequences of non-empty steps", "an empty one")
     for block in blocks:
@@ -95,7 +153,11 @@ def resblock_stage(x: mx.array, blocks: Sequence[Block], *, slope: float = 0.1) 
                 shape = tuple(conv.weight.shape)
                 fits = len(shape) == 3 and shape[0] == shape[2] == x.shape[2] and shape[1] % 2 == 1
                 dispatch.check(op, fits, "weight", f"of shape ({x.shape[2]}, odd, {x.shape[2]})", shape)
-    return dispatch.select(op, {"reference": resblock_stage_reference})(x, blocks, slope=slope)
+                dispatch.check(op, conv.dilation >= 1, "dilation", "at least 1", conv.dilation)
+                dispatch.check_shape(op, "bias", conv.bias, (x.shape[2],))
+    dispatch.check(op, 0 <= slope <= 1, "slope", "from 0 to 1", slope)
+    run = dispatch.select(op, {"cpu": _resblock_stage_cpu, "reference": resblock_stage_reference})
+    return run(x, blocks, slope=slope)
 
 
 def _case(

@@ -13,13 +13,19 @@ import numpy as np
 from . import dispatch
 from .spec import Case, OpSpec
 
-dispatch.register("wavenet_gate")
+dispatch.register("wavenet_gate", "cpu")
 
 
 def wavenet_gate_reference(x: mx.array, g: mx.array) -> mx.array:
     """The definition, in stock MLX."""
     a, b = mx.split(x + g, 2, axis=-1)
     return mx.tanh(a) * mx.sigmoid(b)
+
+
+def _wavenet_gate_cpu(x: mx.array, g: mx.array) -> mx.array:
+    from .. import native
+
+    return native.ext().wavenet_gate(x, g)
 
 
 def wavenet_gate(x: mx.array, g: mx.array) -> mx.array:
@@ -36,12 +42,15 @@ def wavenet_gate(x: mx.array, g: mx.array) -> mx.array:
         InputError: an odd last axis, or a g that does not broadcast to x.
     """
     check = dispatch.check
-    check("wavenet_gate", x.ndim == 3 and x.shape[2] % 2 == 0, "x", "of shape (B, T, 2H)", tuple(x.shape))
+    fits = x.ndim == 3 and x.size > 0 and x.shape[2] % 2 == 0
+    check("wavenet_gate", fits, "x", "of shape (B, T, 2H)", tuple(x.shape))
     fits = g.ndim == 3 and all(n in (1, m) for n, m in zip(g.shape, x.shape, strict=True))
     check(
         "wavenet_gate", fits and g.shape[2] == x.shape[2], "g", f"broadcastable to {x.shape}", tuple(g.shape)
     )
-    return dispatch.select("wavenet_gate", {"reference": wavenet_gate_reference})(x, g)
+    return dispatch.select(
+        "wavenet_gate", {"cpu": _wavenet_gate_cpu, "reference": wavenet_gate_reference}
+    )(x, g)
 
 
 def _case(name: str, batch: int, length: int, hidden: int, per_frame: bool = False, **options: Any) -> Case:
@@ -60,7 +69,9 @@ SPEC = OpSpec(
     cases=(
         _case("length_1", 1, 1, 1),
         _case("primes", 1, 53, 37),
-        _case("batch", 3, 17, 16, per_frame=True),
+        _case("batch", 3, 17, 16),
+        _case("batch_per_frame", 3, 17, 16, per_frame=True),
+        _case("several_items", 2, 1001, 50, per_frame=True),
         _case("flow_10s", 1, 1000, 192, benchmark=True),
     ),
     flops=lambda x, g: 4 * x.size,

@@ -1,0 +1,97 @@
+#include "fastconv/same_conv.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/pool.h"
+#include "fastconv_variants.h"
+
+namespace rvc_fast {
+
+const FastVariant kFastVariants[] = {
+#define RVC_VARIANT(name, taps, inputs, outputs, planes) \
+  {#name, taps, inputs, outputs, planes, &weights_##name[0][0]},
+    FASTCONV_VARIANTS(RVC_VARIANT)
+#undef RVC_VARIANT
+};
+const int kFastVariantCount = sizeof kFastVariants / sizeof kFastVariants[0];
+
+int find_variant(const char* name) {
+  if (std::strcmp(name, "direct") == 0) return kDirect;
+  for (int i = 0; i < kFastVariantCount; ++i) {
+    if (std::strcmp(kFastVariants[i].name, name) == 0) return i;
+  }
+  return kDirect - 1;
+}
+
+int best_variant(int channels, int taps) {
+  // Measured; see the notes in same_conv.inc. The matrix products need whole vectors of channels.
+  if (channels % 16 != 0) return kDirect;
+  struct Row {
+    int channels, taps;
+    const char* name;
+  };
+  static constexpr Row kBest[] = {
+      {128, 3, "k3n2e8"}, {128, 7, "k7n8e10"}, {128, 11, "k11n16e10"},
+      {32, 3, "k3n2e8"}, {32, 7, "k7n16e10"}, {32, 11, "k11n32e10"},
+  };
+  for (const Row& r : kBest) {
+    if (channels >= r.channels && taps == r.taps) return find_variant(r.name);
+  }
+  return kDirect;
+}
+
+int64_t tile_count(const SameConv& c) {
+  int64_t group = int64_t(c.dilation) * kFastVariants[c.variant].outputs;
+  return c.rows / group * c.dilation + std::min<int64_t>(c.rows % group, c.dilation);
+}
+
+int64_t written_rows(const SameConv& c) {
+  if (c.variant == kDirect) return c.rows;
+  int64_t group = int64_t(c.dilation) * kFastVariants[c.variant].outputs;
+  return (c.rows + group - 1) / group * group;
+}
+
+int64_t same_conv_workspace(const SameConv& c) {
+  if (c.variant == kDirect) return (c.rows + int64_t(c.taps - 1) * c.dilation) * c.channels;
+  int64_t tiles = std::min<int64_t>(c.block, tile_count(c));
+  return (kFastVariants[c.variant].planes + 1) * (tiles * c.channels + 16);
+}
+
+int64_t fast_packed_size(int variant, int channels) {
+  return int64_t(kFastVariants[variant].planes) * channels * ((channels + 15) / 16 * 16);
+}
+
+void pack_fast(int variant, int channels, const float* weight, float* packed) {
+  const FastVariant& v = kFastVariants[variant];
+  constexpr int kMaxTaps = 16, kInputs = 8;
+  int64_t panels = (channels + 31) / 32, padded = (channels + 15) / 16 * 16, plane = channels * padded;
+  parallel_for(panels, [&](int64_t panel) {
+    int64_t first = panel * 32, width = std::min<int64_t>(32, padded - first);
+    int64_t used = std::min<int64_t>(width, channels - first);
+    double taps[kMaxTaps][kInputs][32] = {};
+    for (int64_t in = 0; in < channels; in += kInputs) {
+      int64_t inputs = std::min<int64_t>(kInputs, channels - in);
+      for (int64_t o = 0; o < used; ++o) {
+        for (int j = 0; j < v.taps; ++j) {
+          const float* from = weight + ((first + o) * v.taps + j) * channels + in;
+          for (int64_t i = 0; i < inputs; ++i) taps[j][i][o] = from[i];
+        }
+      }
+      for (int p = 0; p < v.planes; ++p) {
+        const double* factor = v.weights + p * v.taps;
+        float* to = packed + p * plane + first * channels + in * width;
+        for (int64_t i = 0; i < inputs; ++i, to += width) {
+          double sum[32];
+          for (int o = 0; o < 32; ++o) sum[o] = factor[0] * taps[0][i][o];
+          for (int j = 1; j < v.taps; ++j) {
+            for (int o = 0; o < 32; ++o) sum[o] += factor[j] * taps[j][i][o];
+          }
+          for (int64_t o = 0; o < width; ++o) to[o] = static_cast<float>(sum[o]);
+        }
+      }
+    }
+  });
+}
+
+}  // namespace rvc_fast

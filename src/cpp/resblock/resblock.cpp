@@ -1,0 +1,162 @@
+#include "resblock/resblock.h"
+
+#include <limits>
+#include <memory>
+
+#include "conv1d/conv1d.h"
+#include "fastconv/same_conv.h"
+#include "mlx/backend/cpu/encoder.h"
+#include "resblock/run.h"
+
+namespace rvc_fast {
+namespace {
+
+constexpr const char* kOp = "resblock";
+
+class PackFast : public CpuPrimitive {
+ public:
+  PackFast(mx::Stream stream, int variant, int channels)
+      : CpuPrimitive(stream), variant_(variant), channels_(channels) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
+    allocate(outputs[0]);
+    mx::cpu::get_command_encoder(stream()).dispatch(
+        [variant = variant_, channels = channels_, from = inputs[0].data<float>(),
+         to = outputs[0].data<float>()] { pack_fast(variant, channels, from, to); });
+  }
+
+  const char* name() const override { return "rvc_fast_resblock_pack"; }
+  bool is_equivalent(const mx::Primitive& other) const override {
+    auto& o = static_cast<const PackFast&>(other);
+    return variant_ == o.variant_ && channels_ == o.channels_;
+  }
+  std::vector<mx::Shape> output_shapes(const std::vector<mx::array>&) override {
+    return {{static_cast<int>(fast_packed_size(variant_, channels_))}};
+  }
+
+ private:
+  int variant_, channels_;
+};
+
+class Resblock : public CpuPrimitive {
+ public:
+  Resblock(mx::Stream stream, ResStage stage) : CpuPrimitive(stream), stage_(std::move(stage)) {}
+
+  // Inputs: x, the weights, the biases.
+  void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
+    const mx::array& x = inputs[0];
+    mx::array& out = outputs[0];
+    allocate(out);
+    std::vector<const float*> operands;
+    for (size_t i = 1; i < inputs.size(); ++i) operands.push_back(inputs[i].data<float>());
+    mx::cpu::get_command_encoder(stream()).dispatch(
+        [stage = stage_, from = x.data<float>(), batch = x.shape(0), length = x.shape(1),
+         operands = std::move(operands), to = out.data<float>()] {
+          const float* const* weights = operands.data();
+          run_resblock(stage, from, batch, length, weights, weights + stage.convs.size(), to);
+        });
+  }
+
+  const char* name() const override { return "rvc_fast_resblock"; }
+  bool is_equivalent(const mx::Primitive& other) const override {
+    return stage_ == static_cast<const Resblock&>(other).stage_;
+  }
+  std::vector<mx::Shape> output_shapes(const std::vector<mx::array>& inputs) override {
+    return {inputs[0].shape()};
+  }
+
+ private:
+  ResStage stage_;
+};
+
+int known_variant(const std::string& name) {
+  int variant = find_variant(name.c_str());
+  require(variant >= kDirect, kOp, "algorithm must be one there is, got \"" + name + "\"");
+  return variant;
+}
+
+void check_shape(int variant, int channels, int kernel) {
+  if (variant == kDirect) return;
+  const FastVariant& v = kFastVariants[variant];
+  require(v.taps == kernel && channels % 16 == 0, kOp,
+          std::string("algorithm \"") + v.name + "\" must be used with " + std::to_string(v.taps) +
+              " taps and a multiple of 16 channels, got " + std::to_string(kernel) + " and " +
+              std::to_string(channels));
+}
+
+int64_t packed_floats(int variant, int channels, int kernel) {
+  if (variant != kDirect) return fast_packed_size(variant, channels);
+  return int64_t(kernel) * channels * ((channels + 15) / 16 * 16);
+}
+
+}  // namespace
+
+std::string resblock_algorithm(int channels, int kernel, const std::string& wanted) {
+  int variant = kDirect;
+  if (wanted == "auto") {
+    variant = best_variant(channels, kernel);
+  } else if (wanted == "fast") {
+    variant = best_variant(channels, kernel);
+    require(variant != kDirect, kOp,
+            "algorithm must not be \"fast\" for " + std::to_string(channels) + " channels and " +
+                std::to_string(kernel) + " taps: there is no fast one");
+  } else {
+    variant = known_variant(wanted);
+    check_shape(variant, channels, kernel);
+  }
+  return variant == kDirect ? "direct" : kFastVariants[variant].name;
+}
+
+mx::array resblock_pack(const mx::array& weight, const std::string& algorithm, mx::StreamOrDevice s) {
+  require(is_floating(weight), kOp, "weight must be float32, float16 or bfloat16");
+  require(weight.ndim() == 3 && weight.size() > 0 && weight.shape(0) == weight.shape(2), kOp,
+          "weight must be of shape (C, K, C), got " + to_string(weight.shape()));
+  int variant = known_variant(algorithm), channels = weight.shape(0);
+  check_shape(variant, channels, weight.shape(1));
+  if (variant == kDirect) return conv1d_pack(weight, 1, s);
+  int64_t size = fast_packed_size(variant, channels);
+  require(size <= std::numeric_limits<int>::max(), kOp, "weight must have fewer than 2^31 values when packed");
+  return mx::array({static_cast<int>(size)}, mx::float32,
+                   std::make_shared<PackFast>(mx::to_stream(s), variant, channels),
+                   {dense(weight, mx::float32, s)});
+}
+
+mx::array resblock(const mx::array& x, const std::vector<mx::array>& packed,
+                   const std::vector<std::optional<mx::array>>& biases, const std::vector<ResConvSpec>& convs,
+                   float slope, mx::StreamOrDevice s) {
+  require(is_floating(x), kOp, "x must be float32, float16 or bfloat16");
+  require(x.ndim() == 3 && x.size() > 0, kOp,
+          "x must be of shape (B, T, C) and not empty, got " + to_string(x.shape()));
+  require(slope >= 0.0f && slope <= 1.0f, kOp, "slope must be from 0 to 1, got " + std::to_string(slope));
+  require(!convs.empty() && packed.size() == convs.size() && biases.size() == convs.size(), kOp,
+          "blocks must have a weight and a bias (or none) for each of their convolutions");
+  const int channels = x.shape(2);
+  ResStage stage{channels, slope, {}};
+  std::vector<mx::array> inputs{dense(x, mx::float32, s)};
+  for (size_t i = 0; i < convs.size(); ++i) {
+    auto& [kernel, dilation, algorithm, ends_step, ends_block] = convs[i];
+    require(kernel >= 1 && kernel % 2 == 1, kOp, "kernel must be odd, got " + std::to_string(kernel));
+    require(dilation >= 1, kOp, "dilation must be at least 1, got " + std::to_string(dilation));
+    require(ends_step || !ends_block, kOp, "blocks must end with a step");
+    int variant = known_variant(algorithm);
+    check_shape(variant, channels, kernel);
+    int64_t size = packed_floats(variant, channels, kernel);
+    require(packed[i].ndim() == 1 && packed[i].dtype() == mx::float32 && packed[i].shape(0) == size, kOp,
+            "weight must be packed for these channels and taps and this algorithm: " + std::to_string(size) +
+                " values, got " + to_string(packed[i].shape()));
+    inputs.push_back(mx::contiguous(packed[i], false, s));
+    stage.convs.push_back({kernel, dilation, variant, ends_step, ends_block});
+  }
+  require(stage.convs.back().ends_block, kOp, "blocks must end with a step");
+  for (auto& bias : biases) {
+    require(!bias || bias->shape() == mx::Shape{channels}, kOp,
+            "bias must be of shape " + to_string({channels}) +
+                (bias ? ", got " + to_string(bias->shape()) : ""));
+    inputs.push_back(bias ? dense(*bias, mx::float32, s) : mx::zeros({channels}, mx::float32, s));
+  }
+  mx::array y(x.shape(), mx::float32, std::make_shared<Resblock>(mx::to_stream(s), std::move(stage)),
+              std::move(inputs));
+  return mx::astype(y, x.dtype(), s);
+}
+
+}  // namespace rvc_fast

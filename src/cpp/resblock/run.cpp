@@ -1,0 +1,184 @@
+// A stage as a pipeline over time chunks: a thread carries its chunk through all convolutions of all blocks, with
+// no barrier and with the intermediates in its cache. The price is a halo that shrinks with every convolution.
+#include "resblock/run.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/pool.h"
+#include "fastconv/same_conv.h"
+#include "isa/kernels.h"
+
+namespace rvc_fast {
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+int64_t reach(const ResConv& c) { return int64_t(c.taps / 2) * c.dilation; }
+
+struct Plan {
+  int64_t channels, length, chunk, chunks;
+  int64_t halo;         // rows that the longest block can see on one side
+  int64_t buffer_rows;  // of a local buffer
+  int64_t workspace;    // floats
+  int buffers;
+  int blocks = 0;
+  std::vector<int64_t> halos;              // rows that later convolutions of the block need on each side
+  std::vector<std::vector<Segment>> taps;  // of direct convolutions
+  int block;
+};
+
+SameConv same_conv(const ResStage& s, const Plan& p, size_t i, int64_t rows) {
+  const ResConv& conv = s.convs[i];
+  SameConv c{};
+  c.rows = rows;
+  c.channels = s.channels;
+  c.taps = conv.taps;
+  c.dilation = conv.dilation;
+  c.slope = s.slope;
+  c.variant = conv.variant;
+  c.block = p.block;
+  c.segments = p.taps[i].data();
+  c.segment_count = static_cast<int>(p.taps[i].size());
+  return c;
+}
+
+Plan plan(const ResStage& s, int64_t batch, int64_t length, ResTuning tuning) {
+  Plan p{};
+  p.channels = s.channels;
+  p.length = length;
+  p.halos.resize(s.convs.size());
+  p.taps.resize(s.convs.size());
+  int64_t after = 0, longest_step = 0, step = 0;
+  for (size_t i = s.convs.size(); i-- > 0;) {
+    const ResConv& c = s.convs[i];
+    if (c.ends_block) after = 0, ++p.blocks;
+    step = c.ends_step ? 1 : step + 1;
+    longest_step = std::max(longest_step, step);
+    p.halos[i] = after;
+    after += reach(c);
+    p.halo = std::max(p.halo, after);
+    if (c.variant != kDirect) continue;
+    if (c.dilation == 1) {
+      p.taps[i] = {{0, int64_t(c.taps) * s.channels}};
+    } else {
+      for (int k = 0; k < c.taps; ++k) p.taps[i].push_back({int64_t(k) * c.dilation * s.channels, s.channels});
+    }
+  }
+  p.buffers = longest_step > 2 ? 5 : 4;
+  p.block = tuning.block ? tuning.block : s.channels <= 64 ? 12 : s.channels <= 128 ? 24 : 48;
+  p.chunk = tuning.chunk ? tuning.chunk : 1500;
+  p.chunks = ceil_div(length, p.chunk);
+  p.chunk = ceil_div(length, p.chunks);
+  int64_t rows = 0;
+  for (size_t i = 0; i < s.convs.size(); ++i) {
+    SameConv c = same_conv(s, p, i, p.chunk + 2 * p.halos[i]);
+    // At the ends of the sound a convolution starts later, so its tiles may end anywhere up to one group further.
+    int64_t excess = c.variant == kDirect ? 0 : int64_t(c.dilation) * kFastVariants[c.variant].outputs - 1;
+    rows = std::max(rows, c.rows + excess - p.halos[i] + reach(s.convs[i]));
+    p.workspace = std::max(p.workspace, same_conv_workspace(c));
+  }
+  p.buffer_rows = p.halo + std::max(rows, p.chunk + p.halo);
+  return p;
+}
+
+// One chunk of one batch entry, through all blocks.
+class Chunk {
+ public:
+  Chunk(const ResStage& stage, const Plan& plan, int64_t begin, int64_t end, float* memory)
+      : stage_(stage), plan_(plan), begin_(begin), end_(end) {
+    // Buffers start at odd multiples of a cache line within a page, so that equal rows do not alias.
+    int64_t size = ceil_div(plan.buffer_rows * plan.channels, 16) * 16 + 16;
+    for (int i = 0; i < plan.buffers; ++i, memory += size) buffers_[i] = memory;
+    workspace_ = memory;
+  }
+
+  static int64_t floats(const Plan& p) {
+    return p.buffers * (ceil_div(p.buffer_rows * p.channels, 16) * 16 + 16) + p.workspace;
+  }
+
+  void run(const float* x, const float* const* weights, const float* const* biases, float* y) {
+    float *input = buffers_[0], *current = buffers_[1], *inner = buffers_[2], *total = buffers_[3];
+    float* other = plan_.buffers > 4 ? buffers_[4] : nullptr;
+    const int64_t channels = plan_.channels;
+    int64_t low = first(plan_.halo), high = last(plan_.halo);
+    std::memcpy(at(input, low), x + low * channels, (high - low) * channels * sizeof(float));
+
+    const Kernels& k = kernels();
+    const float* from = input;  // x of the running step
+    float* in = input;          // of the next convolution
+    int64_t valid = high;       // where the rows of `in` end
+    bool first_block = true;
+    for (size_t i = 0; i < stage_.convs.size(); ++i) {
+      const ResConv& conv = stage_.convs[i];
+      low = first(plan_.halos[i]);
+      high = last(plan_.halos[i]);
+      SameConv c = same_conv(stage_, plan_, i, high - low);
+      // Zeros outside the sound, and where the last tile reads past the rows there are.
+      clear(in, low - reach(conv), std::min<int64_t>(low, 0));
+      clear(in, valid, low + written_rows(c) + reach(conv));
+      float* out = in == inner ? other : inner;
+      if (conv.ends_step) {
+        c.residual = at(const_cast<float*>(from), low);
+        if (conv.ends_block) {
+          out = total;
+          if (!first_block) c.total = at(total, low);
+        } else if (in != current) {
+          out = current;
+        }
+      }
+      c.x = at(in, low);
+      c.y = at(out, low);
+      c.w = weights[i];
+      c.bias = biases[i];
+      c.workspace = workspace_;
+      k.same_conv(c);
+      in = out;
+      valid = high;
+      if (conv.ends_block) {
+        from = in = input;
+        valid = last(plan_.halo);
+        first_block = false;
+      } else if (conv.ends_step) {
+        if (out == inner) std::swap(current, inner);
+        from = current;
+      }
+    }
+    const float* sum = at(total, begin_);
+    const float scale = 1.0f / static_cast<float>(plan_.blocks);
+    y += begin_ * channels;
+    for (int64_t i = 0; i < (end_ - begin_) * channels; ++i) y[i] = sum[i] * scale;
+  }
+
+ private:
+  int64_t first(int64_t halo) const { return std::max<int64_t>(begin_ - halo, 0); }
+  int64_t last(int64_t halo) const { return std::min(end_ + halo, plan_.length); }
+  float* at(float* buffer, int64_t row) const {
+    return buffer + (row - (begin_ - plan_.halo)) * plan_.channels;
+  }
+  void clear(float* buffer, int64_t from, int64_t to) const {
+    if (from < to) std::memset(at(buffer, from), 0, (to - from) * plan_.channels * sizeof(float));
+  }
+
+  const ResStage& stage_;
+  const Plan& plan_;
+  int64_t begin_, end_;
+  float* buffers_[5];
+  float* workspace_;
+};
+
+}  // namespace
+
+void run_resblock(const ResStage& stage, const float* x, int64_t batch, int64_t length, const float* const* weights,
+                  const float* const* biases, float* y, ResTuning tuning) {
+  const Plan p = plan(stage, batch, length, tuning);
+  const int64_t size = length * stage.channels;
+  parallel_for(batch * p.chunks, [&](int64_t item) {
+    int64_t b = item / p.chunks, i = item % p.chunks;
+    Chunk chunk(stage, p, length * i / p.chunks, length * (i + 1) / p.chunks,
+                scratch(Slot::resblock, Chunk::floats(p)));
+    chunk.run(x + b * size, weights, biases, y + b * size);
+  });
+}
+
+}  // namespace rvc_fast
