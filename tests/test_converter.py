@@ -291,8 +291,12 @@ def test_models_are_looked_for_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> 
     registry.locate = locate
     monkeypatch.setitem(sys.modules, "rvc_fast.weights.registry", registry)
     embedder, model = FakeEmbedder(), FakePitch()
-    monkeypatch.setattr("rvc_fast.features.hubert.load_hubert", {Path("/models/contentvec"): embedder}.get)
-    monkeypatch.setattr("rvc_fast.pitch.rmvpe.load_rmvpe", {Path("/models/rmvpe"): model}.get)
+    monkeypatch.setattr(
+        "rvc_fast.features.hubert.load_hubert", lambda path, _: {Path("/models/contentvec"): embedder}[path]
+    )
+    monkeypatch.setattr(
+        "rvc_fast.pitch.rmvpe.load_rmvpe", lambda path, _: {Path("/models/rmvpe"): model}[path]
+    )
     subject = load(FakeVoice())
     assert (subject.embedder, subject.pitch_model) == (embedder, model)
     load(FakeVoice(use_f0=False), embedder=embedder)

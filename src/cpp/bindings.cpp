@@ -10,6 +10,7 @@
 #include <chrono>
 #include <stdexcept>
 
+#include "attention/attention.h"
 #include "bigru/bigru.h"
 #include "conv1d/conv1d.h"
 #include "conv2d/conv2d.h"
@@ -17,11 +18,13 @@
 #include "conv_transpose2d/conv_transpose2d.h"
 #include "core/pool.h"
 #include "isa/kernels.h"
+#include "knn/knn.h"
+#include "layer_norm/layer_norm.h"
 #include "linear/linear.h"
 #include "mel_stft/mel_stft.h"
 #include "nsf_source/nsf_source.h"
-#include "wavenet_gate/wavenet_gate.h"
 #include "resblock/resblock.h"
+#include "wavenet_gate/wavenet_gate.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -87,6 +90,10 @@ NB_MODULE(_ext, m) {
         "dilation"_a = 1, "groups"_a = 1, "leaky"_a = 1.0f, "activation"_a = "", "scale"_a = 1.0f,
         "stream"_a = nb::none());
 
+  m.def("attention", &attention, "q"_a, "k"_a, "v"_a, nb::kw_only(), "scale"_a, "stream"_a = nb::none());
+  m.def("layer_norm", &layer_norm, "x"_a, "weight"_a.none() = nb::none(), "bias"_a.none() = nb::none(),
+        "residual"_a.none() = nb::none(), nb::kw_only(), "eps"_a = 1e-5f, "stream"_a = nb::none());
+
   m.def("bigru", &bigru, "forward"_a, "backward"_a, "w_hh"_a, "b_hh"_a, "h"_a, nb::kw_only(),
         "stream"_a = nb::none());
 
@@ -123,4 +130,6 @@ NB_MODULE(_ext, m) {
   m.def("resblock_pack", &resblock_pack, "weight"_a, nb::kw_only(), "algorithm"_a, "stream"_a = nb::none());
   m.def("resblock", &resblock, "x"_a, "packed"_a, "biases"_a, "convs"_a, nb::kw_only(), "slope"_a,
         "stream"_a = nb::none());
+
+  m.def("knn", &knn, "queries"_a, "vectors"_a, "k"_a, nb::kw_only(), "stream"_a = nb::none());
 }

@@ -75,19 +75,7 @@ def test_features_match_pytorch(model, golden, version):
 def test_blocks_give_the_same_features(model, golden, monkeypatch):
     want = np.array(model.features(golden["audio"], "v2"))
     monkeypatch.setattr(hubert, "FRONT_END_BLOCK", 7)
-    monkeypatch.setattr(hubert, "SCORE_BLOCK", 1000)
     assert snr(model.features(golden["audio"], "v2"), want) >= 125
-
-
-def test_attention_is_softmax_of_products(monkeypatch):
-    q, k, v = (mx.random.normal((2, 3, 37, 8), key=mx.random.key(i)) for i in range(3))
-    a, b, c = (np.array(x, dtype=np.float64) for x in (q, k, v))
-    weights = np.exp(0.3 * a @ b.swapaxes(2, 3))
-    want = weights / weights.sum(axis=-1, keepdims=True) @ c
-    monkeypatch.setattr(hubert, "SCORE_BLOCK", 1000)
-    for backend in ("auto", "reference"):
-        monkeypatch.setenv("RVC_FAST_BACKEND", backend)
-        assert snr(hubert.attention(q, k, v, 0.3), want) >= 120
 
 
 def fairseq_names(tensors):

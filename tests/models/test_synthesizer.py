@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from rvc_fast.errors import FileFormatError, InputError
 from rvc_fast.noise import SeededNoise
+from rvc_fast.ops import resblock
 from rvc_fast.synthesizer import Synthesizer, SynthesizerConfig, hifigan, refinegan
 from rvc_fast.verify.seeded import read_manifest, seeded_normal, seeded_uniform, seeded_weights
 
@@ -185,13 +186,20 @@ def test_speaker_and_seed_matter(voices):
     assert not mx.allclose(first, model.infer(*given, 0, SeededNoise(1)), atol=1e-3)
 
 
-def test_pieces_along_time_are_the_whole(voices, monkeypatch):
-    """4 * halo = 240 steps is the least piece, so each stage is cut several times."""
-    model = voices["synth_tiny_32k"][2]
-    given = inputs(model, 31)
-    whole = model.infer(*given, 0, SeededNoise(0))
-    monkeypatch.setattr(hifigan, "TILE", 1)
-    pieces = model.infer(*given, 0, SeededNoise(0))
+def test_pieces_along_time_are_the_whole(monkeypatch):
+    """What runs without a compiled stage: 4 * halo = 240 steps is the least piece, so 700 are cut in three."""
+    rng = np.random.default_rng(0)
+    block = hifigan.ResBlock(8, 11, (1, 3, 5))
+    for _, layer in block.named_modules():
+        if "weight" in layer:
+            layer.weight = mx.array(
+                rng.standard_normal(layer.weight.shape, dtype=np.float32) * np.float32(0.05)
+            )
+    x = mx.array(rng.standard_normal((1, 700, 8), dtype=np.float32))
+    whole = resblock.resblock_stage_reference(x, [block.block()])
+    monkeypatch.setattr(resblock, "PIECE", 1)
+    monkeypatch.setenv("RVC_FAST_BACKEND", "reference")
+    pieces = resblock.resblock_stage(x, [block.block()])
     np.testing.assert_allclose(np.array(pieces), np.array(whole), atol=2e-6)
 
 
@@ -215,12 +223,21 @@ def test_resblock_2(tiny):
     names = [name for name, _ in tree_flatten(model.parameters())]
     assert "dec.resblocks.0.convs.1.bias" in names
     assert not any("convs1" in name for name in names)
-    block = model.dec.resblocks[1]
-    x = mx.array(np.random.default_rng(0).standard_normal((1, 50, 32), dtype=np.float32))
+    assert model.infer(*inputs(model, 3), 0, SeededNoise(0)).shape == (3 * model.hop,)
+
+
+def test_resblock_2_by_hand():
+    rng = np.random.default_rng(0)
+    block = hifigan.ResBlock(32, 3, (1, 3), kind="2")
+    for layer in block.convs:
+        layer.weight = mx.array(rng.standard_normal((32, 3, 32), dtype=np.float32) * np.float32(0.1))
+        layer.bias = mx.array(rng.standard_normal(32, dtype=np.float32))
+    x = mx.array(rng.standard_normal((1, 50, 32), dtype=np.float32))
     want = x
-    for convolution in block.convs:
-        want = want + convolution(mx.maximum(want, 0.1 * want))
-    got = mx.concatenate(hifigan.refine(x, [block.block()], 0.1), axis=1)
+    for layer, dilation in zip(block.convs, (1, 3), strict=True):
+        y = mx.conv1d(mx.maximum(want, 0.1 * want), layer.weight, padding=dilation, dilation=dilation)
+        want = want + y + layer.bias
+    got = resblock.resblock_stage(x, [block.block()], slope=0.1)
     np.testing.assert_allclose(np.array(got), np.array(want), atol=1e-5)
 
 

@@ -140,6 +140,17 @@ def bigru(x: Array, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array) -> Array
     return y
 
 
+def knn(queries: Array, vectors: Array, k: int) -> tuple[Array, Array]:
+    """Distances in float64; rows are checked against these, as float32 may swap near ties."""
+    d2 = np.full((len(queries), max(k, len(vectors))), np.inf)
+    rows = np.full(d2.shape, -1)
+    for i, q in enumerate(queries):
+        d2[i, : len(vectors)] = ((vectors - q) ** 2).sum(1)
+    rows[:, : len(vectors)] = np.arange(len(vectors))
+    order = np.argsort(d2, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(d2, order, 1), np.take_along_axis(rows, order, 1)
+
+
 def mel_stft(x: Array, window: Array, filters: Array, *, hop: int, floor: float = 1e-5) -> Array:
     frames = np.lib.stride_tricks.sliding_window_view(x, len(window))[::hop]
     return np.log(np.maximum(np.abs(np.fft.rfft(frames * window)) @ filters.T, floor))
@@ -186,13 +197,37 @@ def wavenet_gate(x: Array, g: Array) -> Array:
     return np.tanh(a) / (1 + np.exp(-b))
 
 
+def attention(q: Array, k: Array, v: Array, *, scale: float) -> Array:
+    scores = (q @ k.swapaxes(-1, -2)) * scale
+    p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return p / p.sum(axis=-1, keepdims=True) @ v
+
+
+def layer_norm(
+    x: Array,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    *,
+    eps: float = 1e-5,
+    residual: Array | None = None,
+) -> Array:
+    x = x if residual is None else x + residual
+    x = x - x.mean(axis=-1, keepdims=True)
+    y = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
 EXACT: dict[str, Callable[..., Array]] = {
+    "attention": attention,
     "bigru": bigru,
     "conv1d": conv1d,
     "conv2d": conv2d,
     "conv_transpose1d": conv_transpose1d,
     "conv_transpose2d": conv_transpose2d,
+    "layer_norm": layer_norm,
     "linear": linear,
+    "knn": knn,
     "mel_stft": mel_stft,
     "nsf_source": nsf_source,
     "wavenet_gate": wavenet_gate,

@@ -262,3 +262,53 @@ if pid == 0:
 assert os.waitpid(pid, 0)[1] == 0
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
+
+
+def test_attention_takes_any_strides_and_joins_its_heads_for_free() -> None:
+    qkv = normal(2, 37, 3 * 40)
+    q, k, v = (a.reshape(2, 37, 5, 8).swapaxes(1, 2) for a in mx.split(qkv, 3, axis=-1))
+    y = ops.attention(q, k, v, scale=0.3)
+    dense = ops.attention(*(mx.array(np.array(a)) for a in (q, k, v)), scale=0.3)
+    reversed_keys = ops.attention(q, k[:, :, ::-1], v[:, :, ::-1], scale=0.3)
+    assert mx.array_equal(y, dense)
+    assert close(reversed_keys, y)
+    joined = y.swapaxes(1, 2).reshape(2, 37, 40)
+    assert np.array_equal(np.array(joined), np.array(y).swapaxes(1, 2).reshape(2, 37, 40))
+    assert mx.array_equal(y + 1, dense + 1)
+
+
+def test_attention_of_a_nan_is_nan_in_its_row_only() -> None:
+    q, k, v = normal(1, 1, 60, 16), normal(1, 1, 70, 16), normal(1, 1, 70, 16)
+    q[0, 0, 7, 3] = float("nan")
+    bad = np.isnan(np.array(ops.attention(q, k, v, scale=0.25)))[0, 0]
+    assert bad[7].all()
+    assert bad.sum() == 16
+
+
+def test_layer_norm_leaves_its_inputs_alone() -> None:
+    x, r = normal(40, 33), normal(40, 33)
+    a, b = x * 2, r * 2
+    y = ops.layer_norm(a, residual=b)
+    mx.eval(y, a, b)
+    assert mx.array_equal(a, x * 2)
+    assert mx.array_equal(b, r * 2)
+
+
+def test_bad_arguments_of_attention_and_layer_norm(ext: ModuleType) -> None:
+    q = normal(1, 2, 5, 4)
+    for call in (
+        lambda: ops.attention(q[0], q, q, scale=1.0),
+        lambda: ops.attention(q, normal(1, 3, 5, 4), q, scale=1.0),
+        lambda: ops.attention(q, q, normal(1, 2, 6, 4), scale=1.0),
+        lambda: ops.attention(q, mx.zeros((1, 2, 0, 4)), mx.zeros((1, 2, 0, 4)), scale=1.0),
+        lambda: ops.layer_norm(normal(3, 4), normal(5)),
+        lambda: ops.layer_norm(normal(3, 4), residual=normal(4)),
+        lambda: ops.layer_norm(normal(3, 4), eps=-1.0),
+        lambda: ops.layer_norm(mx.zeros((0, 4))),
+    ):
+        with pytest.raises(InputError, match=r"\[(attention|layer_norm)\] "):
+            call()
+    with pytest.raises(ValueError, match=r"\[attention\] k must be"):
+        ext.attention(q, q[0], q, scale=1.0)
+    with pytest.raises(ValueError, match=r"\[layer_norm\] bias must be"):
+        ext.layer_norm(q, None, normal(3))

@@ -81,12 +81,15 @@ def test_flat(tmp_path, kind):
         np.testing.assert_allclose(d2, want_d2, rtol=1e-5)
 
 
-def test_blocks_do_not_show(tmp_path, monkeypatch):
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_blocks_do_not_show(tmp_path, monkeypatch, backend):
+    monkeypatch.setenv("RVC_FAST_BACKEND", backend)
     rng = np.random.default_rng(3)
     vectors = rng.standard_normal((500, 6), dtype=np.float32)
     queries = rng.standard_normal((70, 6), dtype=np.float32)
     index = opened(tmp_path, ivf(*grouped(vectors, 3), nprobe=2))
     whole = [index.search(queries, 8, exact=exact) for exact in (False, True)]
+    monkeypatch.setattr(search_module, "_COMPILED_BLOCK", 41)
     monkeypatch.setattr(search_module, "_VECTOR_BLOCK", 37)
     monkeypatch.setattr(search_module, "_QUERY_BLOCK", 11)
     monkeypatch.setattr(search_module, "_DIFFERENCE_NUMBERS", 1000)

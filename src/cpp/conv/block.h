@@ -12,15 +12,26 @@ constexpr int kTileRows = 6, kTileColumns = 16;
 constexpr int kTileRows = 3, kTileColumns = 16;
 #endif
 
-// sum[R][N vectors], `pitch` floats per row, = or += the products; `step` floats of w per reduction step.
+// Where a tile's sums go: raw to (or onto) `sum`, rows `pitch` apart; or finished to y.
+struct TileOutput {
+  float* sum;  // or null
+  int64_t pitch;
+  bool accumulate;
+  const float *bias, *residual;  // or null; residual and y advance by y_row
+  float* y;
+  int64_t y_row;
+  float scale;
+};
+
+// `step` floats of w per reduction step.
 template <int R, int N>
 static void tile(const Segment* begin, const Segment* end, const float* x, int64_t x_row, const float* w,
-                 int step, float* sum, int64_t pitch, bool accumulate) {
+                 int step, const TileOutput& out) {
   V a[R][N];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) a[r][n] = accumulate ? load(sum + r * pitch + n * RVC_LANES) : V{};
+    for (int n = 0; n < N; ++n) a[r][n] = V{};
   }
   for (const Segment* s = begin; s != end; ++s) {
     const float* p = x + s->offset;
@@ -37,15 +48,37 @@ static void tile(const Segment* begin, const Segment* end, const float* x, int64
       }
     }
   }
+  if (out.sum) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) {
+        float* to = out.sum + r * out.pitch + n * RVC_LANES;
+        store(to, out.accumulate ? a[r][n] + load(to) : a[r][n]);
+      }
+    }
+    return;
+  }
+  V bias[N];
+#pragma GCC unroll 4
+  for (int n = 0; n < N; ++n) bias[n] = out.bias ? load(out.bias + n * RVC_LANES) : V{};
+  const float* residual = out.residual;
+  float* y = out.y;
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) store(sum + r * pitch + n * RVC_LANES, a[r][n]);
+    for (int n = 0; n < N; ++n) {
+      V v = a[r][n] + bias[n];
+      if (residual) v += load(residual + n * RVC_LANES);
+      store(y + n * RVC_LANES, v * out.scale);
+    }
+    y += out.y_row;
+    if (residual) residual += out.y_row;
   }
 }
 
 using TileFunction = void (*)(const Segment*, const Segment*, const float*, int64_t, const float*, int,
-                              float*, int64_t, bool);
+                              const TileOutput&);
 
 template <int R>
 struct Tiles : Tiles<R - 1> {
@@ -126,13 +159,20 @@ static void conv_block(const ConvBlock& b) {
       for (int64_t line = 0; line < b.lines; ++line) {
         for (int64_t t = 0, row = 0; t < tiles; ++t) {
           int more = t < larger ? 1 : 0, rows = static_cast<int>(small) + more;
-          float* sum = b.blocks > 1 ? partial : local;
-          int64_t pitch = width;
-          function[more][width == 16](begin, end, b.x + line * b.x_line + row * b.x_row, b.x_row, w, step,
-                                      sum, pitch, block > 0);
-          if (block == b.blocks - 1) {
-            epilogue(b, sum, pitch, line * b.y_line + row * b.y_row + column, column, rows, columns);
+          int64_t at = line * b.y_line + row * b.y_row + column;
+          TileOutput out{};
+          if (b.blocks == 1 && columns == width && b.activation == kNone) {
+            out.bias = b.bias ? b.bias + column : nullptr;
+            out.residual = b.residual ? b.residual + at : nullptr;
+            out.y = b.y + at, out.y_row = b.y_row, out.scale = b.scale;
+          } else {
+            out.sum = b.blocks > 1 ? partial : local;
+            out.pitch = width;
+            out.accumulate = block > 0;
           }
+          function[more][width == 16](begin, end, b.x + line * b.x_line + row * b.x_row, b.x_row, w, step,
+                                      out);
+          if (out.sum && block == b.blocks - 1) epilogue(b, out.sum, width, at, column, rows, columns);
           partial += b.blocks > 1 ? rows * width : 0;
           row += rows;
         }

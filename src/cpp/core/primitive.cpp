@@ -17,7 +17,8 @@ void CpuPrimitive::eval_gpu(const std::vector<mx::array>&, std::vector<mx::array
 }
 
 void allocate(mx::array& out) {
-  // Vector loads that straddle cache lines cost double, and MLX's CPU memory begins 8 bytes past a multiple of 16.
+  // Vector loads that straddle cache lines cost double, and MLX's CPU memory begins 8 bytes past a multiple
+  // of 16.
   constexpr size_t kLine = 64;
   auto data = mx::allocator::malloc(out.nbytes() + kLine);
   auto address = reinterpret_cast<uintptr_t>(mx::allocator::Buffer(data.buffer()).raw_ptr());

@@ -25,20 +25,19 @@ int find_variant(const char* name) {
 }
 
 int best_variant(int channels, int taps) {
-  // Measured; see the notes in same_conv.inc. The matrix products need whole vectors of channels.
+  // The matrix products need whole vectors of channels. Larger cyclic lengths save up to 7 % of the products,
+  // and lose that to their transforms and to weights that leave the cache; measured in same_conv.inc.
   if (channels % 16 != 0) return kDirect;
-  struct Row {
-    int channels, taps;
-    const char* name;
-  };
-  static constexpr Row kBest[] = {
-      {128, 3, "k3n2e8"}, {128, 7, "k7n8e10"}, {128, 11, "k11n16e10"},
-      {32, 3, "k3n2e8"}, {32, 7, "k7n16e10"}, {32, 11, "k11n32e10"},
-  };
-  for (const Row& r : kBest) {
-    if (channels >= r.channels && taps == r.taps) return find_variant(r.name);
+  switch (taps) {
+    case 3:
+      return find_variant("k3n2e8");
+    case 7:
+      return find_variant("k7n8e10");
+    case 11:
+      return find_variant("k11n16e10");
+    default:
+      return kDirect;
   }
-  return kDirect;
 }
 
 int64_t tile_count(const SameConv& c) {

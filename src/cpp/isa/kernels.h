@@ -99,6 +99,54 @@ struct NsfFrames {
   float* scratch;  // 3 * (hop + 16)
 };
 
+// Offers `rows` vectors, whose ids begin at first_id and are higher than those before, to the heaps (wanted)
+// of the queries. Scores are |v|^2 - 2 q.v, with `middle` taken off both.
+struct KnnBlock {
+  const float* vectors;  // (rows, dim)
+  int64_t rows, dim;
+  int32_t first_id;
+  const float* middle;  // (dim)
+  const float* packed;  // panels of 32 queries, from knn_pack
+  int64_t queries, wanted;
+  float* scores;  // (queries, wanted), infinity where there is no candidate yet
+  int32_t* ids;   // (queries, wanted)
+  float* scratch;
+};
+
+// Rows of one head's attention: y = softmax(scale * q k^T) v. Keys and values are packed in blocks of
+// kKeyBlock keys: keys as panels of 32 (16) of them, [dim][32]; values as panels of 32 (16) columns, [keys of
+// the block][32].
+constexpr int64_t kKeyBlock = 512;
+struct Attention {
+  const float* q;
+  int64_t q_row, q_column;  // strides
+  int64_t rows, keys, dim;
+  float scale;
+  const float* k;  // packed, keys rounded up to 16, times dim
+  const float* v;  // packed, keys times dim rounded up to 16
+  float* y;
+  int64_t y_row;
+  float* scratch;  // attention_floats(rows, dim)
+};
+
+// One head's keys and values (keys, dim), strided, into the packed layouts: those from `begin` to `end`,
+// `begin` a multiple of kKeyBlock and `end` one too or all keys.
+struct AttentionPack {
+  const float *k, *v;
+  int64_t k_row, k_column, v_row, v_column;
+  int64_t begin, end, dim;
+  float *to_k, *to_v;
+};
+
+// y = (x + residual - mean) / sqrt(variance + eps) * weight + bias of each row of `width`; what is null is
+// left out.
+struct LayerNorm {
+  const float *x, *residual, *weight, *bias;
+  int64_t rows, width;
+  float eps;
+  float* y;  // may be x or residual
+};
+
 struct Kernels {
   const char* name;
   int lanes;
@@ -119,6 +167,15 @@ struct Kernels {
   void (*nsf_advance)(const NsfFrames&,
                       double* advance);  // (harmonics, frames) as `start`: cycles of each frame
   void (*nsf_frames)(const NsfFrames&);
+  int64_t (*knn_scratch_floats)(int64_t rows, int64_t dim);
+  void (*knn_pack)(const float* queries, int64_t count, int64_t dim, const float* middle, float* packed);
+  void (*knn_block)(const KnnBlock&);
+  void (*knn_offer)(float* scores, int32_t* ids, int64_t size, float score, int32_t id);
+  float (*knn_distance)(const float* a, const float* b, int64_t dim);
+  int64_t (*attention_floats)(int64_t rows, int64_t dim);
+  void (*attention_pack)(const AttentionPack&);
+  void (*attention)(const Attention&);
+  void (*layer_norm)(const LayerNorm&);
   double (*fma)(int64_t iterations, float* sink);  // floating-point operations done
 };
 

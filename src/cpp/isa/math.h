@@ -1,5 +1,37 @@
 // Vector functions. Included only through isa/kernels.inc, inside the instruction set's namespace.
 
+// exp(x) = 2^n exp(r), |r| <= ln 2 / 2, within 2 units in the last place; below -87 it stays at exp(-87). NaN
+// remains.
+static RVC_INLINE V exp(V x) {
+  x = min(splat(88.0f), max(splat(-87.0f), x));  // in this order x is what min and max return if it is NaN
+  const V shift = splat(12582912.0f);  // 1.5 * 2^23: adding it leaves the rounded integer in the low bits
+  V t = x * 1.44269504088896341f + shift;
+  VI n = (VI)t << 23;
+  t -= shift;
+  V r = x - t * 0.693359375f;
+  r = r + t * 2.12194440e-4f;
+  V p = splat(1.9875691e-4f);
+  p = p * r + 1.3981999e-3f;
+  p = p * r + 8.3334519e-3f;
+  p = p * r + 4.1665796e-2f;
+  p = p * r + 1.6666665e-1f;
+  p = p * r + 0.5f;
+  p = p * r * r + r + 1.0f;
+  return (V)((VI)p + n);
+}
+
+static RVC_INLINE float sum(V v) {
+  float s = 0.0f;
+  for (int i = 0; i < RVC_LANES; ++i) s += v[i];
+  return s;
+}
+
+static RVC_INLINE float largest(V v) {
+  float m = v[0];
+  for (int i = 1; i < RVC_LANES; ++i) m = v[i] > m ? v[i] : m;
+  return m;
+}
+
 // erf(x) = x P(x^2) / Q(x^2) up to where float32 erf is 1; least-squares fit, relative error below 4e-7.
 static RVC_INLINE V erf(V x) {
   x = min(splat(3.92f), max(splat(-3.92f), x));

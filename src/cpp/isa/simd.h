@@ -75,3 +75,18 @@ static RVC_INLINE V sqrt(V a) {
   return a;
 #endif
 }
+
+// Whether a comparison holds in any lane.
+static RVC_INLINE bool any(VI mask) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask)) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps(reinterpret_cast<__m256>(mask)) != 0;
+#elif defined(__x86_64__)
+  return _mm_movemask_ps(reinterpret_cast<__m128>(mask)) != 0;
+#else
+  int32_t all = 0;
+  for (int i = 0; i < RVC_LANES; ++i) all |= mask[i];
+  return all != 0;
+#endif
+}

@@ -49,12 +49,12 @@ class Resblock : public CpuPrimitive {
     allocate(out);
     std::vector<const float*> operands;
     for (size_t i = 1; i < inputs.size(); ++i) operands.push_back(inputs[i].data<float>());
-    mx::cpu::get_command_encoder(stream()).dispatch(
-        [stage = stage_, from = x.data<float>(), batch = x.shape(0), length = x.shape(1),
-         operands = std::move(operands), to = out.data<float>()] {
-          const float* const* weights = operands.data();
-          run_resblock(stage, from, batch, length, weights, weights + stage.convs.size(), to);
-        });
+    mx::cpu::get_command_encoder(stream()).dispatch([stage = stage_, from = x.data<float>(),
+                                                     batch = x.shape(0), length = x.shape(1),
+                                                     operands = std::move(operands), to = out.data<float>()] {
+      const float* const* weights = operands.data();
+      run_resblock(stage, from, batch, length, weights, weights + stage.convs.size(), to);
+    });
   }
 
   const char* name() const override { return "rvc_fast_resblock"; }
@@ -115,7 +115,8 @@ mx::array resblock_pack(const mx::array& weight, const std::string& algorithm, m
   check_shape(variant, channels, weight.shape(1));
   if (variant == kDirect) return conv1d_pack(weight, 1, s);
   int64_t size = fast_packed_size(variant, channels);
-  require(size <= std::numeric_limits<int>::max(), kOp, "weight must have fewer than 2^31 values when packed");
+  require(size <= std::numeric_limits<int>::max(), kOp,
+          "weight must have fewer than 2^31 values when packed");
   return mx::array({static_cast<int>(size)}, mx::float32,
                    std::make_shared<PackFast>(mx::to_stream(s), variant, channels),
                    {dense(weight, mx::float32, s)});
@@ -149,9 +150,9 @@ mx::array resblock(const mx::array& x, const std::vector<mx::array>& packed,
   }
   require(stage.convs.back().ends_block, kOp, "blocks must end with a step");
   for (auto& bias : biases) {
-    require(!bias || bias->shape() == mx::Shape{channels}, kOp,
-            "bias must be of shape " + to_string({channels}) +
-                (bias ? ", got " + to_string(bias->shape()) : ""));
+    require(
+        !bias || bias->shape() == mx::Shape{channels}, kOp,
+        "bias must be of shape " + to_string({channels}) + (bias ? ", got " + to_string(bias->shape()) : ""));
     inputs.push_back(bias ? dense(*bias, mx::float32, s) : mx::zeros({channels}, mx::float32, s));
   }
   mx::array y(x.shape(), mx::float32, std::make_shared<Resblock>(mx::to_stream(s), std::move(stage)),

@@ -10,8 +10,8 @@
 
 namespace rvc_fast {
 
-// One convolution: kernel, dilation, algorithm ("direct" or the name of a fast variant), whether it ends a step,
-// whether it ends a block.
+// One convolution: kernel, dilation, algorithm ("direct" or the name of a fast variant), whether it ends a
+// step, whether it ends a block.
 using ResConvSpec = std::tuple<int, int, std::string, bool, bool>;
 
 // Name of the algorithm that `wanted` ("auto", "direct", "fast" or a variant's name) means for this shape.

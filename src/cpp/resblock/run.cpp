@@ -1,5 +1,6 @@
-// A stage as a pipeline over time chunks: a thread carries its chunk through all convolutions of all blocks, with
-// no barrier and with the intermediates in its cache. The price is a halo that shrinks with every convolution.
+// A stage as a pipeline over time chunks: a thread carries its chunk through all convolutions of all blocks,
+// with no barrier and with the intermediates in its cache. The price is a halo that shrinks with every
+// convolution.
 #include "resblock/run.h"
 
 #include <algorithm>
@@ -43,6 +44,34 @@ SameConv same_conv(const ResStage& s, const Plan& p, size_t i, int64_t rows) {
   return c;
 }
 
+// Work of one convolution, in multiply-adds.
+double cost(const SameConv& c) {
+  if (c.variant == kDirect) return double(c.rows) * c.taps * c.channels * c.channels;
+  // Both transforms of a plane take about as long as 16 more channels in its product.
+  return double(tile_count(c)) * kFastVariants[c.variant].planes * c.channels * (c.channels + 16);
+}
+
+// The number of chunks that takes the least time: few, for the halos and the ends of the last tiles, but the
+// same number for every thread, and not so long that the buffers leave the cache.
+int64_t best_chunks(const ResStage& s, const Plan& p, int64_t batch, int64_t length) {
+  constexpr int64_t kMaxRows = 4096, kMaxFloats = 393216;
+  const int64_t fewest =
+      ceil_div(length, std::max<int64_t>(1, std::min<int64_t>(kMaxRows, kMaxFloats / s.channels)));
+  const int64_t most = std::min<int64_t>(length, 2 * fewest + 2 * threads());
+  int64_t best = fewest;
+  double least = 0;
+  for (int64_t chunks = fewest; chunks <= most; ++chunks) {
+    double one = 0;
+    for (size_t i = 0; i < s.convs.size(); ++i) {
+      one += cost(same_conv(s, p, i, std::min(length, ceil_div(length, chunks) + 2 * p.halos[i])));
+    }
+    // Threads never finish together: a quarter of a chunk is what the last one is waited for.
+    double time = (static_cast<double>(ceil_div(batch * chunks, threads())) + 0.25) * one;
+    if (chunks == fewest || time < least) best = chunks, least = time;
+  }
+  return best;
+}
+
 Plan plan(const ResStage& s, int64_t batch, int64_t length, ResTuning tuning) {
   Plan p{};
   p.channels = s.channels;
@@ -62,18 +91,21 @@ Plan plan(const ResStage& s, int64_t batch, int64_t length, ResTuning tuning) {
     if (c.dilation == 1) {
       p.taps[i] = {{0, int64_t(c.taps) * s.channels}};
     } else {
-      for (int k = 0; k < c.taps; ++k) p.taps[i].push_back({int64_t(k) * c.dilation * s.channels, s.channels});
+      for (int k = 0; k < c.taps; ++k)
+        p.taps[i].push_back({int64_t(k) * c.dilation * s.channels, s.channels});
     }
   }
   p.buffers = longest_step > 2 ? 5 : 4;
-  p.block = tuning.block ? tuning.block : s.channels <= 64 ? 12 : s.channels <= 128 ? 24 : 48;
-  p.chunk = tuning.chunk ? tuning.chunk : 1500;
-  p.chunks = ceil_div(length, p.chunk);
+  // Enough tiles per pass that fetching the planes' weights costs less than using them, few enough that a
+  // pass stays in L2.
+  p.block = tuning.block ? tuning.block : s.channels < 256 ? 36 : 60;
+  p.chunks = tuning.chunk ? ceil_div(length, tuning.chunk) : best_chunks(s, p, batch, length);
   p.chunk = ceil_div(length, p.chunks);
   int64_t rows = 0;
   for (size_t i = 0; i < s.convs.size(); ++i) {
     SameConv c = same_conv(s, p, i, p.chunk + 2 * p.halos[i]);
-    // At the ends of the sound a convolution starts later, so its tiles may end anywhere up to one group further.
+    // At the ends of the sound a convolution starts later, so its tiles may end anywhere up to one group
+    // further.
     int64_t excess = c.variant == kDirect ? 0 : int64_t(c.dilation) * kFastVariants[c.variant].outputs - 1;
     rows = std::max(rows, c.rows + excess - p.halos[i] + reach(s.convs[i]));
     p.workspace = std::max(p.workspace, same_conv_workspace(c));
@@ -169,8 +201,8 @@ class Chunk {
 
 }  // namespace
 
-void run_resblock(const ResStage& stage, const float* x, int64_t batch, int64_t length, const float* const* weights,
-                  const float* const* biases, float* y, ResTuning tuning) {
+void run_resblock(const ResStage& stage, const float* x, int64_t batch, int64_t length,
+                  const float* const* weights, const float* const* biases, float* y, ResTuning tuning) {
   const Plan p = plan(stage, batch, length, tuning);
   const int64_t size = length * stage.channels;
   parallel_for(batch * p.chunks, [&](int64_t item) {

@@ -10,7 +10,7 @@ namespace rvc_fast {
 // A convolution C -> C that keeps the length, with what follows it.
 struct ResConv {
   int taps, dilation;
-  int variant;               // of kFastVariants, or kDirect
+  int variant;  // of kFastVariants, or kDirect
   bool ends_step, ends_block;
 
   bool operator==(const ResConv&) const = default;
@@ -32,7 +32,7 @@ struct ResTuning {
 };
 
 // x, y: (batch, length, channels); weights and biases: one per convolution, packed for its variant.
-void run_resblock(const ResStage& stage, const float* x, int64_t batch, int64_t length, const float* const* weights,
-                  const float* const* biases, float* y, ResTuning tuning = {});
+void run_resblock(const ResStage& stage, const float* x, int64_t batch, int64_t length,
+                  const float* const* weights, const float* const* biases, float* y, ResTuning tuning = {});
 
 }  // namespace rvc_fast

@@ -115,3 +115,23 @@ def nsf_source(
     accumulation: str = "frame",
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array: ...
+def knn(
+    queries: mx.array, vectors: mx.array, k: int, *, stream: mx.Stream | mx.Device | None = None
+) -> tuple[mx.array, mx.array]: ...
+def attention(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    scale: float,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...
+def layer_norm(
+    x: mx.array,
+    weight: mx.array | None = None,
+    bias: mx.array | None = None,
+    residual: mx.array | None = None,
+    *,
+    eps: float = 1e-5,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...

@@ -6,13 +6,14 @@ import hashlib
 import os
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import mlx.core as mx
 import numpy as np
 
 from . import audio, pipeline
 from .errors import InputError
+from .layers import Packing
 from .noise import NoiseSource, SeededNoise
 from .pipeline import ChunkPlan, Embedder, Prepared, Progress, Semantics, Settings, Stopwatch, Voice
 from .pitch import f0 as pitch
@@ -232,28 +233,33 @@ def load(
     embedder: Path | Embedder | None = None,
     pitch_model: Path | pitch.PitchModel | None = None,
     index: Path | Index | None = None,
+    memory: Literal["normal", "low"] = "normal",
 ) -> Converter:
     """Return a Converter for a voice (.pth or packed .safetensors) and its models: files or already loaded.
 
     Without `embedder` or `pitch_model` those in the cache folder are taken; InputError says how to get them.
-    A voice that does not follow the pitch needs no pitch model.
+    A voice that does not follow the pitch needs no pitch model. Converters of the same files share their models.
+
+    memory: "low" keeps the weights at their size; "normal" holds more where that is faster. Files only: a model
+        that is already loaded stays as it is.
     """
+    packing = Packing(memory)
     if isinstance(voice, (str, os.PathLike)):
         from .synthesizer import load_voice
 
-        voice = load_voice(voice)
+        voice = load_voice(voice, packing)
     if embedder is None:
         embedder = _locate("contentvec")
     if isinstance(embedder, (str, os.PathLike)):
         from .features.hubert import load_hubert
 
-        embedder = load_hubert(embedder)
+        embedder = load_hubert(embedder, packing)
     if pitch_model is None and voice.config.use_f0:
         pitch_model = _locate("rmvpe")
     if isinstance(pitch_model, (str, os.PathLike)):
         from .pitch.rmvpe import load_rmvpe
 
-        pitch_model = load_rmvpe(pitch_model)
+        pitch_model = load_rmvpe(pitch_model, packing)
     converter = Converter(voice, embedder, pitch_model)
     converter.index = index
     return converter

@@ -46,6 +46,12 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     g.add_argument("--embedder", metavar="FILE", help="HuBERT/ContentVec; default: the pulled contentvec")
     g.add_argument("--pitch-model", metavar="FILE", help="RMVPE; default: the pulled rmvpe")
     g.add_argument("--index", metavar="FILE", help="faiss .index of the voice")
+    g.add_argument(
+        "--memory",
+        choices=("normal", "low"),
+        default="normal",
+        help="low: hold no more than the weights, slower (normal)",
+    )
 
     g = p.add_argument_group("voice and pitch")
     g.add_argument("--speaker", type=int, default=0, metavar="N", help="speaker of a voice with several (0)")
@@ -275,7 +281,7 @@ def run(args: argparse.Namespace) -> int:
     from ..converter import load
 
     start = time.perf_counter()
-    converter = load(**_models(args))
+    converter = load(**_models(args), memory=args.memory)
     load_seconds = time.perf_counter() - start
 
     reports: list[dict[str, Any]] = []

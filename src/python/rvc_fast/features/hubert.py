@@ -18,8 +18,7 @@ import numpy as np
 
 from .. import ops
 from ..errors import FileFormatError, InputError
-from ..layers import Conv1d, Linear, load
-from ..ops import dispatch
+from ..layers import NORMAL, Conv1d, LayerNorm, Linear, Packing, load
 
 if TYPE_CHECKING:
     from ..weights.checkpoint import Checkpoint
@@ -31,9 +30,6 @@ V1_LAYER = 9
 
 # Frames of the front end that are computed at a time: bounds its memory, which is 640 times its output's.
 FRONT_END_BLOCK = 256
-
-# Attention scores held at a time, in numbers: beyond that the queries are split.
-SCORE_BLOCK = 1 << 24
 
 # What Hugging Face configurations may say of models that are built differently.
 _LAYOUT = {
@@ -101,28 +97,6 @@ def _needed(kernels: tuple[int, ...], strides: tuple[int, ...], frames: int) -> 
     for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
         frames = (frames - 1) * stride + kernel
     return frames
-
-
-def attention(q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
-    """softmax(scale * q @ k^T) @ v for q, k, v of shape (B, H, T, D), without all of its scores at once."""
-    if dispatch.route("linear").backend == "cpu":
-        return _attention_by_heads(q, k, v, scale)
-    heads, length = q.shape[0] * q.shape[1], q.shape[2]
-    out: list[mx.array] = []
-    for start, end in ops.blocks(length, max(1, SCORE_BLOCK // (heads * length))):
-        part = ops.after(q[:, :, start:end], out)
-        out.append(mx.fast.scaled_dot_product_attention(part, k, v, scale=scale))
-    return mx.concatenate(out, axis=2)
-
-
-def _attention_by_heads(q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
-    """The products by the compiled linear: on the CPU stock MLX's take many times as long."""
-    flat = [x.reshape(-1, *x.shape[2:]) for x in (q, k, v)]
-    out: list[mx.array] = []
-    for one_q, one_k, one_v in zip(*flat, strict=True):
-        scores = ops.linear(ops.after(one_q, out) * scale, one_k)
-        out.append(ops.linear(mx.softmax(scores, axis=-1), one_v.T))
-    return mx.stack(out).reshape(q.shape)
 
 
 class GroupNormConv(nn.Module):
@@ -193,17 +167,18 @@ class EncoderLayer(nn.Module):
         width, eps = config.hidden_size, config.layer_norm_eps
         self.qkv = Linear(width, 3 * width)
         self.out = Linear(width, width)
-        self.attention_norm = nn.LayerNorm(width, eps)
+        self.attention_norm = LayerNorm(width, eps)
         self.intermediate = Linear(width, config.intermediate_size)
         self.output = Linear(config.intermediate_size, width)
-        self.final_norm = nn.LayerNorm(width, eps)
+        self.final_norm = LayerNorm(width, eps)
         self._heads = config.num_attention_heads
 
     def __call__(self, x: mx.array) -> mx.array:
         batch, length, width = x.shape
         q, k, v = mx.split(self.qkv(x), 3, axis=-1)
         q, k, v = (a.reshape(batch, length, self._heads, -1).swapaxes(1, 2) for a in (q, k, v))
-        mixed = attention(q, k, v, (width // self._heads) ** -0.5).swapaxes(1, 2).reshape(x.shape)
+        mixed = ops.attention(q, k, v, scale=(width // self._heads) ** -0.5)
+        mixed = mixed.swapaxes(1, 2).reshape(x.shape)
         x = self.attention_norm(self.out(mixed, residual=x))
         return self.final_norm(self.output(self.intermediate(x, activation="gelu"), residual=x))
 
@@ -217,7 +192,7 @@ class HubertModel(nn.Module):
         width, eps = config.hidden_size, config.layer_norm_eps
         kernel = config.num_conv_pos_embeddings
         self.front_end = FrontEnd(config)
-        self.projection_norm = nn.LayerNorm(config.conv_dim[-1], eps)
+        self.projection_norm = LayerNorm(config.conv_dim[-1], eps)
         self.projection = Linear(config.conv_dim[-1], width)
         # PyTorch pads kernel // 2 on both sides, then drops the frame that an even kernel has too many.
         self.position = Conv1d(
@@ -227,7 +202,7 @@ class HubertModel(nn.Module):
             padding=(kernel // 2, (kernel - 1) // 2),
             groups=config.num_conv_pos_embedding_groups,
         )
-        self.norm = nn.LayerNorm(width, eps)
+        self.norm = LayerNorm(width, eps)
         self.layers = [EncoderLayer(config) for _ in range(config.num_hidden_layers)]
         self.final_proj = Linear(width, config.classifier_proj_size) if final_proj else None
 
@@ -248,7 +223,7 @@ class HubertModel(nn.Module):
         return {k: np.ascontiguousarray(v.swapaxes(1, 2)) if v.ndim == 3 else v for k, v in named.items()}
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint) -> HubertModel:
+    def from_checkpoint(cls, checkpoint: Checkpoint, packing: Packing = NORMAL) -> HubertModel:
         """Build the model that a `Checkpoint` of kind "hubert" holds; FileFormatError if it does not fit."""
         tensors = checkpoint.tensors
         if not checkpoint.packed:
@@ -257,7 +232,7 @@ class HubertModel(nn.Module):
             except (ValueError, IndexError) as e:
                 raise FileFormatError(f"[hubert] the tensors' shapes do not fit each other: {e}") from e
         model = cls(HubertConfig.from_dict(checkpoint.config), "final_proj.weight" in tensors)
-        load(model, tensors, "hubert")
+        load(model, tensors, "hubert", packing)
         return model
 
     def _frames(self, audio: mx.array) -> mx.array:
@@ -313,11 +288,11 @@ class HubertModel(nn.Module):
         return steps
 
 
-def load_hubert(path: str | PathLike[str]) -> HubertModel:
-    """Load a fairseq `.pt`, a Hugging Face folder or file, or a packed safetensors file."""
-    from ..weights.checkpoint import load_checkpoint
+def load_hubert(path: str | PathLike[str], packing: Packing = NORMAL) -> HubertModel:
+    """Load a fairseq `.pt`, a Hugging Face folder or file, or a packed file; shared while in use."""
+    from ..weights.shared import load_model
 
-    return HubertModel.from_checkpoint(load_checkpoint(path, expect="hubert"))
+    return load_model(HubertModel, path, "hubert", packing)
 
 
 _TRAINING_ONLY = {"mask_emb", "masked_spec_embed", "label_embs_concat"}

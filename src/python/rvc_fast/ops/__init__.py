@@ -3,12 +3,15 @@
 Every op works everywhere (its pure-MLX reference) and takes the fastest backend there is; see `dispatch`.
 """
 
+from .attention import attention
 from .bigru import bigru
 from .blocks import after, blocks
 from .conv1d import conv1d, pack_conv1d
 from .conv2d import conv2d, pack_conv2d
 from .conv_transpose1d import conv_transpose1d, pack_conv_transpose1d
 from .conv_transpose2d import conv_transpose2d, pack_conv_transpose2d
+from .knn import knn
+from .layer_norm import layer_norm
 from .linear import linear, pack_linear
 from .mel_stft import mel_stft, reflect_pad
 from .nsf_source import nsf_source
@@ -22,12 +25,15 @@ __all__ = [
     "ResConv",
     "Weight",
     "after",
+    "attention",
     "bigru",
     "blocks",
     "conv1d",
     "conv2d",
     "conv_transpose1d",
     "conv_transpose2d",
+    "knn",
+    "layer_norm",
     "linear",
     "mel_stft",
     "nsf_source",

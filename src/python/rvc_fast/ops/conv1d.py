@@ -25,7 +25,7 @@ def conv1d_reference(
     bias: mx.array | None = None,
     *,
     stride: int = 1,
-    padding: tuple[int, int] = (0, 0),
+    padding: int | tuple[int, int] = 0,
     dilation: int = 1,
     groups: int = 1,
     leaky: float | None = None,
@@ -34,13 +34,14 @@ def conv1d_reference(
     scale: float = 1.0,
 ) -> mx.array:
     """The definition, in stock MLX."""
+    pad = (padding, padding) if isinstance(padding, int) else padding
     if leaky is not None:
         x = leaky_relu(x, leaky)
     y = mx.conv_general(
         x,
         weight.astype(x.dtype),
         stride=stride,
-        padding=([padding[0]], [padding[1]]),
+        padding=([pad[0]], [pad[1]]),
         kernel_dilation=dilation,
         groups=groups,
     )

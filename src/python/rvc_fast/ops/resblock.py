@@ -16,6 +16,8 @@ import numpy as np
 
 from ..errors import InputError
 from . import dispatch
+from .blocks import after
+from .blocks import blocks as split
 from .conv1d import conv1d, pack_conv1d
 from .packed import PackedWeight, Weight
 from .spec import Case, OpSpec, Tolerance
@@ -57,7 +59,9 @@ def pack_resblock(weight: mx.array, *, algorithm: str = "auto") -> Weight:
 
 
 def _pack_reference(weight: mx.array, algorithm: str) -> mx.array:
-    dispatch.check("resblock", algorithm == "auto", "algorithm", '"auto" or "direct" without the CPU kernel', algorithm)
+    dispatch.check(
+        "resblock", algorithm == "auto", "algorithm", '"auto" or "direct" without the CPU kernel', algorithm
+    )
     return weight.astype(mx.float32)
 
 
@@ -110,6 +114,28 @@ def resblock_stage_reference(x: mx.array, blocks: Sequence[Block], *, slope: flo
     return _block(x, last, slope, total, 1 / len(blocks))
 
 
+# Numbers of an activation that are worked on at a time without a compiled kernel: 4 MB.
+PIECE = 1 << 20
+
+
+def _resblock_stage_pieces(x: mx.array, blocks: Sequence[Block], *, slope: float) -> mx.array:
+    """The reference in pieces along time that overlap by what the blocks can see.
+
+    Done at once, its intermediates would be the peak memory of a conversion, many times x.
+    """
+    halo = max(
+        sum(conv.dilation * (conv.weight.shape[1] - 1) // 2 for step in block for conv in step)
+        for block in blocks
+    )
+    length = x.shape[1]
+    out: list[mx.array] = []
+    for start, stop in split(length, max(PIECE // x.shape[2], 4 * halo, 1)):
+        low, high = max(start - halo, 0), min(stop + halo, length)
+        piece = resblock_stage_reference(after(x[:, low:high], out), blocks, slope=slope)
+        out.append(piece[:, start - low : stop - low])
+    return mx.concatenate(out, axis=1)
+
+
 def _resblock_stage_cpu(x: mx.array, blocks: Sequence[Block], *, slope: float) -> mx.array:
     from .. import native
 
@@ -156,7 +182,7 @@ def resblock_stage(x: mx.array, blocks: Sequence[Block], *, slope: float = 0.1) 
                 dispatch.check(op, conv.dilation >= 1, "dilation", "at least 1", conv.dilation)
                 dispatch.check_shape(op, "bias", conv.bias, (x.shape[2],))
     dispatch.check(op, 0 <= slope <= 1, "slope", "from 0 to 1", slope)
-    run = dispatch.select(op, {"cpu": _resblock_stage_cpu, "reference": resblock_stage_reference})
+    run = dispatch.select(op, {"cpu": _resblock_stage_cpu, "reference": _resblock_stage_pieces})
     return run(x, blocks, slope=slope)
 
 

@@ -48,9 +48,9 @@ def wavenet_gate(x: mx.array, g: mx.array) -> mx.array:
     check(
         "wavenet_gate", fits and g.shape[2] == x.shape[2], "g", f"broadcastable to {x.shape}", tuple(g.shape)
     )
-    return dispatch.select(
-        "wavenet_gate", {"cpu": _wavenet_gate_cpu, "reference": wavenet_gate_reference}
-    )(x, g)
+    return dispatch.select("wavenet_gate", {"cpu": _wavenet_gate_cpu, "reference": wavenet_gate_reference})(
+        x, g
+    )
 
 
 def _case(name: str, batch: int, length: int, hidden: int, per_frame: bool = False, **options: Any) -> Case:

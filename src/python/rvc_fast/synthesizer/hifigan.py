@@ -8,17 +8,14 @@ from collections.abc import Sequence
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..layers import Conv1d, ConvTranspose1d, Linear
+from ..layers import Conv1d, ConvTranspose1d, Linear, ResConv1d
 from ..noise import NoiseSource
 from ..ops.nsf_source import Accumulation, Interpolation, nsf_source
-from ..ops.resblock import Block, ResConv, resblock_stage
+from ..ops.resblock import Block, resblock_stage
 from .config import SynthesizerConfig
 
 SLOPE = 0.1
 LAST_SLOPE = 0.01
-
-# Numbers of an activation that the residual blocks work on at a time: 4 MB.
-TILE = 1 << 20
 
 
 class Merge(nn.Module):
@@ -64,32 +61,21 @@ class HarmonicSource(nn.Module):
         self.l_linear = Merge(harmonics)
 
 
-def _steps(convs: Sequence[Conv1d], dilation: int) -> list[ResConv]:
-    """The step whose first convolution is dilated and whose others are not."""
-    return [ResConv(*conv.operands, dilation if i == 0 else 1) for i, conv in enumerate(convs)]
-
-
 class ResBlock(nn.Module):
     """HiFi-GAN's residual block of type 1 (pairs of convolutions) or 2 (single ones)."""
 
     def __init__(self, channels: int, kernel: int, dilations: Sequence[int], kind: str = "1"):
         super().__init__()
-        self._dilations = tuple(dilations)
-
-        def convs(each: Sequence[int]) -> list[Conv1d]:
-            return [
-                Conv1d(channels, channels, kernel, padding=d * (kernel - 1) // 2, dilation=d) for d in each
-            ]
-
         if kind == "1":
-            self.convs1, self.convs2 = convs(self._dilations), convs([1] * len(self._dilations))
+            self.convs1 = [ResConv1d(channels, kernel, d) for d in dilations]
+            self.convs2 = [ResConv1d(channels, kernel) for _ in dilations]
         else:
-            self.convs = convs(self._dilations)
+            self.convs = [ResConv1d(channels, kernel, d) for d in dilations]
 
     def block(self) -> Block:
         """What `resblock_stage` takes."""
         lists = [self.convs1, self.convs2] if "convs1" in self else [self.convs]
-        return [_steps(step, d) for *step, d in zip(*lists, self._dilations, strict=True)]
+        return [[layer.conv for layer in step] for step in zip(*lists, strict=True)]
 
 
 def noise_conv(c: SynthesizerConfig, stage: int, channels: int) -> Conv1d:
@@ -107,28 +93,6 @@ def upsample_conv(c: SynthesizerConfig, stage: int) -> ConvTranspose1d:
     return ConvTranspose1d(width, width // 2, kernel, stride=rate, padding=padding, output_padding=extra)
 
 
-def refine(x: mx.array, blocks: Sequence[Block], slope: float) -> list[mx.array]:
-    """`resblock_stage` on x (1, N, C), evaluated in pieces along time, to be concatenated.
-
-    The pieces overlap by what the blocks can see, so the result is that of the whole. Done at once, its
-    intermediates would be the peak memory of the conversion, many times x.
-    """
-    length = x.shape[1]
-    halo = max(
-        sum(conv.dilation * (conv.weight.shape[1] - 1) // 2 for step in block for conv in step)
-        for block in blocks
-    )
-    size = max(TILE // x.shape[2], 4 * halo, 1)
-    pieces = []
-    for start in range(0, length, size):
-        stop = min(start + size, length)
-        low, high = max(start - halo, 0), min(stop + halo, length)
-        piece = resblock_stage(x[:, low:high], blocks, slope=slope)[:, start - low : stop - low]
-        mx.eval(piece)
-        pieces.append(piece)
-    return pieces
-
-
 def upsample_stages(
     x: mx.array,
     ups: Sequence[ConvTranspose1d],
@@ -140,13 +104,10 @@ def upsample_stages(
     for i, (up, blocks) in enumerate(zip(ups, stages, strict=True)):
         branch = None if source is None else noise_convs[i](source)
         x = up(x, leaky=SLOPE, residual=branch)
-        mx.eval(x)
+        mx.eval(x)  # frees what it came from before the next activation, the largest things alive, is made
         del branch
-        pieces = refine(x, blocks, SLOPE)
-        del x  # before the concatenation needs room
-        x = mx.concatenate(pieces, axis=1)
+        x = resblock_stage(x, blocks, slope=SLOPE)
         mx.eval(x)
-        del pieces
     return x
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from ..errors import FileFormatError, InputError
-from ..layers import pack
+from ..layers import NORMAL, Packing, pack
 from ..noise import NoiseSource
 from .config import SynthesizerConfig
 from .flow import Flow
@@ -126,7 +126,7 @@ class Synthesizer(nn.Module):
         return {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in renamed.items()}
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint) -> Synthesizer:
+    def from_checkpoint(cls, checkpoint: Checkpoint, packing: Packing = NORMAL) -> Synthesizer:
         """Build and load a voice.
 
         Raises:
@@ -137,7 +137,7 @@ class Synthesizer(nn.Module):
         tensors = checkpoint.tensors if checkpoint.packed else cls.sanitize(checkpoint.tensors)
         model._check(tensors)
         model.load_weights([(name, mx.array(value)) for name, value in tensors.items()], strict=True)
-        pack(model)
+        pack(model, packing)
         return model
 
     def _check(self, tensors: dict[str, np.ndarray]) -> None:
@@ -231,8 +231,8 @@ class Synthesizer(nn.Module):
             require(known, "pitch", f"from 0 to {PITCH_BINS - 1}", f"{low} to {high}")
 
 
-def load_voice(path: str | PathLike[str]) -> Synthesizer:
-    """Load a voice from any file that `weights.checkpoint.load_checkpoint` reads."""
-    from ..weights.checkpoint import load_checkpoint
+def load_voice(path: str | PathLike[str], packing: Packing = NORMAL) -> Synthesizer:
+    """Load a voice from any file that `weights.checkpoint.load_checkpoint` reads; shared while in use."""
+    from ..weights.shared import load_model
 
-    return Synthesizer.from_checkpoint(load_checkpoint(path, expect="voice"))
+    return load_model(Synthesizer, path, "voice", packing)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..layers import Conv1d, Linear
+from ..layers import Conv1d, Linear, ResConv1d
 from ..noise import NoiseSource
-from ..ops.resblock import Block, ResConv
+from ..ops.resblock import Block
 from .config import SynthesizerConfig
 from .hifigan import LAST_SLOPE, HarmonicSource, noise_conv, upsample_conv, upsample_stages
 
@@ -21,14 +21,8 @@ class MrfLayer(nn.Module):
 
     def __init__(self, channels: int, kernel: int, dilation: int):
         super().__init__()
-        self._dilation = dilation
-        self.conv1 = Conv1d(
-            channels, channels, kernel, padding=dilation * (kernel - 1) // 2, dilation=dilation
-        )
-        self.conv2 = Conv1d(channels, channels, kernel, padding=kernel // 2)
-
-    def step(self) -> list[ResConv]:
-        return [ResConv(*self.conv1.operands, self._dilation), ResConv(*self.conv2.operands)]
+        self.conv1 = ResConv1d(channels, kernel, dilation)
+        self.conv2 = ResConv1d(channels, kernel)
 
 
 class MrfBlock(nn.Module):
@@ -40,7 +34,7 @@ class MrfBlock(nn.Module):
 
     def block(self) -> Block:
         """What `resblock_stage` takes."""
-        return [layer.step() for layer in self.layers]
+        return [[layer.conv1.conv, layer.conv2.conv] for layer in self.layers]
 
 
 class MrfHifiGan(nn.Module):

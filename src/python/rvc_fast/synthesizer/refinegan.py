@@ -15,7 +15,7 @@ from ..layers import Conv1d, Linear
 from ..noise import NoiseSource
 from ..ops.packed import leaky_relu
 from .config import SynthesizerConfig
-from .hifigan import Merge, ResBlock, refine
+from .hifigan import Merge, ResBlock
 
 SLOPE = 0.2
 START_CHANNELS = 16
@@ -85,7 +85,7 @@ class ParallelResBlock(nn.Module):
         x = self.input_conv(x)
         total = mx.zeros_like(x)
         for first, residual, last in self.blocks:
-            y = mx.concatenate(refine(first(x, noise), [residual.block()], SLOPE), axis=1)
+            y = ops.resblock_stage(first(x, noise), [residual.block()], slope=SLOPE)
             total = total + last(y, noise)
             mx.eval(total)
         return total / len(self.blocks)

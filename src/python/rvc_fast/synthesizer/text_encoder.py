@@ -10,7 +10,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..layers import Conv1d, Linear
+from ..layers import Conv1d, LayerNorm, Linear
 from ..ops.packed import leaky_relu
 from ..ops.relpos_attention import relpos_attention
 from .config import SynthesizerConfig
@@ -62,9 +62,9 @@ class Encoder(nn.Module):
         super().__init__()
         hidden, layers = c.hidden_channels, range(c.n_layers)
         self.attn_layers = [Attention(hidden, c.n_heads) for _ in layers]
-        self.norm_layers_1 = [nn.LayerNorm(hidden, eps=1e-5) for _ in layers]
+        self.norm_layers_1 = [LayerNorm(hidden) for _ in layers]
         self.ffn_layers = [FeedForward(hidden, c.filter_channels, c.kernel_size) for _ in layers]
-        self.norm_layers_2 = [nn.LayerNorm(hidden, eps=1e-5) for _ in layers]
+        self.norm_layers_2 = [LayerNorm(hidden) for _ in layers]
 
     def __call__(self, x: mx.array) -> mx.array:
         layers = zip(self.attn_layers, self.norm_layers_1, self.ffn_layers, self.norm_layers_2, strict=True)

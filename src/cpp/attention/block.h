@@ -1,0 +1,97 @@
+// Attention of a few dozen query rows over all keys. Included only through isa/kernels.inc.
+//
+// Both products are the convolution's tile over packed keys and values. The softmax runs along with the
+// blocks of keys (its maximum and sum are corrected as larger scores appear), so no more than rows x
+// kKeyBlock scores exist.
+
+static int64_t attention_floats(int64_t rows, int64_t dim) {
+  return rows * (kKeyBlock + 2 * ((dim + 15) / 16 * 16) + 2 * RVC_LANES);
+}
+
+static void attention_pack(const AttentionPack& p) {
+  for (int64_t block = p.begin; block < p.end; block += kKeyBlock) {
+    int64_t keys = p.end - block < kKeyBlock ? p.end - block : kKeyBlock;
+    for (int64_t panel = 0; panel < keys; panel += 32) {
+      int64_t width = keys - panel > 16 ? 32 : 16;
+      float* to = p.to_k + (block + panel) * p.dim;
+      for (int64_t i = 0; i < width; ++i) {
+        const float* k = p.k + (block + panel + i) * p.k_row;
+        bool used = panel + i < keys;
+        for (int64_t c = 0; c < p.dim; ++c) to[c * width + i] = used ? k[c * p.k_column] : 0.0f;
+      }
+    }
+    float* to = p.to_v + block * ((p.dim + 15) / 16 * 16);
+    for (int64_t panel = 0; panel < p.dim; panel += 32) {
+      int64_t width = p.dim - panel > 16 ? 32 : 16;
+      for (int64_t i = 0; i < keys; ++i, to += width) {
+        const float* v = p.v + (block + i) * p.v_row + panel * p.v_column;
+        for (int64_t c = 0; c < width; ++c) to[c] = panel + c < p.dim ? v[c * p.v_column] : 0.0f;
+      }
+    }
+  }
+}
+
+// y rows = or += x rows * w, no bias, no activation.
+static void product(const float* x, int64_t x_row, int64_t rows, int64_t length, const float* w,
+                    int64_t columns, float* y, int64_t y_row, bool add) {
+  Segment segment{0, length};
+  int32_t end = 1;
+  ConvBlock b{};
+  b.x = x, b.x_row = x_row;
+  b.lines = 1, b.rows = rows, b.columns = columns;
+  b.segments = &segment, b.block_ends = &end, b.blocks = 1;
+  b.w = w;
+  b.residual = add ? y : nullptr;
+  b.y = y, b.y_row = y_row;
+  b.scale = 1.0f;
+  conv_block(b);
+}
+
+static void attention(const Attention& a) {
+  const int64_t wide = (a.dim + 15) / 16 * 16;
+  float* scores = a.scratch;
+  float* q = scores + a.rows * kKeyBlock;
+  float* y = q + a.rows * wide;
+  float* top = y + a.rows * wide;  // per row: the largest score so far
+  float* total = top + a.rows;     // and the sum of exp(score - top)
+  for (int64_t r = 0; r < a.rows; ++r) {
+    for (int64_t c = 0; c < a.dim; ++c) q[r * wide + c] = a.q[r * a.q_row + c * a.q_column] * a.scale;
+    for (int64_t c = 0; c < wide; ++c) y[r * wide + c] = 0.0f;
+    top[r] = -__builtin_inff();
+    total[r] = 0.0f;
+  }
+  for (int64_t block = 0; block < a.keys; block += kKeyBlock) {
+    const int64_t keys = a.keys - block < kKeyBlock ? a.keys - block : kKeyBlock;
+    product(q, wide, a.rows, a.dim, a.k + block * a.dim, keys, scores, kKeyBlock, false);
+    for (int64_t r = 0; r < a.rows; ++r) {
+      float* s = scores + r * kKeyBlock;
+      int64_t padded = (keys + RVC_LANES - 1) / RVC_LANES * RVC_LANES;
+      for (int64_t i = keys; i < padded; ++i) s[i] = -__builtin_inff();
+      V m = splat(top[r]);
+      for (int64_t i = 0; i < padded; i += RVC_LANES) m = max(m, load(s + i));
+      const float larger = largest(m);
+      V t = {};
+      for (int64_t i = 0; i < padded; i += RVC_LANES) {
+        V p = exp(load(s + i) - larger);
+        store(s + i, p);
+        t += i + RVC_LANES <= keys ? p : V{};
+      }
+      float sum_of_block = sum(t);
+      for (int64_t i = keys / RVC_LANES * RVC_LANES; i < keys; ++i) sum_of_block += s[i];
+      const float shrink = block == 0 ? 0.0f : exp(splat(top[r] - larger))[0];
+      top[r] = larger;
+      total[r] = total[r] * shrink + sum_of_block;
+      if (shrink != 1.0f) {
+        for (int64_t c = 0; c < wide; c += RVC_LANES)
+          store(y + r * wide + c, load(y + r * wide + c) * shrink);
+      }
+    }
+    product(scores, kKeyBlock, a.rows, keys, a.v + block * wide, a.dim, y, wide, true);
+  }
+  for (int64_t r = 0; r < a.rows; ++r) {
+    for (int64_t c = 0; c < a.dim; c += RVC_LANES) {
+      int lanes = a.dim - c < RVC_LANES ? static_cast<int>(a.dim - c) : RVC_LANES;
+      store_first(a.y + r * a.y_row + c, load(y + r * wide + c) / splat(total[r]), lanes);
+    }
+  }
+}

@@ -1,0 +1,155 @@
+#include "knn/knn.h"
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+
+#include "core/pool.h"
+#include "isa/kernels.h"
+#include "mlx/backend/cpu/encoder.h"
+
+namespace rvc_fast {
+namespace {
+
+// Candidates beyond k whose distances are computed from differences: |v|^2 - 2 q.v alone swaps near ties.
+constexpr int64_t kMargin = 8;
+// Queries at a time, candidates at a time, numbers of vectors at a time, rows that their middle is taken of.
+constexpr int64_t kQueries = 4096, kCandidates = 1 << 22, kNumbers = 3 << 16, kMiddleRows = 4096;
+constexpr int64_t kItemsPerThread = 4;
+
+struct Arrays {
+  const float *queries, *vectors;
+  int64_t n, m, dim, k;
+  float* distances;
+  int32_t* rows;
+};
+
+// The product cancels least around the middle of the vectors.
+std::vector<float> middle_of(const Arrays& a) {
+  std::vector<float> middle(a.dim);
+  const int64_t count = std::min(a.m, kMiddleRows);
+  for (int64_t r = 0; r < count; ++r) {
+    for (int64_t i = 0; i < a.dim; ++i) middle[i] += a.vectors[r * a.dim + i];
+  }
+  for (float& x : middle) x /= float(count);
+  return middle;
+}
+
+void run(const Arrays& a, const float* middle) {
+  const Kernels& k = kernels();
+  const int64_t wanted = std::min(a.k + kMargin, a.m), panels = (a.n + 31) / 32;
+  // Work items are a range of the vectors for a range of the panels; there are more of the former if
+  // possible.
+  const int64_t rows = std::clamp<int64_t>(kNumbers / a.dim / 12 * 12, 12, 192),
+                blocks = (a.m + rows - 1) / rows;
+  const int64_t ranges =
+      std::clamp<int64_t>(kCandidates / (a.n * wanted), 1, std::min(blocks, kItemsPerThread * threads()));
+  const int64_t groups = std::min(panels, (kItemsPerThread * threads() + ranges - 1) / ranges);
+
+  std::vector<float> packed(panels * 32 * a.dim);
+  parallel_for(panels, [&](int64_t p) {
+    k.knn_pack(a.queries + p * 32 * a.dim, std::min<int64_t>(32, a.n - p * 32), a.dim, middle,
+               packed.data() + p * 32 * a.dim);
+  });
+  std::vector<float> scores(ranges * a.n * wanted, std::numeric_limits<float>::infinity());
+  std::vector<int32_t> ids(scores.size(), std::numeric_limits<int32_t>::max());
+  parallel_for(ranges * groups, [&](int64_t item) {
+    const int64_t range = item / groups, group = item % groups;
+    const int64_t first = panels * group / groups * 32,
+                  last = std::min(panels * (group + 1) / groups * 32, a.n);
+    KnnBlock b{};
+    b.dim = a.dim;
+    b.middle = middle;
+    b.packed = packed.data() + first * a.dim;
+    b.queries = last - first;
+    b.wanted = wanted;
+    b.scores = scores.data() + (range * a.n + first) * wanted;
+    b.ids = ids.data() + (range * a.n + first) * wanted;
+    b.scratch = scratch(Slot::stage, k.knn_scratch_floats(rows, a.dim));
+    for (int64_t block = blocks * range / ranges; block < blocks * (range + 1) / ranges; ++block) {
+      b.vectors = a.vectors + block * rows * a.dim;
+      b.rows = std::min(rows, a.m - block * rows);
+      b.first_id = static_cast<int32_t>(block * rows);
+      k.knn_block(b);
+    }
+  });
+  parallel_for(a.n, [&](int64_t q) {
+    float* best = scores.data() + q * wanted;
+    int32_t* best_ids = ids.data() + q * wanted;
+    for (int64_t range = 1; range < ranges; ++range) {
+      const int64_t from = (range * a.n + q) * wanted;
+      for (int64_t i = 0; i < wanted; ++i)
+        k.knn_offer(best, best_ids, wanted, scores[from + i], ids[from + i]);
+    }
+    std::vector<std::pair<float, int32_t>> found;
+    for (int64_t i = 0; i < wanted; ++i) {
+      if (best_ids[i] == std::numeric_limits<int32_t>::max()) continue;  // its score was not finite
+      found.emplace_back(k.knn_distance(a.queries + q * a.dim, a.vectors + best_ids[i] * a.dim, a.dim),
+                         best_ids[i]);
+    }
+    std::sort(found.begin(), found.end());
+    found.resize(a.k, {std::numeric_limits<float>::infinity(), -1});
+    for (int64_t i = 0; i < a.k; ++i) {
+      a.distances[q * a.k + i] = found[i].first;
+      a.rows[q * a.k + i] = found[i].second;
+    }
+  });
+}
+
+class Knn : public CpuPrimitive {
+ public:
+  Knn(mx::Stream stream, int k) : CpuPrimitive(stream), k_(k) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
+    for (mx::array& out : outputs) allocate(out);
+    Arrays a{};
+    a.queries = inputs[0].data<float>(), a.vectors = inputs[1].data<float>();
+    a.n = inputs[0].shape(0), a.m = inputs[1].shape(0), a.dim = inputs[0].shape(1), a.k = k_;
+    a.distances = outputs[0].data<float>(), a.rows = outputs[1].data<int32_t>();
+    mx::cpu::get_command_encoder(stream()).dispatch([a] {
+      const auto middle = middle_of(a);
+      for (int64_t q = 0; q < a.n; q += kQueries) {
+        Arrays part = a;
+        part.queries += q * a.dim;
+        part.n = std::min(kQueries, a.n - q);
+        part.distances += q * a.k;
+        part.rows += q * a.k;
+        run(part, middle.data());
+      }
+    });
+  }
+
+  const char* name() const override { return "knn"; }
+  bool is_equivalent(const mx::Primitive& other) const override {
+    return static_cast<const Knn&>(other).k_ == k_;
+  }
+  std::vector<mx::Shape> output_shapes(const std::vector<mx::array>& inputs) override {
+    mx::Shape shape{inputs[0].shape(0), k_};
+    return {shape, shape};
+  }
+
+ private:
+  int k_;
+};
+
+}  // namespace
+
+std::pair<mx::array, mx::array> knn(const mx::array& queries, const mx::array& vectors, int k,
+                                    mx::StreamOrDevice s) {
+  const char* op = "knn";
+  require(is_floating(queries) && is_floating(vectors), op,
+          "queries and vectors must be float32, float16 or bfloat16");
+  require(queries.ndim() == 2 && queries.size() > 0, op,
+          "queries must be of shape (n, d), got " + to_string(queries.shape()));
+  require(vectors.ndim() == 2 && vectors.size() > 0 && vectors.shape(1) == queries.shape(1), op,
+          "vectors must be of shape (m, " + std::to_string(queries.shape(1)) + "), got " +
+              to_string(vectors.shape()));
+  require(k >= 1, op, "k must be at least 1, got " + std::to_string(k));
+  mx::Shape shape{queries.shape(0), k};
+  auto y = mx::array::make_arrays({shape, shape}, {mx::float32, mx::int32},
+                                  std::make_shared<Knn>(mx::to_stream(s), k),
+                                  {dense(queries, mx::float32, s), dense(vectors, mx::float32, s)});
+  return {y[0], y[1]};
+}
+
+}  // namespace rvc_fast

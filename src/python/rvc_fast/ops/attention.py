@@ -1,0 +1,97 @@
+"""attention: softmax(scale * q @ k^T) @ v for q (B, H, T, D) and k, v (B, H, S, D) -> (B, H, T, D)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from . import dispatch
+from .spec import Case, OpSpec
+
+dispatch.register("attention", "cpu")
+
+
+def attention_reference(q: mx.array, k: mx.array, v: mx.array, *, scale: float) -> mx.array:
+    """The definition, in stock MLX."""
+    return mx.softmax((q * scale) @ k.swapaxes(-1, -2), axis=-1, precise=True) @ v
+
+
+def _attention_cpu(q: mx.array, k: mx.array, v: mx.array, *, scale: float) -> mx.array:
+    from .. import native
+
+    ext = native.ext()
+    assert ext is not None
+    return ext.attention(q, k, v, scale=scale)
+
+
+def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float) -> mx.array:
+    """Softmax attention; the compiled kernel never holds more than a few blocks of the T x S scores.
+
+    Args:
+        q: (B, H, T, D), any strides.
+        k, v: (B, H, S, D).
+        scale: factor on the scores, usually D ** -0.5.
+
+    Returns:
+        (B, H, T, D) in q's dtype. From the compiled kernel it lies in memory as (B, T, H, D), so that
+        `y.swapaxes(1, 2).reshape(B, T, H * D)` copies nothing.
+
+    Raises:
+        InputError: a shape that does not fit, named with the argument.
+    """
+    op = "attention"
+    dispatch.check(op, q.ndim == 4 and q.size > 0, "q", "of shape (B, H, T, D), none 0", tuple(q.shape))
+    fits = k.ndim == 4 and k.size > 0 and (k.shape[:2], k.shape[3]) == (q.shape[:2], q.shape[3])
+    dispatch.check(op, fits, "k", f"of shape {(*q.shape[:2], 'S', q.shape[3])}", tuple(k.shape))
+    dispatch.check_shape(op, "v", v, tuple(k.shape))
+    run = dispatch.select(op, {"cpu": _attention_cpu, "reference": attention_reference})
+    return run(q, k, v, scale=scale)
+
+
+def _case(
+    name: str, batch: int, heads: int, queries: int, keys: int, dim: int, *, benchmark: bool = False
+) -> Case:
+    def make(rng: np.random.Generator) -> dict[str, Any]:
+        # As a transformer has them: the heads of a row side by side, seen as (B, H, T, D).
+        q, k, v = (
+            mx.array(rng.standard_normal((batch, n, heads, dim), dtype=np.float32)).swapaxes(1, 2)
+            for n in (queries, keys, keys)
+        )
+        return {"q": q, "k": k, "v": v, "scale": dim**-0.5}
+
+    return Case(name, make, benchmark)
+
+
+def _sharp(rng: np.random.Generator) -> dict[str, Any]:
+    """Scores far apart, the largest in the last block of keys: the running maximum has to catch up."""
+    q, k, v = (mx.array(rng.standard_normal((1, 1, 700, 16), dtype=np.float32)) for _ in range(3))
+    return {"q": q, "k": k * mx.linspace(0, 5, 700)[:, None], "v": v, "scale": 0.5}
+
+
+def _flops(q: mx.array, k: mx.array, v: mx.array, *, scale: float) -> int:
+    return 4 * q.size * k.shape[2]
+
+
+def _bytes(q: mx.array, k: mx.array, v: mx.array, *, scale: float) -> int:
+    return 4 * (2 * q.size + k.size + v.size)
+
+
+SPEC = OpSpec(
+    name="attention",
+    op=attention,
+    reference=attention_reference,
+    cases=(
+        _case("one query, one key", 1, 1, 1, 1, 1),
+        _case("primes", 2, 3, 53, 31, 17),
+        _case("more than one block of keys", 1, 2, 29, 1031, 40),
+        _case("a block of keys exactly", 1, 2, 49, 512, 33),
+        _case("a key past a block", 1, 1, 5, 513, 64),
+        Case("sharp", _sharp),
+        _case("HuBERT, 5 s", 1, 12, 250, 250, 64, benchmark=True),
+        _case("HuBERT, 20 s", 1, 12, 1000, 1000, 64, benchmark=True),
+    ),
+    flops=_flops,
+    bytes=_bytes,
+)

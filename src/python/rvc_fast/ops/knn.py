@@ -1,0 +1,131 @@
+"""knn: (n, d) queries, (m, d) vectors -> squared L2 distances (n, k) and rows (n, k) of the k nearest vectors.
+
+Nearest first, of equal distances the lower row first; infinity and -1 where m < k.
+
+Candidates come from `|v|^2 - 2 q.v`, one matrix product, with both moved to the middle of the vectors; that form
+cancels for near vectors, so the distances of 8 more candidates than asked for are then computed from differences.
+A vector that this rounding misplaces by more than 8 ranks is not found.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from . import dispatch
+from .blocks import blocks
+from .spec import Case, OpSpec
+
+dispatch.register("knn", "cpu")
+
+MARGIN = 8
+_VECTORS = 4096
+_NUMBERS = 1 << 22
+
+Neighbours = tuple[mx.array, mx.array]
+
+
+def _lowest(scores: mx.array, rows: mx.array, count: int) -> Neighbours:
+    """The `count` lowest of each query's scores (n, c) and their rows, unordered."""
+    if scores.shape[1] > count:
+        keep = mx.argpartition(scores, count - 1, axis=1)[:, :count]
+        scores, rows = mx.take_along_axis(scores, keep, 1), mx.take_along_axis(rows, keep, 1)
+    return scores, rows
+
+
+def _ranked(distances: mx.array, rows: mx.array) -> Neighbours:
+    """In order of distance, then of row: MLX's sort does not promise to leave equal ones in order."""
+    near, far = distances[:, :, None], distances[:, None]
+    before = (far < near) | ((far == near) & (rows[:, None] < rows[:, :, None]))
+    order = mx.argsort(before.sum(axis=2), axis=1)
+    return mx.take_along_axis(distances, order, 1), mx.take_along_axis(rows, order, 1)
+
+
+def knn_reference(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
+    """The definition, in stock MLX."""
+    m, d = vectors.shape
+    wanted = min(k + MARGIN, m)
+    middle = vectors[:_VECTORS].mean(axis=0)
+    found: list[list[mx.array]] = []
+    for start, end in blocks(queries.shape[0], max(1, _NUMBERS // max(_VECTORS, wanted * max(d, wanted)))):
+        q = queries[start:end]
+        scores = mx.zeros((end - start, 0))
+        rows = mx.zeros((end - start, 0), mx.int32)
+        for low, high in blocks(m, _VECTORS):
+            v = vectors[low:high] - middle
+            block = (v * v).sum(axis=1) - 2 * ((q - middle) @ v.T)
+            numbers = mx.broadcast_to(mx.arange(low, high, dtype=mx.int32), block.shape)
+            scores, rows = _lowest(
+                mx.concatenate([scores, block], axis=1), mx.concatenate([rows, numbers], axis=1), wanted
+            )
+            mx.eval(scores, rows)
+        distances, rows = _ranked(((vectors[rows] - q[:, None]) ** 2).sum(axis=2), rows)
+        missing = [(0, 0), (0, max(0, k - wanted))]
+        distances = mx.pad(distances[:, :k], missing, constant_values=float("inf"))
+        rows = mx.pad(rows[:, :k], missing, constant_values=-1)
+        mx.eval(distances, rows)
+        found.append([distances, rows])
+    all_distances, all_rows = (mx.concatenate(list(parts)) for parts in zip(*found, strict=True))
+    return all_distances, all_rows
+
+
+def _knn_cpu(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
+    from .. import native
+
+    return native.ext().knn(queries, vectors, k)
+
+
+def knn(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
+    """Nearest neighbours by squared L2 distance, among all vectors; see the module's text.
+
+    Args:
+        queries: (n, d), finite.
+        vectors: (m, d), finite, m >= 1.
+        k: how many.
+
+    Returns:
+        (distances (n, k) float32, rows of `vectors` (n, k) int32).
+
+    Raises:
+        InputError: a shape or value that does not fit, named with the argument.
+    """
+    check = dispatch.check
+    check("knn", queries.ndim == 2 and queries.size > 0, "queries", "of shape (n, d)", tuple(queries.shape))
+    fits = vectors.ndim == 2 and vectors.size > 0 and vectors.shape[1] == queries.shape[1]
+    check("knn", fits, "vectors", f"of shape (m, {queries.shape[1]})", tuple(vectors.shape))
+    check("knn", k >= 1, "k", "at least 1", k)
+    run = dispatch.select("knn", {"cpu": _knn_cpu, "reference": knn_reference})
+    found: Neighbours = run(queries, vectors, k)
+    return found
+
+
+def _case(name: str, n: int, m: int, d: int, k: int, *, copies: int = 1, **options: Any) -> Case:
+    def make(rng: np.random.Generator) -> dict[str, Any]:
+        # Around a common middle far from 0, as features are.
+        vectors = 3 + rng.standard_normal((m, d), dtype=np.float32)
+        vectors = np.resize(vectors[: -(-m // copies)], (m, d))
+        near = vectors[rng.integers(0, m, n)] + 0.3 * rng.standard_normal((n, d), dtype=np.float32)
+        return {"queries": mx.array(near), "vectors": mx.array(vectors), "k": k}
+
+    return Case(name, make, **options)
+
+
+SPEC = OpSpec(
+    name="knn",
+    op=knn,
+    reference=knn_reference,
+    cases=(
+        _case("one of one", 1, 1, 1, 1),
+        _case("fewer than asked for", 3, 5, 7, 9),
+        _case("primes", 37, 1009, 13, 5),
+        _case("equal vectors", 33, 600, 24, 8, copies=3),
+        _case("a width of cache sets", 5, 500, 768, 8),
+        _case("several blocks of everything", 4099, 257, 3, 2),
+        _case("wider than the blocks of a reduction", 3, 50, 17000, 4),
+        _case("10 s, 20000 vectors", 500, 20000, 768, 8, benchmark=True),
+    ),
+    flops=lambda queries, vectors, k: 2 * queries.size * vectors.shape[0],
+    bytes=lambda queries, vectors, k: 4 * (queries.size + vectors.size + 2 * k * queries.shape[0]),
+)
