@@ -335,6 +335,36 @@ void run_conv_all(const Kernels&) {
   }
 }
 
+// Shapes that nobody thought of.
+void run_conv_random(const Kernels&) {
+  std::mt19937 random = random_numbers();
+  auto pick = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
+  set_threads(2);
+  for (int round = 0; round < 40; ++round) {
+    ConvParams p{.op = ""};
+    const bool flat = pick(0, 1);
+    p.transposed = pick(0, 2) == 0;
+    p.groups = p.transposed ? 1 : pick(1, 3);
+    p.in_channels = p.groups * pick(1, 40);
+    p.out_channels = p.groups * pick(1, 70);
+    for (int i : {0, 1}) {
+      if (flat && i == 0) continue;
+      p.kernel[i] = pick(1, 7);
+      p.stride[i] = pick(1, 4);
+      p.dilation[i] = p.transposed ? 1 : pick(1, 3);
+      p.before[i] = pick(0, p.kernel[i]);
+      p.after[i] = p.transposed ? p.before[i] - pick(0, p.stride[i] - 1) : pick(0, p.kernel[i]);
+    }
+    p.leaky = pick(0, 1) ? 1.0f : 0.1f;
+    p.activation = static_cast<Activation>(pick(0, 2));
+    p.scale = pick(0, 1) ? 1.0f : 0.5f;
+    p.has_bias = pick(0, 1), p.has_residual = pick(0, 1);
+    const int batch = pick(1, 2), height = flat ? 1 : pick(1, 12), width = pick(1, flat ? 150 : 12);
+    if (output_length(p, 0, height) < 1 || output_length(p, 1, width) < 1) continue;
+    run_conv_case(p, batch, height, width, text("round %d", round));
+  }
+}
+
 void half_weights(const Kernels&) {
   ConvParams p{.op = "", .in_channels = 8, .out_channels = 1};
   // 0, -0, smallest subnormal, largest, 1, -2, infinity, NaN
@@ -357,7 +387,7 @@ void half_weights(const Kernels&) {
 }
 
 Test block_test("conv_block", conv_block), stage_test("stage", stage), run_test("run_conv", run_conv_all),
-    half_test("run_pack", half_weights);
+    random_test("run_conv, random shapes", run_conv_random), half_test("run_pack", half_weights);
 
 }  // namespace
 }  // namespace rvc_fast::test

@@ -1,6 +1,8 @@
 // The thread pool, the choice of the instruction set, and the measure of its peak.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
-#include <cstring>
 #include <thread>
 
 #include "check.h"
@@ -38,7 +40,22 @@ void pool(const Kernels&) {
     for (std::thread& caller : callers) caller.join();
     check(total == 4 * 25 * (39 * 40 / 2), text("concurrent callers, %d threads", wanted));
   }
+  set_threads(0);
+  check(threads() == usable_cores(), "0 threads are as many as there are cores");
 }
+
+#ifndef __SANITIZE_THREAD__  // which does not follow a fork
+void forked(const Kernels&) {
+  set_threads(3);
+  const pid_t child = fork();
+  std::atomic<int> done{0};
+  parallel_for(100, [&](int64_t) { ++done; });
+  if (child == 0) _exit(done == 100 ? 0 : 1);
+  int status = -1;
+  check(waitpid(child, &status, 0) == child && status == 0, "a forked child computes");
+}
+Test fork_test("fork", forked);
+#endif
 
 void scratch_memory(const Kernels&) {
   float* a = scratch(Slot::stage, 10);
@@ -49,6 +66,15 @@ void scratch_memory(const Kernels&) {
   float* other = nullptr;
   std::thread([&] { other = scratch(Slot::stage, 10); }).join();
   check(other != a, "each thread has its own");
+  set_threads(3);
+  std::atomic<bool> own{true};
+  parallel_for(64, [&](int64_t item) {
+    const int64_t size = 100 + item * 37;
+    float* mine = scratch(Slot::stage, size);
+    for (int64_t i = 0; i < size; ++i) mine[i] = float(item);
+    for (int64_t i = 0; i < size; ++i) own = own && mine[i] == float(item);
+  });
+  check(own, "each item of a loop has its thread's");
 }
 
 void choice(const Kernels& k) {
