@@ -133,4 +133,3 @@ class Hubert(nn.Module):
                 steps["v1_features"] = self.final_proj(x)[0]
         steps["v2_features"] = x[0]
         return steps
-

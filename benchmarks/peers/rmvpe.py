@@ -133,7 +133,9 @@ class Rmvpe(nn.Module):
         self.unet = UNet(config)
         self.cnn = nn.Conv2d(config.en_out_channels, 3, 3, padding=1)
         self.fc = nn.Sequential(
-            BiGru(3 * MELS, config.gru_hidden, config.n_gru), nn.Linear(2 * config.gru_hidden, BINS), nn.Sigmoid()
+            BiGru(3 * MELS, config.gru_hidden, config.n_gru),
+            nn.Linear(2 * config.gru_hidden, BINS),
+            nn.Sigmoid(),
         )
         filters = torch.from_numpy(mel_filters(SAMPLE_RATE, N_FFT, MELS, 30, 8000))
         self.register_buffer("filters", filters, persistent=False)

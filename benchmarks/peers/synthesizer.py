@@ -324,11 +324,11 @@ class Render(nn.Module):
 
 
 class Blocks(nn.Module):
-    """Only the residual blocks: the input of each stage -> its output, end to end (n,)."""
+    """Only the residual blocks: the input (1, C, n) of each stage -> its output."""
 
     def __init__(self, voice: Synthesizer):
         super().__init__()
         self.voice = voice
 
-    def forward(self, *x: Tensor) -> Tensor:
-        return torch.cat([self.voice.dec.stage(i, y).flatten() for i, y in enumerate(x)])
+    def forward(self, *x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.voice.dec.stage(i, y) for i, y in enumerate(x))
