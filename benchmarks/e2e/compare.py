@@ -42,7 +42,7 @@ TITLES = {
     "convert": "whole conversion",
 }
 NETWORKS = ("pitch", "features", "latent", "decoder")
-DEFAULT_PEERS = ("torch", "onnxruntime", "direct")
+DEFAULT = ("torch", "onnxruntime", "direct")
 
 # Idle threads of a runtime spin for a while after its work; the next run waits until they sleep.
 PAUSE = 0.25
@@ -318,7 +318,12 @@ def arguments() -> argparse.Namespace:
     known = ("torch", "torch-bf16", "torch-compile", "onnxruntime", "direct")
     add = parser.add_argument
     add("--seconds", type=durations, default=[10.0], help="lengths of sound, such as 1,10,60 (default 10)")
-    add("--against", type=names(known), help=f"of {', '.join(known)} (default {','.join(DEFAULT_PEERS)})")
+    add(
+        "--against",
+        type=names(known),
+        default=DEFAULT,
+        help=f"of {', '.join(known)} (default {','.join(DEFAULT)})",
+    )
     add("--stages", type=names(tuple(TITLES)), default=list(TITLES), help=f"of {', '.join(TITLES)}")
     add("--repeats", type=count, default=5, help="pairs of runs of each row (default 5)")
     add("--threads", type=count, help="of both sides (default: all usable cores)")
@@ -338,14 +343,7 @@ def main() -> int:
     from benchmarks.peers import sides
 
     from rvc_fast import native
-    from rvc_fast.ops import resblock
 
-    against = list(args.against or DEFAULT_PEERS)
-    if "direct" in against and not hasattr(resblock, "pack_resblock"):
-        if args.against:
-            print("compare: this version has no other algorithm than the direct one", file=sys.stderr)
-            return 2
-        against.remove("direct")
     ext = native.ext()
     threads = ext.threads() if ext is not None else args.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
@@ -356,7 +354,7 @@ def main() -> int:
     progress("making models")
     models = sides.Models()
     ours = sides.Ours(models)
-    peers = [sides.PEERS[name](models) for name in against]
+    peers = [sides.PEERS[name](models) for name in args.against]
     for seconds in args.seconds:
         work = Work(seconds, ours)
         for stage in args.stages:

@@ -26,15 +26,16 @@ import torch
 from benchmarks.e2e.make_models import VOICE_48K_V2
 from torch import nn
 
-from rvc_fast import ops, pipeline
+from rvc_fast import pipeline
 from rvc_fast.features.hubert import HubertConfig, HubertModel
+from rvc_fast.layers import Packing
 from rvc_fast.noise import NoiseSource, SeededNoise
-from rvc_fast.ops import resblock
+from rvc_fast.ops import resblock_stage
 from rvc_fast.pitch.rmvpe import HOP, RmvpeConfig
 from rvc_fast.pitch.rmvpe import Rmvpe as OurRmvpe
 from rvc_fast.synthesizer import Synthesizer as OurSynthesizer
 from rvc_fast.synthesizer import SynthesizerConfig
-from rvc_fast.synthesizer.hifigan import SLOPE, refine
+from rvc_fast.synthesizer.hifigan import SLOPE
 from rvc_fast.synthesizer.model import TEMPERATURE
 from rvc_fast.weights.checkpoint import Checkpoint
 
@@ -105,21 +106,18 @@ class Side:
 
 
 class Ours(Side):
-    """rvc_fast itself. `algorithm` is that of the residual blocks: the models' own choice, or "direct"."""
+    """rvc_fast itself."""
 
     name = "rvc_fast"
+    packing = Packing()
 
     def __init__(self, models: Models):
         def checkpoint(kind: Any, config: dict[str, Any]) -> Checkpoint:
             return Checkpoint(kind, models.tensors[kind], config, {}, False, Path(f"seeded {kind}"))
 
-        self.voice = OurSynthesizer.from_checkpoint(checkpoint("voice", VOICE_48K_V2))
-        self.hubert = HubertModel.from_checkpoint(checkpoint("hubert", asdict(HubertConfig())))
-        self.rmvpe = OurRmvpe.from_checkpoint(checkpoint("rmvpe", asdict(RmvpeConfig())))
-
-    def blocks(self) -> list[resblock.Block]:
-        """The residual blocks as the decoder runs them."""
-        return [block.block() for block in self.voice.dec.resblocks]
+        self.voice = OurSynthesizer.from_checkpoint(checkpoint("voice", VOICE_48K_V2), self.packing)
+        self.hubert = HubertModel.from_checkpoint(checkpoint("hubert", asdict(HubertConfig())), self.packing)
+        self.rmvpe = OurRmvpe.from_checkpoint(checkpoint("rmvpe", asdict(RmvpeConfig())), self.packing)
 
     def prepare(self, stage: str, arrays: Arrays) -> Callable[[], Any]:
         voice = self.voice
@@ -135,11 +133,10 @@ class Ours(Side):
         if stage == "resblocks":
             x = [mx.contiguous(mx.array(a).swapaxes(1, 2)) for a in arrays]
             mx.eval(x)
-            blocks = self.blocks()
+            blocks = [block.block() for block in voice.dec.resblocks]
             each = len(blocks) // len(x)
             return lambda: [
-                mx.concatenate(refine(y, blocks[i * each : (i + 1) * each], SLOPE), axis=1)
-                for i, y in enumerate(x)
+                resblock_stage(y, blocks[i * each : (i + 1) * each], slope=SLOPE) for i, y in enumerate(x)
             ]
         given = [mx.array(a) for a in arrays]
         mx.eval(given)
@@ -176,30 +173,11 @@ class Ours(Side):
 
 
 class Direct(Ours):
-    """Our own residual blocks, every convolution by the direct algorithm."""
+    """rvc_fast with the direct algorithm in the residual blocks, which is what little memory means."""
 
     name = "direct"
-    stages = ("resblocks",)
-
-    def __init__(self, models: Models):
-        self._tensors = models.tensors["voice"]
-        self._dilations = CONFIG.resblock_dilation_sizes
-
-    def blocks(self) -> list[resblock.Block]:
-        folded = OurSynthesizer.sanitize(self._tensors)
-
-        def conv(name: str, dilation: int) -> resblock.ResConv:
-            packed = ops.pack_conv1d(mx.array(folded[f"{name}.weight"]))
-            return resblock.ResConv(packed, mx.array(folded[f"{name}.bias"]), dilation)
-
-        count = len(CONFIG.upsample_rates) * len(self._dilations)
-        return [
-            [
-                [conv(f"dec.resblocks.{i}.convs1.{j}", d), conv(f"dec.resblocks.{i}.convs2.{j}", 1)]
-                for j, d in enumerate(self._dilations[i % len(self._dilations)])
-            ]
-            for i in range(count)
-        ]
+    stages = ("decoder", "resblocks")
+    packing = Packing(memory="low")
 
 
 class Peer(Side):
