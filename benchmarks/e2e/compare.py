@@ -7,8 +7,8 @@ in the repository's root.
 
 Full-size models with seeded weights (48 kHz v2 voice, HuBERT base, RMVPE) convert a synthetic sound; the peers are
 our own PyTorch modules (benchmarks/peers), eager, compiled or in bfloat16, and ONNX Runtime on exports of them.
-Every pair of outputs is compared before it is timed, and one that differs gets no number. Runs alternate: ours,
-peer, ours, peer; a ratio is the peer's time by ours of the same pair.
+Every pair of outputs is compared before it is timed, and one that differs gets no number and status 1. Runs alternate:
+ours, peer, ours, peer; a ratio is the peer's time by ours of the same pair. "direct" is ours with memory="low".
 """
 
 from __future__ import annotations
@@ -265,12 +265,9 @@ def print_row(row: dict[str, Any]) -> None:
         share = f"{row['gflop'] / middle / peak:4.0%} of peak" if peak else ""
         print(f"  {name:14} {middle:7.3f} s ({low:.3f}-{high:.3f})  {share}  {rest}")
 
-    print(f"\n{TITLES[row['name']]}, {row['seconds']:g} s of sound, {row['gflop']:.0f} GFLOP", end="")
-    print(
-        f", FMA peak {peak:.0f} GFLOP/s" if peak else "",
-        f"load {row['load'][0]} to {row['load'][1]}",
-        sep=", ",
-    )
+    about = [f"{TITLES[row['name']]}, {row['seconds']:g} s of sound", f"{row['gflop']:.0f} GFLOP"]
+    about += [f"FMA peak {peak:.0f} GFLOP/s"] if peak else []
+    print("\n" + ", ".join([*about, "load {} to {}".format(*row["load"])]))
     if "p50_ms" in row:
         line("rvc_fast", row, f"{1 / row['rtf']:.2f} x real time")
     for name, peer in row["peers"].items():
@@ -339,6 +336,12 @@ def main() -> int:
     if missing:
         print(f"compare: {', '.join(missing)} missing: pip install '.[bench]'", file=sys.stderr)
         return 2
+    if args.json is not None:
+        try:
+            args.json.open("a").close()
+        except OSError as e:
+            print(f"compare: cannot write {args.json}: {e.strerror}", file=sys.stderr)
+            return 2
     import torch
     from benchmarks.peers import sides
 
@@ -351,10 +354,15 @@ def main() -> int:
     print(f"{about['chip']}, {threads} threads, {about['isa']}, {about['os']}, commit {about['commit']}")
     print(", ".join(f"{name} {version}" for name, version in about["versions"].items()), flush=True)
 
+    load = os.getloadavg()[0]
+    if load > 0.3:
+        print(f"the machine is busy (load {load:.1f}): these numbers are not to be quoted", flush=True)
+
     progress("making models")
     models = sides.Models()
     ours = sides.Ours(models)
     peers = [sides.PEERS[name](models) for name in args.against]
+    red = False
     for seconds in args.seconds:
         work = Work(seconds, ours)
         for stage in args.stages:
@@ -362,10 +370,11 @@ def main() -> int:
             row = measure(stage, work, models, ours, peers, args.repeats)
             row["load"] = [round(before, 2), round(os.getloadavg()[0], 2)]
             print_row(row)
+            red = red or any("p50_ms" not in peer for peer in row["peers"].values())
             if args.json is not None:
                 with args.json.open("a") as file:
                     file.write(json.dumps({**about, **row}) + "\n")
-    return 0
+    return int(red)
 
 
 if __name__ == "__main__":
