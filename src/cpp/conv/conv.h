@@ -25,6 +25,7 @@ struct ConvParams {
   Activation activation = kNone;
   float scale = 1.0f;
   bool has_bias = false, has_residual = false;
+  int beside = 0;  // channels of another array that follow the result's own
 
   bool operator==(const ConvParams&) const = default;
 };
@@ -48,9 +49,9 @@ mx::array pack_conv(const ConvParams& p, const mx::array& weight, mx::StreamOrDe
 // x: 2-D (rows, C), 3-D (B, T, C) or 4-D (B, H, W, C).
 mx::array conv(ConvParams p, const mx::array& x, const mx::array& packed,
                const std::optional<mx::array>& bias, const std::optional<mx::array>& residual,
-               mx::StreamOrDevice s);
+               mx::StreamOrDevice s, const std::optional<mx::array>& beside = std::nullopt);
 
-// "", "relu" or "gelu".
+// "", "relu", "gelu", "sigmoid" or "tanh".
 Activation parse_activation(const char* op, const std::string& name);
 
 }  // namespace rvc_fast

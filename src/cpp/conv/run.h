@@ -11,8 +11,9 @@ struct ConvArrays {
   const float* weights;  // packed
   const float* bias;
   const float* residual;
-  float* y;  // (batch, out_height, out_width, out_channels)
+  float* y;  // (batch, out_height, out_width, out_channels + beside)
   int64_t out_height, out_width;
+  const float* beside;  // (batch, out_height, out_width, beside), copied next to the result
 };
 
 void run_conv(const ConvParams& p, const ConvArrays& a);
