@@ -3,45 +3,13 @@
 // and scale after. One dimension is height 1; a linear layer is kernel size 1. The ops are thin wrappers.
 #pragma once
 
-#include <array>
 #include <optional>
 #include <string>
-#include <vector>
 
+#include "conv/run.h"
 #include "core/primitive.h"
-#include "isa/kernels.h"
 
 namespace rvc_fast {
-
-// Everything that does not depend on the input's shape. Index 0 is height, 1 is width (time).
-struct ConvParams {
-  std::string op;  // for messages
-  std::array<int, 2> kernel{1, 1}, stride{1, 1}, dilation{1, 1};
-  std::array<int, 2> before{0, 0},
-      after{0, 0};  // zero padding; of a transposed one: what is cut off its result
-  int in_channels = 1, out_channels = 1, groups = 1;
-  bool transposed = false;
-  float leaky = 1.0f;
-  Activation activation = kNone;
-  float scale = 1.0f;
-  bool has_bias = false, has_residual = false;
-  int beside = 0;  // channels of another array that follow the result's own
-
-  bool operator==(const ConvParams&) const = default;
-};
-
-// A transposed convolution is `stride` ordinary ones, one per output phase, with every stride-th tap each.
-// An ordinary one is the single phase (0, 0).
-struct Phase {
-  std::array<int, 2> at, taps;
-  int64_t weights;  // where its packed weights start
-};
-
-std::vector<Phase> phases(const ConvParams& p);
-int64_t packed_size(const ConvParams& p);
-
-// Length of the output along one axis (0 height, 1 width); may be below 1.
-int64_t output_length(const ConvParams& p, int axis, int64_t length);
 
 // weight (O, KH, KW, C / groups), float32, float16 or bfloat16, of any rank with those sizes in that order.
 mx::array pack_conv(const ConvParams& p, const mx::array& weight, mx::StreamOrDevice s);
