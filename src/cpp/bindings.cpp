@@ -118,7 +118,7 @@ NB_MODULE(_ext, m) {
   m.def("conv_transpose2d", &conv_transpose2d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), nb::kw_only(),
         "out_channels"_a, "kernel"_a, "stride"_a = std::pair<int, int>(1, 1),
         "padding"_a = std::pair<int, int>(0, 0), "output_padding"_a = std::pair<int, int>(0, 0),
-        "activation"_a = "", "stream"_a = nb::none());
+        "activation"_a = "", "beside"_a.none() = nb::none(), "stream"_a = nb::none());
 
   m.def("wavenet_gate", &wavenet_gate, "x"_a, "g"_a, nb::kw_only(), "stream"_a = nb::none());
   m.def("mel_stft", &mel_stft, "x"_a, "window"_a, "filters"_a, nb::kw_only(), "hop"_a, "floor"_a = 1e-5f,

@@ -24,6 +24,10 @@ def _epilogue(
     y = y if bias is None else y + bias
     if activation == "relu":
         y = np.maximum(y, 0)
+    elif activation == "sigmoid":
+        y = 1 / (1 + np.exp(-y))
+    elif activation == "tanh":
+        y = np.tanh(y)
     elif activation == "gelu":
         y = y * 0.5 * (1 + erf(y / np.sqrt(2)))
     return (y if residual is None else y + residual) * scale
@@ -112,9 +116,11 @@ def conv_transpose2d(
     stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (0, 0),
     output_padding: tuple[int, int] = (0, 0),
+    beside: Array | None = None,
     **rest: Any,
 ) -> Array:
-    return _epilogue(_conv_transpose(x, weight, stride, padding, output_padding), bias, **rest)
+    y = _epilogue(_conv_transpose(x, weight, stride, padding, output_padding), bias, **rest)
+    return y if beside is None else np.concatenate([y, beside], axis=-1)
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None, **rest: Any) -> Array:

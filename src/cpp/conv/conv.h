@@ -17,9 +17,9 @@ mx::array pack_conv(const ConvParams& p, const mx::array& weight, mx::StreamOrDe
 // x: 2-D (rows, C), 3-D (B, T, C) or 4-D (B, H, W, C).
 mx::array conv(ConvParams p, const mx::array& x, const mx::array& packed,
                const std::optional<mx::array>& bias, const std::optional<mx::array>& residual,
-               mx::StreamOrDevice s);
+               mx::StreamOrDevice s, const std::optional<mx::array>& beside = std::nullopt);
 
-// "", "relu" or "gelu".
+// "", "relu", "gelu", "sigmoid" or "tanh".
 Activation parse_activation(const char* op, const std::string& name);
 
 }  // namespace rvc_fast

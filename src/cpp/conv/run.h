@@ -21,6 +21,7 @@ struct ConvParams {
   Activation activation = kNone;
   float scale = 1.0f;
   bool has_bias = false, has_residual = false;
+  int beside = 0;  // channels of another array that follow the result's own
 
   bool operator==(const ConvParams&) const = default;
 };
@@ -44,8 +45,9 @@ struct ConvArrays {
   const float* weights;  // packed
   const float* bias;
   const float* residual;
-  float* y;  // (batch, out_height, out_width, out_channels)
+  float* y;  // (batch, out_height, out_width, out_channels + beside)
   int64_t out_height, out_width;
+  const float* beside;  // (batch, out_height, out_width, beside), copied next to the result
 };
 
 void run_conv(const ConvParams& p, const ConvArrays& a);

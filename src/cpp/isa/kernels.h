@@ -10,7 +10,7 @@
 
 namespace rvc_fast {
 
-enum Activation { kNone, kRelu, kGelu };
+enum Activation { kNone, kRelu, kGelu, kSigmoid, kTanh };
 
 // `length` consecutive floats of the reduction, `offset` floats from a row's start.
 struct Segment {

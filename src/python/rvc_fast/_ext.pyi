@@ -89,6 +89,7 @@ def conv_transpose2d(
     padding: tuple[int, int] = (0, 0),
     output_padding: tuple[int, int] = (0, 0),
     activation: str = "",
+    beside: mx.array | None = None,
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array: ...
 def wavenet_gate(x: mx.array, g: mx.array, *, stream: mx.Stream | mx.Device | None = None) -> mx.array: ...

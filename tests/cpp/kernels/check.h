@@ -85,6 +85,8 @@ inline double leaky(double x, double slope) { return x > 0 ? x : x * slope; }
 inline double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 inline double activate(double x, Activation a) {
   if (a == kRelu) return x > 0 ? x : 0;
+  if (a == kSigmoid) return 1 / (1 + std::exp(-x));
+  if (a == kTanh) return std::tanh(x);
   if (a == kGelu) return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
   return x;
 }

@@ -64,7 +64,7 @@ void conv_block_case(const Kernels& k, const Shape& s, int variant) {
   block.residual = residual ? extra.data() : nullptr;
   block.y = y, block.y_line = y_line, block.y_row = y_row;
   block.scale = variant % 4 == 3 ? 0.5f : 1.0f;
-  block.activation = variant % 3 == 0 ? kNone : variant % 3 == 1 ? kRelu : kGelu;
+  block.activation = static_cast<Activation>(variant % 5);
   block.partial = partial.size() ? partial.data() : nullptr;
   k.conv_block(block);
 
@@ -201,13 +201,21 @@ void run_conv_case(const ConvParams& p, int64_t batch, int64_t height, int64_t w
                 y_size = batch * a.out_height * a.out_width * p.out_channels;
   Floats x(batch * height * width * p.in_channels, random),
       weight(int64_t(p.out_channels) * p.kernel[0] * p.kernel[1] * channels, random), packed(packed_size(p)),
-      bias(p.has_bias ? p.out_channels : 0, random), residual(p.has_residual ? y_size : 0, random), y(y_size);
+      bias(p.has_bias ? p.out_channels : 0, random), residual(p.has_residual ? y_size : 0, random);
+  const int64_t pixels = batch * a.out_height * a.out_width, pitch = p.out_channels + p.beside;
+  Floats beside(pixels * p.beside, random), all(pixels * pitch), y(y_size);
   run_pack(p, weight, WeightType::float32, packed);
   check(packed.intact() && std::none_of(packed.begin(), packed.end(), untouched), what + ": packed weights");
-  a.x = x, a.weights = packed, a.y = y;
+  a.x = x, a.weights = packed, a.y = all, a.beside = beside;
   a.bias = p.has_bias ? bias.data() : nullptr;
   a.residual = p.has_residual ? residual.data() : nullptr;
   run_conv(p, a);
+  check(all.intact(), what + ": written beside the result");
+  for (int64_t i = 0; i < pixels; ++i) {
+    std::copy_n(all + i * pitch, p.out_channels, y + i * p.out_channels);
+    check(std::equal(beside + i * p.beside, beside + (i + 1) * p.beside, all + i * pitch + p.out_channels),
+          what + ": what stands beside the result");
+  }
   check_close(y, direct(p, a, weight), 1e-6, what);
 }
 
@@ -356,9 +364,10 @@ void run_conv_random(const Kernels&) {
       p.after[i] = p.transposed ? p.before[i] - pick(0, p.stride[i] - 1) : pick(0, p.kernel[i]);
     }
     p.leaky = pick(0, 1) ? 1.0f : 0.1f;
-    p.activation = static_cast<Activation>(pick(0, 2));
+    p.activation = static_cast<Activation>(pick(0, 4));
     p.scale = pick(0, 1) ? 1.0f : 0.5f;
     p.has_bias = pick(0, 1), p.has_residual = pick(0, 1);
+    if (!p.has_residual && p.transposed) p.beside = pick(0, 20);
     const int batch = pick(1, 2), height = flat ? 1 : pick(1, 12), width = pick(1, flat ? 150 : 12);
     if (output_length(p, 0, height) < 1 || output_length(p, 1, width) < 1) continue;
     run_conv_case(p, batch, height, width, text("round %d", round));

@@ -124,7 +124,7 @@ def conv1d(
         bias: (O,) or None.
         padding: zeros before and after, one number for both or a pair.
         leaky: slope in [0, 1] of a leaky ReLU applied to x before the convolution.
-        activation: "relu" or "gelu" (erf) applied after the bias.
+        activation: what is applied after the bias, one of `packed.ACTIVATIONS`.
         residual: (B, T', O) added after the activation.
         scale: factor on everything.
 
@@ -254,6 +254,7 @@ SPEC = OpSpec(
     cases=(
         _case("one step, one channel", 1, 1, 1, 1, 1),
         _case("one step, wide kernel", 1, 1, 5, 7, 11, padding=5, leaky=0.1),
+        _case("tanh", 1, 37, 5, 1, 7, padding=3, leaky=0.01, activation="tanh"),
         _case("primes", 1, 101, 13, 29, 7, padding=3, leaky=0.1, activation="gelu"),
         _case("batch, residual, scale", 3, 37, 24, 40, 3, padding=1, residual=True, scale=0.25),
         _case("dilation 5, longer than the input", 2, 11, 16, 16, 11, padding=25, dilation=5, leaky=0.2),

@@ -87,7 +87,7 @@ def conv2d(
         weight: (O, KH, KW, C), or what `pack_conv2d` made of it.
         bias: (O,) or None.
         padding: zeros on both sides of H and of W.
-        activation: "relu" or "gelu" (erf) applied after the bias.
+        activation: what is applied after the bias, one of `packed.ACTIVATIONS`.
         residual: (B, H', W', O) added after the activation.
 
     Returns:

@@ -1,6 +1,6 @@
 """conv_transpose2d: (B, H, W, C) * (O, KH, KW, C) -> (B, H', W', O), with fused neighbours.
 
-y = activation(conv_transpose(x) + bias), PyTorch's definition:
+y = activation(conv_transpose(x) + bias), and beside it perhaps another array's channels. PyTorch's definition:
 H' = (H - 1) * stride - 2 * padding + KH + output_padding, W' likewise.
 """
 
@@ -30,12 +30,14 @@ def conv_transpose2d_reference(
     padding: Pair = (0, 0),
     output_padding: Pair = (0, 0),
     activation: Activation | None = None,
+    beside: mx.array | None = None,
 ) -> mx.array:
     """The definition, in stock MLX."""
     y = mx.conv_transpose2d(
         x, weight.astype(x.dtype), stride=stride, padding=padding, output_padding=output_padding
     )
-    return epilogue(y, bias, activation, None, 1.0)
+    y = epilogue(y, bias, activation, None, 1.0)
+    return y if beside is None else mx.concatenate([y, beside.astype(y.dtype)], axis=-1)
 
 
 def pack_conv_transpose2d(weight: mx.array, *, stride: Pair = (1, 1)) -> Weight:
@@ -64,6 +66,7 @@ def _conv_transpose2d_cpu(
     padding: Pair,
     output_padding: Pair,
     activation: Activation | None,
+    beside: mx.array | None,
 ) -> mx.array:
     from .. import native
 
@@ -78,6 +81,7 @@ def _conv_transpose2d_cpu(
         padding=padding,
         output_padding=output_padding,
         activation=activation or "",
+        beside=beside,
     )
 
 
@@ -90,6 +94,7 @@ def conv_transpose2d(
     padding: Pair = (0, 0),
     output_padding: Pair = (0, 0),
     activation: Activation | None = None,
+    beside: mx.array | None = None,
 ) -> mx.array:
     """Transposed 2-D convolution with fused neighbours; see the module's formula.
 
@@ -97,10 +102,11 @@ def conv_transpose2d(
         x: (B, H, W, C).
         weight: (O, KH, KW, C), or what `pack_conv_transpose2d` made of it.
         bias: (O,) or None.
-        activation: "relu" or "gelu" (erf) applied after the bias.
+        activation: what is applied after the bias, one of `packed.ACTIVATIONS`.
+        beside: (B, H', W', S), whose channels follow the result's.
 
     Returns:
-        (B, H', W', O) in x's dtype.
+        (B, H', W', O + S) in x's dtype.
     """
     shape = weight.shape
     check = dispatch.check
@@ -117,6 +123,9 @@ def conv_transpose2d(
     ]
     check(op, min(x.shape) >= 1 and min(out) >= 1, "x", "large enough for one output", tuple(x.shape))
     dispatch.check_shape(op, "bias", bias, (shape[0],))
+    if beside is not None:
+        fits = beside.size > 0 and tuple(beside.shape[:-1]) == (x.shape[0], *out)
+        check(op, fits, "beside", f"of shape {(x.shape[0], *out, 'S')}", tuple(beside.shape))
     check(
         op, activation is None or activation in ACTIVATIONS, "activation", f"one of {ACTIVATIONS}", activation
     )
@@ -129,6 +138,7 @@ def conv_transpose2d(
         padding=padding,
         output_padding=output_padding,
         activation=activation,
+        beside=beside,
     )
 
 
@@ -141,6 +151,7 @@ def _case(
     kernel: Pair,
     *,
     strided: bool = False,
+    beside: int = 0,
     benchmark: bool = False,
     **options: Any,
 ) -> Case:
@@ -154,7 +165,11 @@ def _case(
             else normal(batch, *size, channels)
         )
         weight = normal(out_channels, *kernel, channels) * (kernel[0] * kernel[1] * channels) ** -0.5
-        return {"x": x, "weight": weight, "bias": normal(out_channels), **options}
+        kwargs = {"x": x, "weight": weight, "bias": normal(out_channels), **options}
+        if beside:
+            shape = conv_transpose2d_reference(**kwargs).shape
+            kwargs["beside"] = normal(*shape[:3], beside)
+        return kwargs
 
     return Case(name, make, benchmark)
 
@@ -170,13 +185,15 @@ def _bytes(
     stride: Pair = (1, 1),
     padding: Pair = (0, 0),
     output_padding: Pair = (0, 0),
+    beside: mx.array | None = None,
     **_: Any,
 ) -> int:
     height, width = (
         (x.shape[1 + i] - 1) * stride[i] - 2 * padding[i] + weight.shape[1 + i] + output_padding[i]
         for i in (0, 1)
     )
-    return 4 * (x.size + math.prod(weight.shape) + x.shape[0] * height * width * weight.shape[0])
+    out = x.shape[0] * height * width * weight.shape[0]
+    return 4 * (x.size + math.prod(weight.shape) + out + (0 if beside is None else 2 * beside.size))
 
 
 def _rmvpe(channels: int, height: int, width: int) -> Case:
@@ -218,6 +235,7 @@ SPEC = OpSpec(
             padding=(1, 1),
             output_padding=(1, 1),
         ),
+        _case("beside another", 2, (7, 11), 13, 17, (3, 3), stride=(2, 2), activation="sigmoid", beside=5),
         _case("strided input", 1, (6, 5), 10, 12, (3, 3), stride=(2, 2), strided=True),
         *(
             _rmvpe(*shape)

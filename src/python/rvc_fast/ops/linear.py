@@ -74,7 +74,7 @@ def linear(
         x: (..., C).
         weight: (O, C), or what `pack_linear` made of it.
         bias: (O,) or None.
-        activation: "relu" or "gelu" (erf) applied after the bias.
+        activation: what is applied after the bias, one of `packed.ACTIVATIONS`.
         residual: (..., O) added after the activation.
 
     Returns:
@@ -146,6 +146,7 @@ SPEC = OpSpec(
     cases=(
         _case("one number", (1,), 1, 1),
         _case("a vector", (), 17, 5),
+        _case("sigmoid", (19,), 33, 23, activation="sigmoid"),
         _case("primes", (2, 3, 7), 31, 37, activation="gelu"),
         _case("one row, wide", (1, 1), 256, 331, residual=True, activation="relu"),
         _case("strided input", (4, 9), 48, 33, strided=True, bias=False),

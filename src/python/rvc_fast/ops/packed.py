@@ -7,8 +7,8 @@ from typing import Literal
 
 import mlx.core as mx
 
-Activation = Literal["relu", "gelu"]
-ACTIVATIONS: tuple[str, ...] = ("relu", "gelu")
+Activation = Literal["relu", "gelu", "sigmoid", "tanh"]
+ACTIVATIONS: tuple[str, ...] = ("relu", "gelu", "sigmoid", "tanh")
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,15 @@ Weight = mx.array | PackedWeight
 
 
 def activate(x: mx.array, activation: Activation | None) -> mx.array:
-    """Apply ReLU, exact (erf) GELU, or nothing."""
+    """Apply ReLU, exact (erf) GELU, a sigmoid, tanh, or nothing."""
     if activation is None:
         return x
     if activation == "relu":
         return mx.maximum(x, 0)
+    if activation == "sigmoid":
+        return mx.sigmoid(x)
+    if activation == "tanh":
+        return mx.tanh(x)
     return x * (mx.erf(x * 0.5**0.5) + 1) * 0.5
 
 
