@@ -132,4 +132,17 @@ NB_MODULE(_ext, m) {
         "stream"_a = nb::none());
 
   m.def("knn", &knn, "queries"_a, "vectors"_a, "k"_a, nb::kw_only(), "stream"_a = nb::none());
+
+#ifdef RVC_FAST_PLANTED_FAULTS
+  // What the sanitizers have to notice; only in builds for their tests.
+  m.def("read_beyond", [](mx::array x) {
+    x.eval();
+    return x.data<float>()[x.size()];
+  });
+  m.def("race", [] {
+    int64_t sum = 0;
+    parallel_for(10000, [&](int64_t i) { sum += i; });
+    return sum;
+  });
+#endif
 }
