@@ -17,21 +17,21 @@ Need = Callable[[str], str]
 # What every CPU of this architecture has: the quickest to compile once more.
 BASE = "neon" if platform.machine() in ("aarch64", "arm64") else "generic"
 
-# file, text, replacement, the test that has to notice
+# file, text, replacement, the test that has to notice ("" is whichever comes first)
 FAULTS = {
     "a store too far": (
         "isa/simd.h",
         "for (int i = 0; i < n; ++i) p[i] = v[i];",
         "for (int i = 0; i <= n; ++i) p[i] = v[i % RVC_LANES];",
-        "conv_block",
+        "",
     ),
     "a load too far": (
         "isa/simd.h",
         "for (int i = 0; i < n; ++i) v[i] = p[i];",
         "for (int i = 0; i <= n; ++i) v[i % RVC_LANES] = p[i];",
-        "conv_block",
+        "",
     ),
-    "the last row of the input left out": (
+    "the last channels left out": (
         "conv/block.h",
         "for (; c < s.channels; ++c) {",
         "for (; c < s.channels - 1; ++c) {",
@@ -43,7 +43,7 @@ FAULTS = {
         "for (int64_t c = s->length; c >= 0; --c, ++p, w += step)",
         "conv_block",
     ),
-    "a reflected sign": ("bigru/scan.h", "V next = n + z * (load(h + j) - n);", "V next = n - z * (load(h + j) - n);", "gru"),
+    "a wrong sign": ("bigru/scan.h", "V next = n + z * (load(h + j) - n);", "V next = n - z * (load(h + j) - n);", "gru"),
     "a step of time left out": (
         "bigru/scan.h",
         "for (int64_t step = 0; step < s.steps; ++step)",
@@ -93,7 +93,7 @@ def test_planted_faults_are_noticed(native: Path, tmp_path: Path, fault: str) ->
     passed(run("g++", "-std=c++20", "-O0", "-pthread", "-w", *include, *broken, "-o", program))
     result = run(program, BASE)
     assert result.returncode != 0
-    assert f"FAILED {test}, {BASE}" in result.stderr
+    assert f"FAILED {test}" in result.stderr
 
 
 @pytest.mark.ci

@@ -116,7 +116,7 @@ def check_arrays(op: str, **arrays: object) -> None:
 def check_whole(op: str, **numbers: object) -> None:
     """Raise InputError unless every argument is a whole number of 32 bits."""
     for argument, value in numbers.items():
-        whole = isinstance(value, int | np.integer) and -(2**31) <= value < 2**31
+        whole = isinstance(value, int | np.integer) and bool(-(2**31) <= value < 2**31)
         check(op, whole, argument, "a whole number of 32 bits", repr(value))
 
 

@@ -69,7 +69,7 @@ def advance_phase(
     accumulation: Accumulation = "frame",
 ) -> np.ndarray:
     """Return the phase (B,) after f0 (B, T), double, in [0, 1) cycles: the next chunk's `phase`."""
-    frequency = _upsample(np.array(f0, dtype=np.float32), hop, interpolation)
+    frequency = _upsample(np.array(f0.astype(mx.float32)), hop, interpolation)
     return _cycles(frequency, sample_rate, phase, accumulation)[1]
 
 
@@ -87,11 +87,11 @@ def nsf_source_reference(
     accumulation: Accumulation = "frame",
 ) -> mx.array:
     """The definition: the phase in double on the host, the rest in stock MLX."""
-    frequency = _upsample(np.array(f0, dtype=np.float32), hop, interpolation)
+    frequency = _upsample(np.array(f0.astype(mx.float32)), hop, interpolation)
     batch, samples, harmonics = noise.shape
     voiced = mx.array((frequency > 0).reshape(batch, samples))
     level = mx.where(voiced, NOISE_STD, SINE_AMPLITUDE / 3)
-    shift = np.zeros((batch, harmonics)) if offsets is None else np.array(offsets, dtype=np.float64)
+    shift = np.zeros((batch, harmonics)) if offsets is None else np.array(offsets.astype(mx.float32), dtype=np.float64)
     y = mx.zeros((batch, samples)) if bias is None else mx.broadcast_to(bias, (batch, samples))
     for h in range(harmonics):
         overtone = frequency * np.float32(h + 1)
