@@ -39,6 +39,8 @@ def environment(sanitizer: str) -> dict[str, str]:
         "LD_PRELOAD": " ".join(libraries),
         # So that every array is a block of its own, with guards around it.
         "PYTHONMALLOC": "malloc",
+        # NumPy without threads of its own.
+        "OPENBLAS_NUM_THREADS": "1",
         # What Python leaves behind at its end is not ours.
         "ASAN_OPTIONS": "detect_leaks=0",
         "UBSAN_OPTIONS": "print_stacktrace=1",
