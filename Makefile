@@ -12,6 +12,7 @@ EXTRAS := demo,test,dev
 endif
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src/cpp -type f)
 INSTALLED := $(VENV)/.installed
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
 .PHONY: demo test test-sanitize lint format clean
 

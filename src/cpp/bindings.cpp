@@ -23,6 +23,7 @@
 #include "linear/linear.h"
 #include "mel_stft/mel_stft.h"
 #include "nsf_source/nsf_source.h"
+#include "relpos_attention/relpos_attention.h"
 #include "resblock/resblock.h"
 #include "wavenet_gate/wavenet_gate.h"
 
@@ -132,6 +133,9 @@ NB_MODULE(_ext, m) {
         "stream"_a = nb::none());
 
   m.def("knn", &knn, "queries"_a, "vectors"_a, "k"_a, nb::kw_only(), "stream"_a = nb::none());
+
+  m.def("relpos_attention", &relpos_attention, "q"_a, "k"_a, "v"_a, "rel_k"_a, "rel_v"_a, "window"_a,
+        nb::kw_only(), "stream"_a = nb::none());
 
 #ifdef RVC_FAST_PLANTED_FAULTS
   // What the sanitizers have to notice; only in builds for their tests.

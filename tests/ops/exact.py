@@ -218,6 +218,22 @@ def layer_norm(
     return y if bias is None else y + bias
 
 
+def relpos_attention(q: Array, k: Array, v: Array, rel_k: Array, rel_v: Array, window: int) -> Array:
+    length = q.shape[2]
+    distance = np.arange(length) - np.arange(length)[:, None]
+    near = abs(distance) <= window
+    row = np.where(near, distance + window, 0)
+    q = q / np.sqrt(q.shape[3])
+    scores = q @ k.swapaxes(-1, -2)
+    scores += np.where(near, np.take_along_axis(q @ rel_k.T, np.broadcast_to(row, scores.shape), -1), 0)
+    p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
+    by_distance = np.zeros((*p.shape[:3], 2 * window + 1))
+    for i in range(length):
+        by_distance[:, :, i, row[i, near[i]]] = p[:, :, i, near[i]]
+    return p @ v + by_distance @ rel_v
+
+
 EXACT: dict[str, Callable[..., Array]] = {
     "attention": attention,
     "bigru": bigru,
@@ -225,10 +241,11 @@ EXACT: dict[str, Callable[..., Array]] = {
     "conv2d": conv2d,
     "conv_transpose1d": conv_transpose1d,
     "conv_transpose2d": conv_transpose2d,
+    "knn": knn,
     "layer_norm": layer_norm,
     "linear": linear,
-    "knn": knn,
     "mel_stft": mel_stft,
     "nsf_source": nsf_source,
+    "relpos_attention": relpos_attention,
     "wavenet_gate": wavenet_gate,
 }

@@ -16,8 +16,6 @@ from rvc_fast.ops import dispatch
 from rvc_fast.ops.spec import OpSpec, errors
 
 ROOT = Path(__file__).resolve().parents[2]
-# Their CPU route is made of other ops.
-COMPOSED = {"relpos_attention"}
 CASES = [(op, index) for op, spec in SPECS.items() for index in range(len(spec.cases))]
 PARAMS = [
     pytest.param(op, index, id=f"{op}-{case.name}", marks=[pytest.mark.slow] if case.benchmark else [])
@@ -74,5 +72,5 @@ def test_every_op_is_complete() -> None:
         assert spec.name == op
         assert any(case.benchmark for case in spec.cases), op
         assert (ROOT / "benchmarks" / "ops" / f"bench_{op}.py").is_file()
-        if "cpu" in dispatch.backends(op) and op not in COMPOSED:
+        if "cpu" in dispatch.backends(op):
             assert (ROOT / "src" / "cpp" / op / f"{op}.cpp").is_file()

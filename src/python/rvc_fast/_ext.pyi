@@ -135,3 +135,13 @@ def layer_norm(
     eps: float = 1e-5,
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array: ...
+def relpos_attention(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    rel_k: mx.array,
+    rel_v: mx.array,
+    window: int,
+    *,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...

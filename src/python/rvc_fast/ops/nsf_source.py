@@ -91,7 +91,11 @@ def nsf_source_reference(
     batch, samples, harmonics = noise.shape
     voiced = mx.array((frequency > 0).reshape(batch, samples))
     level = mx.where(voiced, NOISE_STD, SINE_AMPLITUDE / 3)
-    shift = np.zeros((batch, harmonics)) if offsets is None else np.array(offsets.astype(mx.float32), dtype=np.float64)
+    shift = (
+        np.zeros((batch, harmonics))
+        if offsets is None
+        else np.array(offsets.astype(mx.float32), dtype=np.float64)
+    )
     y = mx.zeros((batch, samples)) if bias is None else mx.broadcast_to(bias, (batch, samples))
     for h in range(harmonics):
         overtone = frequency * np.float32(h + 1)

@@ -2,8 +2,12 @@
 
 block(x): for each step, x = x + conv_n(leaky(... conv_1(leaky(x)))); the stage is the mean of its blocks.
 
-A step is one or two convolutions C -> C of stride 1 that keep the length (odd kernels, padding
-dilation * (K - 1) // 2); a block is a sequence of steps. A kernel may fuse a step, a block, or the stage.
+A step is one or more convolutions C -> C of stride 1 that keep the length (odd kernels, padding
+dilation * (K - 1) // 2); a block is a sequence of steps.
+
+The CPU kernel runs the whole stage in one pass over time, each convolution with the algorithm that its weight was
+packed for: "direct", or a fast one (an FFT with extra Toom-Cook points) that needs 2.4 to 5.3 times fewer
+multiplications and three times the memory, and rounds at 106 dB or better.
 """
 
 from __future__ import annotations
