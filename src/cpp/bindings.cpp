@@ -136,4 +136,17 @@ NB_MODULE(_ext, m) {
 
   m.def("relpos_attention", &relpos_attention, "q"_a, "k"_a, "v"_a, "rel_k"_a, "rel_v"_a, "window"_a,
         nb::kw_only(), "stream"_a = nb::none());
+
+#ifdef RVC_FAST_PLANTED_FAULTS
+  // What the sanitizers have to notice; only in builds for their tests.
+  m.def("read_beyond", [](mx::array x) {
+    x.eval();
+    return x.data<float>()[x.size()];
+  });
+  m.def("race", [] {
+    int64_t sum = 0;
+    parallel_for(10000, [&](int64_t i) { sum += i; });
+    return sum;
+  });
+#endif
 }

@@ -54,6 +54,11 @@ def pack_conv1d(weight: mx.array, *, groups: int = 1) -> Weight:
     Do it once at load; `conv1d` takes the result in place of the weight. On the reference route the weight
     itself comes back, as float32.
     """
+    dispatch.check_arrays("conv1d", weight=weight)
+    dispatch.check_whole("conv1d", groups=groups)
+    dispatch.check("conv1d", weight.ndim == 3, "weight", "of shape (O, K, C/groups)", tuple(weight.shape))
+    fits = groups >= 1 and weight.shape[0] % groups == 0
+    dispatch.check("conv1d", fits, "groups", f"a divisor of {weight.shape[0]} outputs", groups)
     return dispatch.select("conv1d", {"cpu": _pack_cpu, "reference": _pack_reference})(weight, groups)
 
 
@@ -134,8 +139,12 @@ def conv1d(
     Raises:
         InputError: a shape or value that does not fit, named with the argument.
     """
+    dispatch.check_arrays("conv1d", x=x, weight=weight, bias=bias, residual=residual)
+    dispatch.check_whole("conv1d", stride=stride, dilation=dilation, groups=groups)
+    dispatch.check_finite("conv1d", scale=scale, leaky=1.0 if leaky is None else leaky)
+    dispatch.check_packed("conv1d", weight, groups=groups)
     shape = weight.shape
-    pad = (padding, padding) if isinstance(padding, int) else tuple(padding)
+    pad = dispatch.pair("conv1d", "padding", padding)
     check = dispatch.check
     check("conv1d", x.ndim == 3, "x", "of shape (B, T, C)", tuple(x.shape))
     check("conv1d", len(shape) == 3, "weight", "of shape (O, K, C/groups)", tuple(shape))

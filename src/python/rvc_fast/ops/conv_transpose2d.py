@@ -42,7 +42,12 @@ def conv_transpose2d_reference(
 
 def pack_conv_transpose2d(weight: mx.array, *, stride: Pair = (1, 1)) -> Weight:
     """Rearrange a weight (O, KH, KW, C) for the backend in use; see `pack_conv1d`."""
-    run = dispatch.select("conv_transpose2d", {"cpu": _pack_cpu, "reference": _pack_reference})
+    op = "conv_transpose2d"
+    dispatch.check_arrays(op, weight=weight)
+    dispatch.check(op, weight.ndim == 4, "weight", "of shape (O, KH, KW, C)", tuple(weight.shape))
+    stride = dispatch.pair(op, "stride", stride)
+    dispatch.check(op, min(stride) >= 1, "stride", "at least 1", stride)
+    run = dispatch.select(op, {"cpu": _pack_cpu, "reference": _pack_reference})
     return run(weight, stride)
 
 
@@ -54,7 +59,7 @@ def _pack_cpu(weight: mx.array, stride: Pair) -> PackedWeight:
     from .. import native
 
     data = native.ext().conv_transpose2d_pack(weight, stride=stride)
-    return PackedWeight("conv_transpose2d", data, tuple(weight.shape))
+    return PackedWeight("conv_transpose2d", data, tuple(weight.shape), stride=tuple(stride))
 
 
 def _conv_transpose2d_cpu(
@@ -108,9 +113,13 @@ def conv_transpose2d(
     Returns:
         (B, H', W', O + S) in x's dtype.
     """
+    op = "conv_transpose2d"
+    dispatch.check_arrays(op, x=x, weight=weight, bias=bias)
+    stride, padding = dispatch.pair(op, "stride", stride), dispatch.pair(op, "padding", padding)
+    output_padding = dispatch.pair(op, "output_padding", output_padding)
+    dispatch.check_packed(op, weight, stride=stride)
     shape = weight.shape
     check = dispatch.check
-    op = "conv_transpose2d"
     check(op, x.ndim == 4, "x", "of shape (B, H, W, C)", tuple(x.shape))
     check(op, len(shape) == 4, "weight", "of shape (O, KH, KW, C)", tuple(shape))
     check(op, x.shape[3] == shape[3], "x", f"{shape[3]} channels wide", x.shape[3])

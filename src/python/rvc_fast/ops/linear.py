@@ -31,6 +31,8 @@ def linear_reference(
 
 def pack_linear(weight: mx.array) -> Weight:
     """Rearrange a weight (O, C) for the backend in use; see `pack_conv1d`."""
+    dispatch.check_arrays("linear", weight=weight)
+    dispatch.check("linear", weight.ndim == 2, "weight", "of shape (O, C)", tuple(weight.shape))
     return dispatch.select("linear", {"cpu": _pack_cpu, "reference": _pack_reference})(weight)
 
 
@@ -80,6 +82,8 @@ def linear(
     Returns:
         (..., O) in x's dtype.
     """
+    dispatch.check_arrays("linear", x=x, weight=weight, bias=bias, residual=residual)
+    dispatch.check_packed("linear", weight)
     shape = weight.shape
     check = dispatch.check
     check("linear", x.ndim >= 1, "x", "of shape (..., C)", tuple(x.shape))

@@ -15,7 +15,8 @@ ACTIVATIONS: tuple[str, ...] = ("relu", "gelu", "sigmoid", "tanh")
 class PackedWeight:
     """A weight in the layout of one backend's kernel.
 
-    `shape` is the shape of the array it was made from (MLX layout, channels last) and `groups` its groups;
+    `shape` is the shape of the array it was made from (MLX layout, channels last), `groups` its groups and
+    `stride` the strides of a transposed convolution, whose layout depends on them;
     `algorithm` names what the kernel will do with `data` ("direct" multiplies taps one by one).
     """
 
@@ -24,6 +25,7 @@ class PackedWeight:
     shape: tuple[int, ...]
     groups: int = 1
     algorithm: str = "direct"
+    stride: tuple[int, ...] = ()
 
 
 Weight = mx.array | PackedWeight

@@ -86,6 +86,8 @@ def relpos_attention(
         InputError: a shape that does not fit, named with the argument.
     """
     op = "relpos_attention"
+    dispatch.check_arrays(op, q=q, k=k, v=v, rel_k=rel_k, rel_v=rel_v)
+    dispatch.check_whole(op, window=window)
     dispatch.check(op, q.ndim == 4 and q.size > 0, "q", "of shape (B, H, T, D)", tuple(q.shape))
     dispatch.check(op, window >= 0, "window", "at least 0", window)
     for name, array in (("k", k), ("v", v)):
