@@ -44,7 +44,7 @@ void pool(const Kernels&) {
   check(threads() == usable_cores(), "0 threads are as many as there are cores");
 }
 
-#ifndef __SANITIZE_THREAD__  // which does not follow a fork
+#if !defined(__SANITIZE_THREAD__) && !defined(RVC_FAST_EMULATED)  // neither it nor qemu follows a fork
 void forked(const Kernels&) {
   set_threads(3);
   const pid_t child = fork();
