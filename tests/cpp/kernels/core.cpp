@@ -62,7 +62,7 @@ void scratch_memory(const Kernels&) {
   float* b = scratch(Slot::partial, 100000);
   check(reinterpret_cast<uintptr_t>(a) % 64 == 0 && reinterpret_cast<uintptr_t>(b) % 64 == 0, "alignment");
   a[9] = 1, b[99999] = 2;
-  check(scratch(Slot::stage, 5) == a && a[9] == 1, "scratch memory stays where it is");
+  check(scratch(Slot::stage, 10) == a && a[9] == 1, "scratch memory stays where it is");
   float* other = nullptr;
   std::thread([&] { other = scratch(Slot::stage, 10); }).join();
   check(other != a, "each thread has its own");
