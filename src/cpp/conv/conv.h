@@ -25,6 +25,7 @@ struct ConvParams {
   Activation activation = kNone;
   float scale = 1.0f;
   bool has_bias = false, has_residual = false;
+  bool bf16 = false;  // the weight is packed in bfloat16 and multiplied so
 
   bool operator==(const ConvParams&) const = default;
 };
@@ -37,18 +38,26 @@ struct Phase {
 };
 
 std::vector<Phase> phases(const ConvParams& p);
+// Values of the packed weight, of its own type.
 int64_t packed_size(const ConvParams& p);
 
 // Length of the output along one axis (0 height, 1 width); may be below 1.
 int64_t output_length(const ConvParams& p, int axis, int64_t length);
 
 // weight (O, KH, KW, C / groups), float32, float16 or bfloat16, of any rank with those sizes in that order.
+// The result's type is what the convolution will multiply in.
 mx::array pack_conv(const ConvParams& p, const mx::array& weight, mx::StreamOrDevice s);
 
 // x: 2-D (rows, C), 3-D (B, T, C) or 4-D (B, H, W, C).
 mx::array conv(ConvParams p, const mx::array& x, const mx::array& packed,
                const std::optional<mx::array>& bias, const std::optional<mx::array>& residual,
                mx::StreamOrDevice s);
+
+// Whether `dtype`, "float32" or "bfloat16", is the latter.
+bool parse_dtype(const char* op, const std::string& dtype);
+
+// Throws unless the instruction set in use multiplies in bfloat16.
+void require_bf16(const char* op);
 
 // "", "relu" or "gelu".
 Activation parse_activation(const char* op, const std::string& name);

@@ -8,7 +8,7 @@ namespace rvc_fast {
 struct ConvArrays {
   const float* x;  // (batch, height, width, in_channels)
   int64_t batch, height, width;
-  const float* weights;  // packed
+  const void* weights;  // packed, bfloat16 if the parameters say so
   const float* bias;
   const float* residual;
   float* y;  // (batch, out_height, out_width, out_channels)
@@ -18,6 +18,6 @@ struct ConvArrays {
 void run_conv(const ConvParams& p, const ConvArrays& a);
 
 enum class WeightType { float32, float16, bfloat16 };
-void run_pack(const ConvParams& p, const void* weight, WeightType type, float* packed);
+void run_pack(const ConvParams& p, const void* weight, WeightType type, void* packed);
 
 }  // namespace rvc_fast

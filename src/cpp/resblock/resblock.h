@@ -18,7 +18,9 @@ using ResConvSpec = std::tuple<int, int, std::string, bool, bool>;
 std::string resblock_algorithm(int channels, int kernel, const std::string& wanted);
 
 // weight (C, K, C) -> the layout of one algorithm, by name; that of "direct" is conv1d's.
-mx::array resblock_pack(const mx::array& weight, const std::string& algorithm, mx::StreamOrDevice s);
+// Only "direct" can be of dtype "bfloat16".
+mx::array resblock_pack(const mx::array& weight, const std::string& algorithm, const std::string& dtype,
+                        mx::StreamOrDevice s);
 
 // One packed weight and one bias (or none) per convolution.
 mx::array resblock(const mx::array& x, const std::vector<mx::array>& packed,
