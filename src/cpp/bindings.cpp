@@ -133,7 +133,8 @@ NB_MODULE(_ext, m) {
         "offsets"_a.none() = nb::none(), nb::kw_only(), "hop"_a, "sample_rate"_a,
         "phase"_a = std::vector<double>{0.0}, "interpolation"_a = "nearest", "accumulation"_a = "frame",
         "stream"_a = nb::none());
-  m.def("resblock_algorithm", &resblock_algorithm, "channels"_a, "kernel"_a, "wanted"_a);
+  m.def("resblock_algorithm", &resblock_algorithm, "channels"_a, "kernel"_a, "wanted"_a,
+        "dtype"_a = "float32");
   m.def("resblock_pack", &resblock_pack, "weight"_a, nb::kw_only(), "algorithm"_a, "dtype"_a = "float32",
         "stream"_a = nb::none());
   m.def("resblock", &resblock, "x"_a, "packed"_a, "biases"_a, "convs"_a, nb::kw_only(), "slope"_a,

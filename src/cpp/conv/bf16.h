@@ -5,6 +5,7 @@
 
 #if defined(__AMX_BF16__)
 
+constexpr bool kHasTiles = true;
 constexpr int kTileRows = 32;
 
 struct alignas(64) TileConfig {
@@ -77,6 +78,7 @@ static double peak(int64_t iterations) {
 
 #else
 
+constexpr bool kHasTiles = false;
 constexpr int kTileRows = 12;
 
 struct Tiles {

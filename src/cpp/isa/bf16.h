@@ -39,6 +39,7 @@ struct Bf16Stage {
 };
 
 struct Bf16Kernels {
+  bool tiles;  // AMX: many times faster than float32, not up to twice as AVX512-BF16
   int tile_rows;
   bool (*supported)();
   void (*conv_block)(const Bf16ConvBlock&);

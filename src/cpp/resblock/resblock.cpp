@@ -5,6 +5,7 @@
 
 #include "conv1d/conv1d.h"
 #include "fastconv/same_conv.h"
+#include "isa/bf16.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "resblock/run.h"
 
@@ -96,10 +97,14 @@ int64_t packed_values(int variant, int channels, int kernel, bool bf16) {
 
 }  // namespace
 
-std::string resblock_algorithm(int channels, int kernel, const std::string& wanted) {
+std::string resblock_algorithm(int channels, int kernel, const std::string& wanted,
+                               const std::string& dtype) {
   int variant = kDirect;
+  const bool bf16 = parse_dtype(kOp, dtype);
+  if (bf16) require_bf16(kOp);
   if (wanted == "auto") {
-    variant = best_variant(channels, kernel);
+    // Products of pairs do not save as much as the fast algorithm does, products of tiles far more.
+    variant = bf16 && isa().bf16->tiles ? kDirect : best_variant(channels, kernel);
   } else if (wanted == "fast") {
     variant = best_variant(channels, kernel);
     require(variant != kDirect, kOp,

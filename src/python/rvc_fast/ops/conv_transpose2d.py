@@ -13,7 +13,16 @@ import mlx.core as mx
 import numpy as np
 
 from . import dispatch
-from .packed import ACTIVATIONS, Activation, PackedWeight, Weight, epilogue
+from .packed import (
+    ACTIVATIONS,
+    Activation,
+    Dtype,
+    PackedWeight,
+    Weight,
+    check_dtype,
+    epilogue,
+    faster_dtype,
+)
 from .spec import Case, OpSpec
 
 dispatch.register("conv_transpose2d", "cpu")
@@ -38,21 +47,23 @@ def conv_transpose2d_reference(
     return epilogue(y, bias, activation, None, 1.0)
 
 
-def pack_conv_transpose2d(weight: mx.array, *, stride: Pair = (1, 1)) -> Weight:
+def pack_conv_transpose2d(weight: mx.array, *, stride: Pair = (1, 1), dtype: Dtype = "float32") -> Weight:
     """Rearrange a weight (O, KH, KW, C) for the backend in use; see `pack_conv1d`."""
+    check_dtype("conv_transpose2d", dtype)
     run = dispatch.select("conv_transpose2d", {"cpu": _pack_cpu, "reference": _pack_reference})
-    return run(weight, stride)
+    return run(weight, stride, dtype)
 
 
-def _pack_reference(weight: mx.array, stride: Pair) -> mx.array:
+def _pack_reference(weight: mx.array, stride: Pair, dtype: Dtype) -> mx.array:
     return weight.astype(mx.float32)
 
 
-def _pack_cpu(weight: mx.array, stride: Pair) -> PackedWeight:
+def _pack_cpu(weight: mx.array, stride: Pair, dtype: Dtype = "float32") -> PackedWeight:
     from .. import native
 
-    data = native.ext().conv_transpose2d_pack(weight, stride=stride)
-    return PackedWeight("conv_transpose2d", data, tuple(weight.shape))
+    dtype = faster_dtype(dtype, weight.shape[-1], weight.shape[0])
+    data = native.ext().conv_transpose2d_pack(weight, stride=stride, dtype=dtype)
+    return PackedWeight("conv_transpose2d", data, tuple(weight.shape), dtype=dtype)
 
 
 def _conv_transpose2d_cpu(
