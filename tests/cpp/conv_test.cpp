@@ -9,6 +9,7 @@
 
 #include "conv/run.h"
 #include "core/pool.h"
+#include "isa/bf16.h"
 
 using namespace rvc_fast;
 
@@ -23,6 +24,15 @@ static std::unique_ptr<float[]> normal(int64_t n) {
   return p;
 }
 
+// To bfloat16 and back, ties to even.
+static float rounded(float f) {
+  uint32_t bits;
+  std::memcpy(&bits, &f, 4);
+  bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
+  std::memcpy(&f, &bits, 4);
+  return f;
+}
+
 // Largest error relative to the sum of the magnitudes that were added.
 static double check(const ConvParams& p, int batch, int height, int width) {
   const int64_t oh = output_length(p, 0, height), ow = output_length(p, 1, width);
@@ -31,7 +41,7 @@ static double check(const ConvParams& p, int batch, int height, int width) {
                 y_size = batch * oh * ow * p.out_channels;
   const int64_t w_size = int64_t(p.out_channels) * p.kernel[0] * p.kernel[1] * channels;
   auto x = normal(x_size), w = normal(w_size), bias = normal(p.out_channels), residual = normal(y_size);
-  auto packed = std::make_unique<float[]>(packed_size(p));
+  auto packed = std::make_unique<char[]>(packed_size(p) * (p.bf16 ? 2 : 4));
   auto y = std::make_unique<float[]>(y_size);
   std::fill(y.get(), y.get() + y_size, NAN);
   run_pack(p, w.get(), WeightType::float32, packed.get());
@@ -54,9 +64,11 @@ static double check(const ConvParams& p, int batch, int height, int width) {
             for (int64_t o = 0; o < p.out_channels; ++o) {
               const int64_t to = ((b * oh + h) * ow + v) * p.out_channels + o, group = o / outs;
               for (int64_t c = 0; c < channels; ++c) {
-                double in = x[((b * height + ih) * width + iw) * p.in_channels + group * channels + c];
+                float in = x[((b * height + ih) * width + iw) * p.in_channels + group * channels + c];
+                float weight = w[((o * p.kernel[0] + kh) * p.kernel[1] + kw) * channels + c];
                 if (in < 0) in *= p.leaky;
-                double product = in * w[((o * p.kernel[0] + kh) * p.kernel[1] + kw) * channels + c];
+                if (p.bf16) in = rounded(in), weight = rounded(weight);
+                double product = double(in) * weight;
                 sums[to] += product;
                 sizes[to] += std::fabs(product);
               }
@@ -83,10 +95,10 @@ static double check(const ConvParams& p, int batch, int height, int width) {
 int main() {
   set_threads(2);
   int failed = 0;
-  for (int round = 0; round < 150; ++round) {
-    const Kernels* const* k = kAllKernels;
-    for (int i = pick(0, 2); i > 0 && k[1]; --i) ++k;
-    if (!set_kernels((*k)->name)) continue;
+  for (int round = 0; round < 250; ++round) {
+    const Isa* k = kIsas;
+    for (int i = pick(0, 4); i > 0 && k[1].name; --i) ++k;
+    if (!set_isa(k->name)) continue;
     ConvParams p{.op = "test"};
     const bool flat = pick(0, 1);
     p.transposed = pick(0, 2) == 0;
@@ -101,6 +113,7 @@ int main() {
       p.before[i] = pick(0, p.kernel[i]);
       p.after[i] = p.transposed ? p.before[i] - pick(0, p.stride[i] - 1) : pick(0, p.kernel[i]);
     }
+    p.bf16 = isa().bf16 != nullptr;
     p.leaky = pick(0, 1) ? 1.0f : 0.1f;
     p.activation = static_cast<Activation>(pick(0, 2));
     p.scale = pick(0, 1) ? 1.0f : 0.5f;
@@ -109,7 +122,7 @@ int main() {
     const double error = check(p, batch, height, width);
     if (!(error < 1e-6)) {
       std::fprintf(stderr, "%s: error %g at C %d O %d K %dx%d stride %dx%d, %dx%d, transposed %d\n",
-                   kernels().name, error, p.in_channels, p.out_channels, p.kernel[0], p.kernel[1],
+                   isa().name, error, p.in_channels, p.out_channels, p.kernel[0], p.kernel[1],
                    p.stride[0], p.stride[1], height, width, p.transposed);
       ++failed;
     }

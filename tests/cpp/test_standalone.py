@@ -13,7 +13,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CPP = ROOT / "src" / "cpp"
-ISA_FLAGS = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]}
+AVX512 = ["-mavx2", "-mfma", "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]
+ISA_FLAGS = {
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": AVX512,
+    "avx512_bf16": [*AVX512, "-mavx512bf16"],
+    "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+}
 
 
 @pytest.fixture
@@ -41,7 +47,7 @@ def test_pool(tmp_path: Path, compiler: str, sanitizer: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("sanitizer", ["thread", "address,undefined"])
 def test_convolutions(tmp_path: Path, compiler: str, sanitizer: str) -> None:
-    isas = ["generic", *(["avx2", "avx512"] if platform.machine() in ("x86_64", "AMD64") else [])]
+    isas = ["generic", *(ISA_FLAGS if platform.machine() in ("x86_64", "AMD64") else [])]
     objects = []
     for isa in isas:
         objects.append(str(tmp_path / f"{isa}.o"))
