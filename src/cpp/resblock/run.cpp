@@ -114,8 +114,11 @@ double cost(const SameConv& c) {
 // same number for every thread, and not so long that the buffers leave the cache.
 int64_t best_chunks(const ResStage& s, const Plan& p, int64_t batch, int64_t length) {
   constexpr int64_t kMaxRows = 4096, kMaxFloats = 393216;
-  const int64_t fewest =
-      ceil_div(length, std::max<int64_t>(1, std::min<int64_t>(kMaxRows, kMaxFloats / s.channels)));
+  // Products in bfloat16 are so fast that fetching from beyond L2 costs more than longer halos.
+  constexpr int64_t kBf16Floats = 98304, kBf16Rows = 512;
+  int64_t rows = std::min<int64_t>(kMaxRows, kMaxFloats / s.channels);
+  if (s.convs.front().bf16) rows = std::min(rows, std::max(kBf16Rows, kBf16Floats / s.channels));
+  const int64_t fewest = ceil_div(length, std::max<int64_t>(1, rows));
   const int64_t most = std::min<int64_t>(length, 2 * fewest + 2 * threads());
   int64_t best = fewest;
   double least = 0;
