@@ -1,5 +1,6 @@
 # make demo   set up .venv and convert a sound
 # make test   set up .venv and run the tests
+# make test-sanitize   the tests that need more builds of the kernels: NEON under qemu, address and thread sanitizer
 # make lint   set up .venv and check style and types
 PYTHON ?= python3
 VENV := .venv
@@ -11,8 +12,9 @@ EXTRAS := demo,test,dev
 endif
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src/cpp -type f)
 INSTALLED := $(VENV)/.installed
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-sanitize lint format clean
 
 $(INSTALLED): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,6 +27,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+test-sanitize: $(INSTALLED)
+	CI=true $(BIN)/python -m pytest -m ci
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked ci take minutes of compiling: they run in CI and by `make test-sanitize`."""
+    if not os.environ.get("CI"):
+        for item in items:
+            if item.get_closest_marker("ci"):
+                item.add_marker(pytest.mark.skip(reason="runs in CI and by make test-sanitize"))
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +32,7 @@ def need_tool():
     """Return a function that skips the test when a program is missing, and fails it in CI."""
 
     def need(program: str) -> str:
-        path = shutil.which(program)
+        path = shutil.which(program, path=str(Path(sys.executable).parent)) or shutil.which(program)
         if path is None:
             if os.environ.get("CI"):
                 pytest.fail(f"{program} is missing in CI; .ci/run must install it")

@@ -24,6 +24,7 @@
 #include "linear/linear.h"
 #include "mel_stft/mel_stft.h"
 #include "nsf_source/nsf_source.h"
+#include "relpos_attention/relpos_attention.h"
 #include "resblock/resblock.h"
 #include "wavenet_gate/wavenet_gate.h"
 
@@ -124,7 +125,7 @@ NB_MODULE(_ext, m) {
   m.def("conv_transpose2d", &conv_transpose2d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), nb::kw_only(),
         "out_channels"_a, "kernel"_a, "stride"_a = std::pair<int, int>(1, 1),
         "padding"_a = std::pair<int, int>(0, 0), "output_padding"_a = std::pair<int, int>(0, 0),
-        "activation"_a = "", "stream"_a = nb::none());
+        "activation"_a = "", "beside"_a.none() = nb::none(), "stream"_a = nb::none());
 
   m.def("wavenet_gate", &wavenet_gate, "x"_a, "g"_a, nb::kw_only(), "stream"_a = nb::none());
   m.def("mel_stft", &mel_stft, "x"_a, "window"_a, "filters"_a, nb::kw_only(), "hop"_a, "floor"_a = 1e-5f,
@@ -141,4 +142,20 @@ NB_MODULE(_ext, m) {
         "stream"_a = nb::none());
 
   m.def("knn", &knn, "queries"_a, "vectors"_a, "k"_a, nb::kw_only(), "stream"_a = nb::none());
+
+  m.def("relpos_attention", &relpos_attention, "q"_a, "k"_a, "v"_a, "rel_k"_a, "rel_v"_a, "window"_a,
+        nb::kw_only(), "stream"_a = nb::none());
+
+#ifdef RVC_FAST_PLANTED_FAULTS
+  // What the sanitizers have to notice; only in builds for their tests.
+  m.def("read_beyond", [](mx::array x) {
+    x.eval();
+    return x.data<float>()[x.size()];
+  });
+  m.def("race", [] {
+    int64_t sum = 0;
+    parallel_for(10000, [&](int64_t i) { sum += i; });
+    return sum;
+  });
+#endif
 }

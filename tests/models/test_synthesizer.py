@@ -238,7 +238,7 @@ def test_resblock_2_by_hand():
         y = mx.conv1d(mx.maximum(want, 0.1 * want), layer.weight, padding=dilation, dilation=dilation)
         want = want + y + layer.bias
     got = resblock.resblock_stage(x, [block.block()], slope=0.1)
-    np.testing.assert_allclose(np.array(got), np.array(want), atol=1e-5)
+    np.testing.assert_allclose(np.array(got), np.array(want), atol=3e-5)  # 106 dB, the fast algorithms' bar
 
 
 REFINEGAN = {

@@ -24,6 +24,10 @@ def _epilogue(
     y = y if bias is None else y + bias
     if activation == "relu":
         y = np.maximum(y, 0)
+    elif activation == "sigmoid":
+        y = 1 / (1 + np.exp(-y))
+    elif activation == "tanh":
+        y = np.tanh(y)
     elif activation == "gelu":
         y = y * 0.5 * (1 + erf(y / np.sqrt(2)))
     return (y if residual is None else y + residual) * scale
@@ -112,9 +116,11 @@ def conv_transpose2d(
     stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (0, 0),
     output_padding: tuple[int, int] = (0, 0),
+    beside: Array | None = None,
     **rest: Any,
 ) -> Array:
-    return _epilogue(_conv_transpose(x, weight, stride, padding, output_padding), bias, **rest)
+    y = _epilogue(_conv_transpose(x, weight, stride, padding, output_padding), bias, **rest)
+    return y if beside is None else np.concatenate([y, beside], axis=-1)
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None, **rest: Any) -> Array:
@@ -218,6 +224,22 @@ def layer_norm(
     return y if bias is None else y + bias
 
 
+def relpos_attention(q: Array, k: Array, v: Array, rel_k: Array, rel_v: Array, window: int) -> Array:
+    length = q.shape[2]
+    distance = np.arange(length) - np.arange(length)[:, None]
+    near = abs(distance) <= window
+    row = np.where(near, distance + window, 0)
+    q = q / np.sqrt(q.shape[3])
+    scores = q @ k.swapaxes(-1, -2)
+    scores += np.where(near, np.take_along_axis(q @ rel_k.T, np.broadcast_to(row, scores.shape), -1), 0)
+    p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
+    by_distance = np.zeros((*p.shape[:3], 2 * window + 1))
+    for i in range(length):
+        by_distance[:, :, i, row[i, near[i]]] = p[:, :, i, near[i]]
+    return p @ v + by_distance @ rel_v
+
+
 EXACT: dict[str, Callable[..., Array]] = {
     "attention": attention,
     "bigru": bigru,
@@ -225,10 +247,11 @@ EXACT: dict[str, Callable[..., Array]] = {
     "conv2d": conv2d,
     "conv_transpose1d": conv_transpose1d,
     "conv_transpose2d": conv_transpose2d,
+    "knn": knn,
     "layer_norm": layer_norm,
     "linear": linear,
-    "knn": knn,
     "mel_stft": mel_stft,
     "nsf_source": nsf_source,
+    "relpos_attention": relpos_attention,
     "wavenet_gate": wavenet_gate,
 }

@@ -193,7 +193,7 @@ def test_bad_arguments_are_one_clear_error() -> None:
         ("residual must be of shape", lambda: ops.conv1d(normal(1, 9, 4), w, residual=normal(1, 9, 8))),
         ("groups must be", lambda: ops.conv1d(normal(1, 9, 12), w, groups=3)),
         ("leaky must be from 0 to 1, got 2", lambda: ops.conv1d(normal(1, 9, 4), w, leaky=2)),
-        ("activation must be", lambda: ops.conv1d(normal(1, 9, 4), w, activation="tanh")),  # type: ignore[arg-type]
+        ("activation must be", lambda: ops.conv1d(normal(1, 9, 4), w, activation="swish")),  # type: ignore[arg-type]
         ("stride and dilation", lambda: ops.conv1d(normal(1, 9, 4), w, stride=0)),
         ("x must be 3 channels wide", lambda: ops.linear(normal(2, 4), normal(5, 3))),
     ]
@@ -215,7 +215,7 @@ def test_bad_arguments_of_the_extension_itself(ext: ModuleType) -> None:
         {"out_channels": 8, "kernel": 3, "groups": 3},
         {"out_channels": 8, "kernel": 3, "padding": (-1, 0)},
         {"out_channels": 8, "kernel": 3, "leaky": float("nan")},
-        {"out_channels": 8, "kernel": 3, "activation": "tanh"},
+        {"out_channels": 8, "kernel": 3, "activation": "swish"},
         {"out_channels": 8, "kernel": 3, "bias": normal(9)},
         {"out_channels": 8, "kernel": 3, "residual": normal(1, 9, 8)},
     ):

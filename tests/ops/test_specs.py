@@ -16,10 +16,12 @@ from rvc_fast.ops import dispatch
 from rvc_fast.ops.spec import OpSpec, errors
 
 ROOT = Path(__file__).resolve().parents[2]
-# Their CPU route is made of other ops.
-COMPOSED = {"relpos_attention"}
 CASES = [(op, index) for op, spec in SPECS.items() for index in range(len(spec.cases))]
-IDS = [f"{op}-{SPECS[op].cases[index].name}" for op, index in CASES]
+PARAMS = [
+    pytest.param(op, index, id=f"{op}-{case.name}", marks=[pytest.mark.slow] if case.benchmark else [])
+    for op, index in CASES
+    for case in [SPECS[op].cases[index]]
+]
 
 
 @functools.cache
@@ -35,7 +37,7 @@ def inputs_and_answer(op: str, index: int) -> tuple[dict[str, Any], Any]:
 
 
 @pytest.mark.parametrize("route", routes(), indirect=True)
-@pytest.mark.parametrize(("op", "index"), CASES, ids=IDS)
+@pytest.mark.parametrize(("op", "index"), PARAMS)
 def test_case(op: str, index: int, route: str) -> None:
     spec = SPECS[op]
     backend = route.partition("/")[0]
@@ -70,5 +72,5 @@ def test_every_op_is_complete() -> None:
         assert spec.name == op
         assert any(case.benchmark for case in spec.cases), op
         assert (ROOT / "benchmarks" / "ops" / f"bench_{op}.py").is_file()
-        if "cpu" in dispatch.backends(op) and op not in COMPOSED:
+        if "cpu" in dispatch.backends(op):
             assert (ROOT / "src" / "cpp" / op / f"{op}.cpp").is_file()

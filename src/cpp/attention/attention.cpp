@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 
 #include "core/pool.h"
 #include "isa/kernels.h"
@@ -17,29 +18,55 @@ struct View {
   const float* data;
   int64_t batch, head, row, column;  // strides
 
+  // Of the last four axes, as many as there are.
   explicit View(const mx::array& x)
       : data(x.data<float>()),
-        batch(x.strides(0)),
-        head(x.strides(1)),
-        row(x.strides(2)),
-        column(x.strides(3)) {}
+        batch(x.ndim() > 2 ? x.strides(-4) : 0),
+        head(x.ndim() > 2 ? x.strides(-3) : 0),
+        row(x.strides(-2)),
+        column(x.strides(-1)) {}
 };
 
-void run(View q, View k, View v, float* y, float* packed, int64_t batch, int64_t heads, int64_t rows,
-         int64_t keys, int64_t dim, float scale) {
+// Where the packed keys and values of one head are.
+struct Packed {
+  int64_t keys, dim;
+
+  int64_t k_floats() const { return (keys + 15) / 16 * 16 * dim; }
+  int64_t floats() const { return (k_floats() + keys * ((dim + 15) / 16 * 16) + 15) / 16 * 16; }
+};
+
+AttentionPack packing(const View& k, const View& v, int64_t batch, int64_t head, const Packed& sizes,
+                      float* to) {
+  AttentionPack p{};
+  p.k = k.data + batch * k.batch + head * k.head, p.k_row = k.row, p.k_column = k.column;
+  p.v = v.data + batch * v.batch + head * v.head, p.v_row = v.row, p.v_column = v.column;
+  p.end = sizes.keys, p.dim = sizes.dim;
+  p.to_k = to, p.to_v = to + sizes.k_floats();
+  return p;
+}
+
+struct Arrays {
+  View q, k, v;
+  std::optional<View> rel_k, rel_v;
+  float* y;
+  float* packed;
+  int64_t batch, heads, rows, keys, dim, window;
+  float scale;
+};
+
+void run(const Arrays& all) {
   const Kernels& kernel = kernels();
-  const int64_t wide = (dim + 15) / 16 * 16, k_floats = (keys + 15) / 16 * 16 * dim, v_floats = keys * wide;
-  const int64_t head_floats = (k_floats + v_floats + 15) / 16 * 16;
+  const auto [q, k, v, rel_k, rel_v, y, packed, batch, heads, rows, keys, dim, window, scale] = all;
+  const Packed head_sizes{keys, dim}, band_sizes{2 * window + 1, dim};
+  const int64_t head_floats = head_sizes.floats();
+  float* band = packed + batch * heads * head_floats;
+  if (rel_k) kernel.attention_pack(packing(*rel_k, *rel_v, 0, 0, band_sizes, band));
   const int64_t key_blocks = (keys + kKeyBlock - 1) / kKeyBlock, row_blocks = (rows + kRows - 1) / kRows;
 
   parallel_for(batch * heads * key_blocks, [&](int64_t item) {
     const int64_t block = item % key_blocks, head = item / key_blocks % heads, b = item / key_blocks / heads;
-    float* to = packed + (b * heads + head) * head_floats;
-    AttentionPack p{};
-    p.k = k.data + b * k.batch + head * k.head, p.k_row = k.row, p.k_column = k.column;
-    p.v = v.data + b * v.batch + head * v.head, p.v_row = v.row, p.v_column = v.column;
-    p.begin = block * kKeyBlock, p.end = std::min(keys, p.begin + kKeyBlock), p.dim = dim;
-    p.to_k = to, p.to_v = to + k_floats;
+    AttentionPack p = packing(k, v, b, head, head_sizes, packed + (b * heads + head) * head_floats);
+    p.begin = block * kKeyBlock, p.end = std::min(keys, p.begin + kKeyBlock);
     kernel.attention_pack(p);
   });
   parallel_for(batch * heads * row_blocks, [&](int64_t item) {
@@ -49,13 +76,15 @@ void run(View q, View k, View v, float* y, float* packed, int64_t batch, int64_t
     Attention a{};
     a.q = q.data + b * q.batch + head * q.head + begin * q.row, a.q_row = q.row, a.q_column = q.column;
     a.rows = end - begin, a.keys = keys, a.dim = dim, a.scale = scale;
-    a.k = packed + (b * heads + head) * head_floats, a.v = a.k + k_floats;
+    a.k = packed + (b * heads + head) * head_floats, a.v = a.k + head_sizes.k_floats();
+    if (rel_k) a.rel_k = band, a.rel_v = band + band_sizes.k_floats(), a.window = window, a.first = begin;
     a.y = y + ((b * rows + begin) * heads + head) * dim, a.y_row = heads * dim;
-    a.scratch = scratch(Slot::partial, kernel.attention_floats(a.rows, dim));
+    a.scratch = scratch(Slot::partial, kernel.attention_floats(a.rows, dim, rel_k ? 2 * window + 1 : 0));
     kernel.attention(a);
   });
 }
 
+// Inputs as of `attend`.
 class AttentionPrimitive : public CpuPrimitive {
  public:
   AttentionPrimitive(mx::Stream stream, float scale) : CpuPrimitive(stream), scale_(scale) {}
@@ -74,15 +103,19 @@ class AttentionPrimitive : public CpuPrimitive {
     flags.col_contiguous = false;
     out.copy_shared_buffer(dense, {rows * heads * dim, dim, heads * dim, 1}, flags, dense.size());
 
-    const int64_t wide = (dim + 15) / 16 * 16;
-    const int64_t head_floats = ((keys + 15) / 16 * 16 * dim + keys * wide + 15) / 16 * 16;
-    mx::array packed({static_cast<int>(batch * heads), static_cast<int>(head_floats)}, mx::float32, nullptr,
-                     {});
+    Arrays a{View(q), View(k), View(v), {}, {},    dense.data<float>(), nullptr, batch, heads,
+             rows,    keys,    dim,     0,  scale_};
+    int64_t floats = batch * heads * Packed{keys, dim}.floats();
+    if (inputs.size() == 5) {
+      a.rel_k = View(inputs[3]), a.rel_v = View(inputs[4]);
+      a.window = inputs[3].shape(0) / 2;
+      floats += Packed{inputs[3].shape(0), dim}.floats();
+    }
+    mx::array packed({static_cast<int>(floats / 16), 16}, mx::float32, nullptr, {});
     allocate(packed);
+    a.packed = packed.data<float>();
     auto& encoder = mx::cpu::get_command_encoder(stream());
-    encoder.dispatch([=, qv = View(q), kv = View(k), vv = View(v), y = dense.data<float>(),
-                      p = packed.data<float>(),
-                      scale = scale_] { run(qv, kv, vv, y, p, batch, heads, rows, keys, dim, scale); });
+    encoder.dispatch([a] { run(a); });
     encoder.add_temporary(packed);
   }
 
@@ -112,9 +145,14 @@ mx::array attention(const mx::array& q, const mx::array& k, const mx::array& v, 
           "k must be of shape " + to_string(keys) + ", got " + to_string(k.shape()));
   require(v.shape() == keys, "attention",
           "v must be of shape " + to_string(keys) + ", got " + to_string(v.shape()));
-  auto f32 = [&](const mx::array& x) { return mx::astype(x, mx::float32, s); };
-  mx::array y(q.shape(), mx::float32, std::make_shared<AttentionPrimitive>(mx::to_stream(s), scale),
-              {f32(q), f32(k), f32(v)});
+  return attend({q, k, v}, scale, s);
+}
+
+mx::array attend(const std::vector<mx::array>& inputs, float scale, mx::StreamOrDevice s) {
+  std::vector<mx::array> floats;
+  for (const mx::array& x : inputs) floats.push_back(mx::astype(x, mx::float32, s));
+  const mx::array& q = inputs[0];
+  mx::array y(q.shape(), mx::float32, std::make_shared<AttentionPrimitive>(mx::to_stream(s), scale), floats);
   return mx::astype(y, q.dtype(), s);
 }
 

@@ -10,4 +10,8 @@ namespace rvc_fast {
 mx::array attention(const mx::array& q, const mx::array& k, const mx::array& v, float scale,
                     mx::StreamOrDevice s);
 
+// What `attention` and `relpos_attention` share. inputs: q, k, v, and perhaps rel_k and rel_v (2 window + 1,
+// D), whose row window + d is added to the key and the value d steps after a query.
+mx::array attend(const std::vector<mx::array>& inputs, float scale, mx::StreamOrDevice s);
+
 }  // namespace rvc_fast

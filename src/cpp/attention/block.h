@@ -4,8 +4,11 @@
 // blocks of keys (its maximum and sum are corrected as larger scores appear), so no more than rows x
 // kKeyBlock scores exist.
 
-static int64_t attention_floats(int64_t rows, int64_t dim) {
-  return rows * (kKeyBlock + 2 * ((dim + 15) / 16 * 16) + 2 * RVC_LANES);
+// Relative positions are a band around the diagonal: a row's scores against all relative keys are computed
+// first and added where they belong; its weights near the diagonal are kept for the relative values.
+
+static int64_t attention_floats(int64_t rows, int64_t dim, int64_t band) {
+  return rows * (kKeyBlock + 2 * ((dim + 15) / 16 * 16) + 2 * ((band + 15) / 16 * 16) + 2 * RVC_LANES);
 }
 
 static void attention_pack(const AttentionPack& p) {
@@ -48,23 +51,35 @@ static void product(const float* x, int64_t x_row, int64_t rows, int64_t length,
 }
 
 static void attention(const Attention& a) {
-  const int64_t wide = (a.dim + 15) / 16 * 16;
+  const int64_t wide = (a.dim + 15) / 16 * 16, width = 2 * a.window + 1;
+  const int64_t band = a.rel_k ? (width + 15) / 16 * 16 : 0;
   float* scores = a.scratch;
   float* q = scores + a.rows * kKeyBlock;
   float* y = q + a.rows * wide;
-  float* top = y + a.rows * wide;  // per row: the largest score so far
-  float* total = top + a.rows;     // and the sum of exp(score - top)
+  float* top = y + a.rows * wide;      // per row: the largest score so far
+  float* total = top + a.rows;         // and the sum of exp(score - top)
+  float* bias = total + a.rows;        // per row: the scores of the band
+  float* near = bias + a.rows * band;  // and its exp(score - top)
   for (int64_t r = 0; r < a.rows; ++r) {
     for (int64_t c = 0; c < a.dim; ++c) q[r * wide + c] = a.q[r * a.q_row + c * a.q_column] * a.scale;
     for (int64_t c = 0; c < wide; ++c) y[r * wide + c] = 0.0f;
     top[r] = -__builtin_inff();
     total[r] = 0.0f;
+    for (int64_t c = 0; c < band; ++c) near[r * band + c] = 0.0f;
+  }
+  for (int64_t block = 0; block < width && a.rel_k; block += kKeyBlock) {
+    const int64_t count = width - block < kKeyBlock ? width - block : kKeyBlock;
+    product(q, wide, a.rows, a.dim, a.rel_k + block * a.dim, count, bias + block, band, false);
   }
   for (int64_t block = 0; block < a.keys; block += kKeyBlock) {
     const int64_t keys = a.keys - block < kKeyBlock ? a.keys - block : kKeyBlock;
     product(q, wide, a.rows, a.dim, a.k + block * a.dim, keys, scores, kKeyBlock, false);
     for (int64_t r = 0; r < a.rows; ++r) {
       float* s = scores + r * kKeyBlock;
+      // The keys of this block that the band reaches; c of the band is key c + shift of the block.
+      const int64_t shift = a.first + r - a.window - block;
+      const int64_t low = shift < 0 ? -shift : 0, high = width < keys - shift ? width : keys - shift;
+      for (int64_t c = low; c < high && band; ++c) s[c + shift] += bias[r * band + c];
       int64_t padded = (keys + RVC_LANES - 1) / RVC_LANES * RVC_LANES;
       for (int64_t i = keys; i < padded; ++i) s[i] = -__builtin_inff();
       V m = splat(top[r]);
@@ -84,9 +99,15 @@ static void attention(const Attention& a) {
       if (shrink != 1.0f) {
         for (int64_t c = 0; c < wide; c += RVC_LANES)
           store(y + r * wide + c, load(y + r * wide + c) * shrink);
+        for (int64_t c = 0; c < band; ++c) near[r * band + c] *= shrink;
       }
+      for (int64_t c = low; c < high && band; ++c) near[r * band + c] = s[c + shift];
     }
     product(scores, kKeyBlock, a.rows, keys, a.v + block * wide, a.dim, y, wide, true);
+  }
+  for (int64_t block = 0; block < width && a.rel_k; block += kKeyBlock) {
+    const int64_t count = width - block < kKeyBlock ? width - block : kKeyBlock;
+    product(near + block, band, a.rows, count, a.rel_v + block * wide, a.dim, y, wide, true);
   }
   for (int64_t r = 0; r < a.rows; ++r) {
     for (int64_t c = 0; c < a.dim; c += RVC_LANES) {

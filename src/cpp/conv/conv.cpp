@@ -44,14 +44,14 @@ class Conv : public CpuPrimitive {
 
   static mx::Shape shape(const ConvParams& p, const mx::Shape& x) {
     mx::Shape out = x;
-    out.back() = p.out_channels;
+    out.back() = p.out_channels + p.beside;
     for (int i = 0, axis = 4 - static_cast<int>(x.size()); axis < 2 && x.size() > 2; ++axis, ++i) {
       out[1 + i] = static_cast<int>(output_length(p, axis, x[1 + i]));
     }
     return out;
   }
 
-  // Inputs: x, packed weight, then bias and residual if there are any.
+  // Inputs: x, packed weight, then bias and residual or beside if there are any.
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     const mx::array& x = inputs[0];
     mx::array& out = outputs[0];
@@ -66,6 +66,7 @@ class Conv : public CpuPrimitive {
     a.weights = inputs[1].data<void>();
     a.bias = params_.has_bias ? inputs[2].data<float>() : nullptr;
     a.residual = residual ? residual->data<float>() : nullptr;
+    a.beside = params_.beside > 0 ? inputs.back().data<float>() : nullptr;
     a.y = out.data<float>();
     const mx::Shape &in = x.shape(), &to = out.shape();
     if (in.size() == 2) {
@@ -118,7 +119,7 @@ mx::array pack_conv(const ConvParams& p, const mx::array& weight, mx::StreamOrDe
 
 mx::array conv(ConvParams p, const mx::array& x, const mx::array& packed,
                const std::optional<mx::array>& bias, const std::optional<mx::array>& residual,
-               mx::StreamOrDevice s) {
+               mx::StreamOrDevice s, const std::optional<mx::array>& beside) {
   const char* op = p.op.c_str();
   require(is_floating(x), op, "x must be float32, float16 or bfloat16");
   require(x.ndim() >= 2 && x.ndim() <= 4, op, "x must have 2 to 4 dimensions, got " + to_string(x.shape()));
@@ -154,6 +155,16 @@ mx::array conv(ConvParams p, const mx::array& x, const mx::array& packed,
             "residual must be of shape " + to_string(shape) + ", got " + to_string(residual->shape()));
     inputs.push_back(dense(*residual, mx::float32, s));
   }
+  if (beside) {
+    mx::Shape wanted = shape;
+    wanted.back() = beside->ndim() > 0 ? beside->shape(-1) : 0;
+    require(beside->shape() == wanted && beside->size() > 0, op,
+            "beside must be of shape " + to_string(wanted) + ", got " + to_string(beside->shape()));
+    require(!residual, op, "beside and residual cannot be given together");
+    p.beside = wanted.back();
+    shape.back() += p.beside;
+    inputs.push_back(dense(*beside, mx::float32, s));
+  }
   mx::array y(shape, mx::float32, std::make_shared<Conv>(mx::to_stream(s), std::move(p)), std::move(inputs));
   return mx::astype(y, x.dtype(), s);
 }
@@ -170,9 +181,14 @@ void require_bf16(const char* op) {
 }
 
 Activation parse_activation(const char* op, const std::string& name) {
-  require(name.empty() || name == "relu" || name == "gelu", op,
-          "activation must be \"relu\", \"gelu\" or \"\", got \"" + name + "\"");
-  return name == "relu" ? kRelu : name == "gelu" ? kGelu : kNone;
+  const std::pair<const char*, Activation> known[] = {
+      {"", kNone}, {"relu", kRelu}, {"gelu", kGelu}, {"sigmoid", kSigmoid}, {"tanh", kTanh}};
+  for (auto [known_name, activation] : known) {
+    if (name == known_name) return activation;
+  }
+  throw std::invalid_argument(
+      std::string("[") + op +
+      "] activation must be \"relu\", \"gelu\", \"sigmoid\", \"tanh\" or \"\", got \"" + name + "\"");
 }
 
 }  // namespace rvc_fast

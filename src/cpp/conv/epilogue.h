@@ -5,6 +5,8 @@ static RVC_INLINE V finish(V v, const float* bias, const float* residual, float 
   if (bias) v += load_first(bias, n);
   if (activation == kRelu) v = max(V{}, v);
   if (activation == kGelu) v = gelu(v);
+  if (activation == kSigmoid) v = sigmoid(v);
+  if (activation == kTanh) v = tanh(v);
   if (residual) v += load_first(residual, n);
   return v * scale;
 }

@@ -236,6 +236,8 @@ void run(const ConvParams& p, const ConvArrays& a) {
   const int64_t padded = packed_columns(p), depth = packed_channels(p);
   const std::array<int64_t, 2> in{a.height, a.width}, out{a.out_height, a.out_width};
 
+  const int64_t y_pitch = int64_t(p.out_channels) + p.beside;
+
   // Input reach of position q: from q * step - lead, `span` long; all phases of a transposed one share it.
   std::array<int64_t, 2> step, lead, span;
   std::array<Axis, 2> positions;
@@ -345,7 +347,7 @@ void run(const ConvParams& p, const ConvArrays& a) {
       if (c[0].begin >= c[0].end || c[1].begin >= c[1].end) continue;
 
       const std::array<int64_t, 2> x_stride{x_width * x_pitch, x_pitch},
-          y_stride{a.out_width * p.out_channels, int64_t(p.out_channels)};
+          y_stride{a.out_width * y_pitch, y_pitch};
       const int64_t length = int64_t(phase.taps[0]) * phase.taps[1] * depth;
       const int64_t y = batch * a.out_height * y_stride[0] + y_at[0] * y_stride[0] + y_at[1] * y_stride[1] +
                         group * columns + first;
@@ -374,6 +376,12 @@ void run(const ConvParams& p, const ConvArrays& a) {
       }
       k.conv_block(b);
     }
+  });
+  if (p.beside == 0) return;
+  parallel_for(a.batch * a.out_height, [&](int64_t line) {
+    const float* from = a.beside + line * a.out_width * p.beside;
+    float* to = a.y + line * a.out_width * y_pitch + p.out_channels;
+    for (int64_t w = 0; w < a.out_width; ++w) std::copy_n(from + w * p.beside, p.beside, to + w * y_pitch);
   });
 }
 

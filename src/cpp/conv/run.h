@@ -1,9 +1,45 @@
 // Executes a planned convolution over plain pointers; no MLX inside.
 #pragma once
 
-#include "conv/conv.h"
+#include <array>
+#include <string>
+#include <vector>
+
+#include "isa/kernels.h"
 
 namespace rvc_fast {
+
+// Everything that does not depend on the input's shape. Index 0 is height, 1 is width (time).
+struct ConvParams {
+  std::string op;  // for messages
+  std::array<int, 2> kernel{1, 1}, stride{1, 1}, dilation{1, 1};
+  std::array<int, 2> before{0, 0},
+      after{0, 0};  // zero padding; of a transposed one: what is cut off its result
+  int in_channels = 1, out_channels = 1, groups = 1;
+  bool transposed = false;
+  float leaky = 1.0f;
+  Activation activation = kNone;
+  float scale = 1.0f;
+  bool has_bias = false, has_residual = false;
+  bool bf16 = false;  // the weight is packed in bfloat16 and multiplied so
+  int beside = 0;     // channels of another array that follow the result's own
+
+  bool operator==(const ConvParams&) const = default;
+};
+
+// A transposed convolution is `stride` ordinary ones, one per output phase, with every stride-th tap each.
+// An ordinary one is the single phase (0, 0).
+struct Phase {
+  std::array<int, 2> at, taps;
+  int64_t weights;  // where its packed weights start
+};
+
+std::vector<Phase> phases(const ConvParams& p);
+// Values of the packed weight, of its own type.
+int64_t packed_size(const ConvParams& p);
+
+// Length of the output along one axis (0 height, 1 width); may be below 1.
+int64_t output_length(const ConvParams& p, int axis, int64_t length);
 
 struct ConvArrays {
   const float* x;  // (batch, height, width, in_channels)
@@ -11,8 +47,9 @@ struct ConvArrays {
   const void* weights;  // packed, bfloat16 if the parameters say so
   const float* bias;
   const float* residual;
-  float* y;  // (batch, out_height, out_width, out_channels)
+  float* y;  // (batch, out_height, out_width, out_channels + beside)
   int64_t out_height, out_width;
+  const float* beside;  // (batch, out_height, out_width, beside), copied next to the result
 };
 
 void run_conv(const ConvParams& p, const ConvArrays& a);

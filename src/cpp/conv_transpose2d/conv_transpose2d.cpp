@@ -17,7 +17,8 @@ mx::array conv_transpose2d_pack(const mx::array& weight, std::pair<int, int> str
 mx::array conv_transpose2d(const mx::array& x, const mx::array& packed, const std::optional<mx::array>& bias,
                            int out_channels, std::pair<int, int> kernel, std::pair<int, int> stride,
                            std::pair<int, int> padding, std::pair<int, int> output_padding,
-                           const std::string& activation, mx::StreamOrDevice s) {
+                           const std::string& activation, const std::optional<mx::array>& beside,
+                           mx::StreamOrDevice s) {
   const char* op = "conv_transpose2d";
   require(x.ndim() == 4, op, "x must be of shape (B, H, W, C), got " + to_string(x.shape()));
   require(output_padding.first >= 0 && output_padding.first < stride.first && output_padding.second >= 0 &&
@@ -29,7 +30,7 @@ mx::array conv_transpose2d(const mx::array& x, const mx::array& packed, const st
   p.after = {padding.first - output_padding.first, padding.second - output_padding.second};
   p.out_channels = out_channels;
   p.activation = parse_activation(op, activation);
-  return conv(p, x, packed, bias, std::nullopt, s);
+  return conv(p, x, packed, bias, std::nullopt, s, beside);
 }
 
 }  // namespace rvc_fast

@@ -14,6 +14,7 @@ mx::array conv_transpose2d_pack(const mx::array& weight, std::pair<int, int> str
 mx::array conv_transpose2d(const mx::array& x, const mx::array& packed, const std::optional<mx::array>& bias,
                            int out_channels, std::pair<int, int> kernel, std::pair<int, int> stride,
                            std::pair<int, int> padding, std::pair<int, int> output_padding,
-                           const std::string& activation, mx::StreamOrDevice s);
+                           const std::string& activation, const std::optional<mx::array>& beside,
+                           mx::StreamOrDevice s);
 
 }  // namespace rvc_fast

@@ -22,6 +22,9 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace rvc_fast {
 namespace {
@@ -237,6 +240,11 @@ float* scratch(Slot slot, size_t floats) {
     s.data = static_cast<float*>(::operator new[](grown * sizeof(float), std::align_val_t(64)));
     s.size = grown;
   }
+#ifdef __SANITIZE_ADDRESS__
+  // What was not asked for is not to be touched.
+  ASAN_UNPOISON_MEMORY_REGION(s.data, floats * sizeof(float));
+  ASAN_POISON_MEMORY_REGION(s.data + floats, (s.size - floats) * sizeof(float));
+#endif
   return s.data;
 }
 

@@ -10,7 +10,7 @@
 
 namespace rvc_fast {
 
-enum Activation { kNone, kRelu, kGelu };
+enum Activation { kNone, kRelu, kGelu, kSigmoid, kTanh };
 
 // `length` consecutive floats of the reduction, `offset` floats from a row's start.
 struct Segment {
@@ -124,9 +124,13 @@ struct Attention {
   float scale;
   const float* k;  // packed, keys rounded up to 16, times dim
   const float* v;  // packed, keys times dim rounded up to 16
+  // Null, or keys and values of relative positions, packed: row `window` + d of 2 window + 1 is added to the
+  // key and the value d after a query. `first` is the position of the first row.
+  const float *rel_k, *rel_v;
+  int64_t window, first;
   float* y;
   int64_t y_row;
-  float* scratch;  // attention_floats(rows, dim)
+  float* scratch;  // attention_floats(rows, dim, 2 * window + 1 or 0)
 };
 
 // One head's keys and values (keys, dim), strided, into the packed layouts: those from `begin` to `end`,
@@ -171,7 +175,7 @@ struct Kernels {
   void (*knn_block)(const KnnBlock&);
   void (*knn_offer)(float* scores, int32_t* ids, int64_t size, float score, int32_t id);
   float (*knn_distance)(const float* a, const float* b, int64_t dim);
-  int64_t (*attention_floats)(int64_t rows, int64_t dim);
+  int64_t (*attention_floats)(int64_t rows, int64_t dim, int64_t band);
   void (*attention_pack)(const AttentionPack&);
   void (*attention)(const Attention&);
   void (*layer_norm)(const LayerNorm&);

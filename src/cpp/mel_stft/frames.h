@@ -15,10 +15,11 @@ static RVC_INLINE Complex times(Complex z, const float* root) {
   return {z.re * c - z.im * s, z.re * s + z.im * c};
 }
 
-static int64_t mel_scratch_floats(int64_t n_fft, int64_t mels) {
-  int64_t transforms = 2 * (2 * n_fft + 4);
-  return RVC_LANES * (transforms > mels ? transforms : mels);
+// Either half of the scratch memory holds a transform, a spectrum or the filters' outputs.
+static int64_t mel_half(int64_t n_fft, int64_t mels) {
+  return RVC_LANES * (2 * n_fft + 4 > mels ? 2 * n_fft + 4 : mels);
 }
+static int64_t mel_scratch_floats(int64_t n_fft, int64_t mels) { return 2 * mel_half(n_fft, mels); }
 
 // One pass of Stockham's transform: `length` points in steps of `stride`, split by `radix`. roots[2 k
 // root_step] is the k-th power of the points-th root of unity.
@@ -54,7 +55,7 @@ static void mel_frames(const MelFrames& m) {
   constexpr int64_t kOne = 2 * RVC_LANES;
   const int64_t n = m.n_fft, bins = n / 2 + 1, even = n % 2 == 0;
   float* x = m.scratch;
-  float* y = x + (2 * n + 4) * RVC_LANES;
+  float* y = x + mel_half(n, m.mels);
 
   // Even and odd samples are the real and imaginary parts of half as many points; an odd n has real points.
   // In blocks, since every frame writes all lines of its block.

@@ -113,7 +113,7 @@ double cost(const SameConv& c) {
 // The number of chunks that takes the least time: few, for the halos and the ends of the last tiles, but the
 // same number for every thread, and not so long that the buffers leave the cache.
 int64_t best_chunks(const ResStage& s, const Plan& p, int64_t batch, int64_t length) {
-  constexpr int64_t kMaxRows = 4096, kMaxFloats = 393216;
+  constexpr int64_t kMaxRows = 3072, kMaxFloats = 786432;
   // Products in bfloat16 are so fast that fetching from beyond L2 costs more than longer halos.
   constexpr int64_t kBf16Floats = 98304, kBf16Rows = 512;
   int64_t rows = std::min<int64_t>(kMaxRows, kMaxFloats / s.channels);
@@ -162,7 +162,7 @@ Plan plan(const ResStage& s, int64_t batch, int64_t length, ResTuning tuning) {
   p.buffers = longest_step > 2 ? 5 : 4;
   // Enough tiles per pass that fetching the planes' weights costs less than using them, few enough that a
   // pass stays in L2.
-  p.block = tuning.block ? tuning.block : s.channels < 256 ? 36 : 60;
+  p.block = tuning.block ? tuning.block : s.channels < 256 ? 36 : 96;
   p.chunks = tuning.chunk ? ceil_div(length, tuning.chunk) : best_chunks(s, p, batch, length);
   p.chunk = ceil_div(length, p.chunks);
   int64_t rows = 0;

@@ -4,9 +4,10 @@ def configure(*, threads: int = 0, isa: str = "") -> None: ...
 def isa() -> str: ...
 def isas() -> list[str]: ...
 def threads() -> int: ...
-def fma_peak() -> float: ...
+def bfloat16() -> bool: ...
+def fma_peak(dtype: str = "float32") -> float: ...
 def conv1d_pack(
-    weight: mx.array, *, groups: int = 1, stream: mx.Stream | mx.Device | None = None
+    weight: mx.array, *, groups: int = 1, dtype: str = "float32", stream: mx.Stream | mx.Device | None = None
 ) -> mx.array: ...
 def conv1d(
     x: mx.array,
@@ -34,7 +35,9 @@ def bigru(
     *,
     stream: mx.Stream | mx.Device | None = None,
 ) -> tuple[mx.array, mx.array]: ...
-def linear_pack(weight: mx.array, *, stream: mx.Stream | mx.Device | None = None) -> mx.array: ...
+def linear_pack(
+    weight: mx.array, *, dtype: str = "float32", stream: mx.Stream | mx.Device | None = None
+) -> mx.array: ...
 def linear(
     x: mx.array,
     packed: mx.array,
@@ -45,7 +48,9 @@ def linear(
     activation: str = "",
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array: ...
-def conv2d_pack(weight: mx.array, *, stream: mx.Stream | mx.Device | None = None) -> mx.array: ...
+def conv2d_pack(
+    weight: mx.array, *, dtype: str = "float32", stream: mx.Stream | mx.Device | None = None
+) -> mx.array: ...
 def conv2d(
     x: mx.array,
     packed: mx.array,
@@ -59,7 +64,7 @@ def conv2d(
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array: ...
 def conv_transpose1d_pack(
-    weight: mx.array, *, stride: int = 1, stream: mx.Stream | mx.Device | None = None
+    weight: mx.array, *, stride: int = 1, dtype: str = "float32", stream: mx.Stream | mx.Device | None = None
 ) -> mx.array: ...
 def conv_transpose1d(
     x: mx.array,
@@ -76,7 +81,7 @@ def conv_transpose1d(
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array: ...
 def conv_transpose2d_pack(
-    weight: mx.array, *, stride: tuple[int, int] = (1, 1), stream: mx.Stream | mx.Device | None = None
+    weight: mx.array, *, stride: tuple[int, int] = (1, 1), dtype: str = "float32", stream: mx.Stream | mx.Device | None = None
 ) -> mx.array: ...
 def conv_transpose2d(
     x: mx.array,
@@ -89,6 +94,7 @@ def conv_transpose2d(
     padding: tuple[int, int] = (0, 0),
     output_padding: tuple[int, int] = (0, 0),
     activation: str = "",
+    beside: mx.array | None = None,
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array: ...
 def wavenet_gate(x: mx.array, g: mx.array, *, stream: mx.Stream | mx.Device | None = None) -> mx.array: ...
@@ -133,5 +139,15 @@ def layer_norm(
     residual: mx.array | None = None,
     *,
     eps: float = 1e-5,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...
+def relpos_attention(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    rel_k: mx.array,
+    rel_v: mx.array,
+    window: int,
+    *,
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array: ...

@@ -220,8 +220,10 @@ class ConvTranspose2d(PackedLayer):
     def _pack(self, weight: mx.array, packing: Packing) -> Weight:
         return ops.pack_conv_transpose2d(weight, stride=self._options["stride"], dtype=packing.dtype)
 
-    def __call__(self, x: mx.array, *, activation: Activation | None = None) -> mx.array:
-        return ops.conv_transpose2d(x, *self.operands, activation=activation, **self._options)
+    def __call__(
+        self, x: mx.array, *, activation: Activation | None = None, beside: mx.array | None = None
+    ) -> mx.array:
+        return ops.conv_transpose2d(x, *self.operands, activation=activation, beside=beside, **self._options)
 
 
 class LayerNorm(nn.Module):

@@ -42,6 +42,8 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float) -> mx.arra
         InputError: a shape that does not fit, named with the argument.
     """
     op = "attention"
+    dispatch.check_arrays(op, q=q, k=k, v=v)
+    dispatch.check_finite(op, scale=scale)
     dispatch.check(op, q.ndim == 4 and q.size > 0, "q", "of shape (B, H, T, D), none 0", tuple(q.shape))
     fits = k.ndim == 4 and k.size > 0 and (k.shape[:2], k.shape[3]) == (q.shape[:2], q.shape[3])
     dispatch.check(op, fits, "k", f"of shape {(*q.shape[:2], 'S', q.shape[3])}", tuple(k.shape))

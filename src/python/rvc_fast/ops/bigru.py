@@ -85,6 +85,15 @@ def bigru(
         (B, T, 2H), forward states then backward states.
     """
     check = dispatch.check
+    dispatch.check_arrays("bigru", x=x, w_hh=w_hh, b_hh=b_hh)
+    for argument, value in (("w_ih", w_ih), ("b_ih", b_ih)):
+        if isinstance(value, tuple | list):
+            count = len(value)
+        else:
+            dispatch.check_arrays("bigru", **{argument: value})
+            count = value.shape[0] if value.ndim else 0
+        check("bigru", count == 2, argument, "two, one per direction", count)
+        dispatch.check_arrays("bigru", **{f"{argument}[{d}]": value[d] for d in (0, 1)})
     check("bigru", x.ndim == 3 and min(x.shape) >= 1, "x", "of shape (B, T, I), none 0", tuple(x.shape))
     fits = w_hh.ndim == 3 and w_hh.shape[0] == 2 and w_hh.shape[1] == 3 * w_hh.shape[2]
     check("bigru", fits, "w_hh", "of shape (2, 3H, H)", tuple(w_hh.shape))
@@ -92,6 +101,7 @@ def bigru(
     hidden = w_hh.shape[2]
     dispatch.check_shape("bigru", "b_hh", b_hh, (2, 3 * hidden))
     for d in (0, 1):
+        dispatch.check_packed("bigru", w_ih[d], "linear")
         shape = tuple(w_ih[d].shape)
         check("bigru", shape == (3 * hidden, width), f"w_ih[{d}]", f"of shape {(3 * hidden, width)}", shape)
         dispatch.check_shape("bigru", f"b_ih[{d}]", b_ih[d], (3 * hidden,))

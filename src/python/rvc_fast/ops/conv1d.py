@@ -71,6 +71,11 @@ def pack_conv1d(weight: mx.array, *, groups: int = 1, dtype: Dtype = "float32") 
     Raises:
         InputError: "bfloat16" without the compiled kernels or on a CPU without the instructions.
     """
+    dispatch.check_arrays("conv1d", weight=weight)
+    dispatch.check_whole("conv1d", groups=groups)
+    dispatch.check("conv1d", weight.ndim == 3, "weight", "of shape (O, K, C/groups)", tuple(weight.shape))
+    fits = groups >= 1 and weight.shape[0] % groups == 0
+    dispatch.check("conv1d", fits, "groups", f"a divisor of {weight.shape[0]} outputs", groups)
     check_dtype("conv1d", dtype)
     run = dispatch.select("conv1d", {"cpu": _pack_cpu, "reference": _pack_reference})
     return run(weight, groups, dtype)
@@ -144,7 +149,7 @@ def conv1d(
         bias: (O,) or None.
         padding: zeros before and after, one number for both or a pair.
         leaky: slope in [0, 1] of a leaky ReLU applied to x before the convolution.
-        activation: "relu" or "gelu" (erf) applied after the bias.
+        activation: what is applied after the bias, one of `packed.ACTIVATIONS`.
         residual: (B, T', O) added after the activation.
         scale: factor on everything.
 
@@ -154,8 +159,12 @@ def conv1d(
     Raises:
         InputError: a shape or value that does not fit, named with the argument.
     """
+    dispatch.check_arrays("conv1d", x=x, weight=weight, bias=bias, residual=residual)
+    dispatch.check_whole("conv1d", stride=stride, dilation=dilation, groups=groups)
+    dispatch.check_finite("conv1d", scale=scale, leaky=1.0 if leaky is None else leaky)
+    dispatch.check_packed("conv1d", weight, groups=groups)
     shape = weight.shape
-    pad = (padding, padding) if isinstance(padding, int) else tuple(padding)
+    pad = dispatch.pair("conv1d", "padding", padding)
     check = dispatch.check
     check("conv1d", x.ndim == 3, "x", "of shape (B, T, C)", tuple(x.shape))
     check("conv1d", len(shape) == 3, "weight", "of shape (O, K, C/groups)", tuple(shape))
@@ -274,6 +283,7 @@ SPEC = OpSpec(
     cases=(
         _case("one step, one channel", 1, 1, 1, 1, 1),
         _case("one step, wide kernel", 1, 1, 5, 7, 11, padding=5, leaky=0.1),
+        _case("tanh", 1, 37, 5, 1, 7, padding=3, leaky=0.01, activation="tanh"),
         _case("primes", 1, 101, 13, 29, 7, padding=3, leaky=0.1, activation="gelu"),
         _case("batch, residual, scale", 3, 37, 24, 40, 3, padding=1, residual=True, scale=0.25),
         _case("dilation 5, longer than the input", 2, 11, 16, 16, 11, padding=25, dilation=5, leaky=0.2),

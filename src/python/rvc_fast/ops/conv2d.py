@@ -43,6 +43,8 @@ def conv2d_reference(
 
 def pack_conv2d(weight: mx.array, *, dtype: Dtype = "float32") -> Weight:
     """Rearrange a weight (O, KH, KW, C) for the backend in use; see `pack_conv1d`."""
+    dispatch.check_arrays("conv2d", weight=weight)
+    dispatch.check("conv2d", weight.ndim == 4, "weight", "of shape (O, KH, KW, C)", tuple(weight.shape))
     check_dtype("conv2d", dtype)
     return dispatch.select("conv2d", {"cpu": _pack_cpu, "reference": _pack_reference})(weight, dtype)
 
@@ -99,14 +101,16 @@ def conv2d(
         weight: (O, KH, KW, C), or what `pack_conv2d` made of it.
         bias: (O,) or None.
         padding: zeros on both sides of H and of W.
-        activation: "relu" or "gelu" (erf) applied after the bias.
+        activation: what is applied after the bias, one of `packed.ACTIVATIONS`.
         residual: (B, H', W', O) added after the activation.
 
     Returns:
         (B, H', W', O) in x's dtype, H' = H + 2 * padding[0] - KH + 1 and W' likewise.
     """
+    dispatch.check_arrays("conv2d", x=x, weight=weight, bias=bias, residual=residual)
+    dispatch.check_packed("conv2d", weight)
     shape = weight.shape
-    pad = (padding, padding) if isinstance(padding, int) else tuple(padding)
+    pad = dispatch.pair("conv2d", "padding", padding)
     check = dispatch.check
     check("conv2d", x.ndim == 4, "x", "of shape (B, H, W, C)", tuple(x.shape))
     check("conv2d", len(shape) == 4, "weight", "of shape (O, KH, KW, C)", tuple(shape))

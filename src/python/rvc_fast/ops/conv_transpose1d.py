@@ -49,6 +49,11 @@ def conv_transpose1d_reference(
 
 def pack_conv_transpose1d(weight: mx.array, *, stride: int = 1, dtype: Dtype = "float32") -> Weight:
     """Rearrange a weight (O, K, C) for the backend in use; see `pack_conv1d`."""
+    op = "conv_transpose1d"
+    dispatch.check_arrays(op, weight=weight)
+    dispatch.check_whole(op, stride=stride)
+    dispatch.check(op, weight.ndim == 3, "weight", "of shape (O, K, C)", tuple(weight.shape))
+    dispatch.check(op, stride >= 1, "stride", "at least 1", stride)
     check_dtype("conv_transpose1d", dtype)
     run = dispatch.select("conv_transpose1d", {"cpu": _pack_cpu, "reference": _pack_reference})
     return run(weight, stride, dtype)
@@ -63,7 +68,7 @@ def _pack_cpu(weight: mx.array, stride: int, dtype: Dtype = "float32") -> Packed
 
     dtype = faster_dtype(dtype, weight.shape[-1], weight.shape[0])
     data = native.ext().conv_transpose1d_pack(weight, stride=stride, dtype=dtype)
-    return PackedWeight("conv_transpose1d", data, tuple(weight.shape), dtype=dtype)
+    return PackedWeight("conv_transpose1d", data, tuple(weight.shape), stride=(stride,), dtype=dtype)
 
 
 def _conv_transpose1d_cpu(
@@ -119,9 +124,13 @@ def conv_transpose1d(
     Returns:
         (B, T', O) in x's dtype.
     """
+    op = "conv_transpose1d"
+    dispatch.check_arrays(op, x=x, weight=weight, bias=bias, residual=residual)
+    dispatch.check_whole(op, stride=stride, padding=padding, output_padding=output_padding)
+    dispatch.check_finite(op, leaky=1.0 if leaky is None else leaky)
+    dispatch.check_packed(op, weight, stride=(stride,))
     shape = weight.shape
     check = dispatch.check
-    op = "conv_transpose1d"
     check(op, x.ndim == 3, "x", "of shape (B, T, C)", tuple(x.shape))
     check(op, len(shape) == 3, "weight", "of shape (O, K, C)", tuple(shape))
     check(op, x.shape[2] == shape[2], "x", f"{shape[2]} channels wide", x.shape[2])

@@ -1,6 +1,6 @@
 """conv_transpose2d: (B, H, W, C) * (O, KH, KW, C) -> (B, H', W', O), with fused neighbours.
 
-y = activation(conv_transpose(x) + bias), PyTorch's definition:
+y = activation(conv_transpose(x) + bias), and beside it perhaps another array's channels. PyTorch's definition:
 H' = (H - 1) * stride - 2 * padding + KH + output_padding, W' likewise.
 """
 
@@ -39,16 +39,23 @@ def conv_transpose2d_reference(
     padding: Pair = (0, 0),
     output_padding: Pair = (0, 0),
     activation: Activation | None = None,
+    beside: mx.array | None = None,
 ) -> mx.array:
     """The definition, in stock MLX."""
     y = mx.conv_transpose2d(
         x, weight.astype(x.dtype), stride=stride, padding=padding, output_padding=output_padding
     )
-    return epilogue(y, bias, activation, None, 1.0)
+    y = epilogue(y, bias, activation, None, 1.0)
+    return y if beside is None else mx.concatenate([y, beside.astype(y.dtype)], axis=-1)
 
 
 def pack_conv_transpose2d(weight: mx.array, *, stride: Pair = (1, 1), dtype: Dtype = "float32") -> Weight:
     """Rearrange a weight (O, KH, KW, C) for the backend in use; see `pack_conv1d`."""
+    op = "conv_transpose2d"
+    dispatch.check_arrays(op, weight=weight)
+    dispatch.check(op, weight.ndim == 4, "weight", "of shape (O, KH, KW, C)", tuple(weight.shape))
+    stride = dispatch.pair(op, "stride", stride)
+    dispatch.check(op, min(stride) >= 1, "stride", "at least 1", stride)
     check_dtype("conv_transpose2d", dtype)
     run = dispatch.select("conv_transpose2d", {"cpu": _pack_cpu, "reference": _pack_reference})
     return run(weight, stride, dtype)
@@ -63,7 +70,7 @@ def _pack_cpu(weight: mx.array, stride: Pair, dtype: Dtype = "float32") -> Packe
 
     dtype = faster_dtype(dtype, weight.shape[-1], weight.shape[0])
     data = native.ext().conv_transpose2d_pack(weight, stride=stride, dtype=dtype)
-    return PackedWeight("conv_transpose2d", data, tuple(weight.shape), dtype=dtype)
+    return PackedWeight("conv_transpose2d", data, tuple(weight.shape), stride=tuple(stride), dtype=dtype)
 
 
 def _conv_transpose2d_cpu(
@@ -75,6 +82,7 @@ def _conv_transpose2d_cpu(
     padding: Pair,
     output_padding: Pair,
     activation: Activation | None,
+    beside: mx.array | None,
 ) -> mx.array:
     from .. import native
 
@@ -89,6 +97,7 @@ def _conv_transpose2d_cpu(
         padding=padding,
         output_padding=output_padding,
         activation=activation or "",
+        beside=beside,
     )
 
 
@@ -101,6 +110,7 @@ def conv_transpose2d(
     padding: Pair = (0, 0),
     output_padding: Pair = (0, 0),
     activation: Activation | None = None,
+    beside: mx.array | None = None,
 ) -> mx.array:
     """Transposed 2-D convolution with fused neighbours; see the module's formula.
 
@@ -108,14 +118,19 @@ def conv_transpose2d(
         x: (B, H, W, C).
         weight: (O, KH, KW, C), or what `pack_conv_transpose2d` made of it.
         bias: (O,) or None.
-        activation: "relu" or "gelu" (erf) applied after the bias.
+        activation: what is applied after the bias, one of `packed.ACTIVATIONS`.
+        beside: (B, H', W', S), whose channels follow the result's.
 
     Returns:
-        (B, H', W', O) in x's dtype.
+        (B, H', W', O + S) in x's dtype.
     """
+    op = "conv_transpose2d"
+    dispatch.check_arrays(op, x=x, weight=weight, bias=bias)
+    stride, padding = dispatch.pair(op, "stride", stride), dispatch.pair(op, "padding", padding)
+    output_padding = dispatch.pair(op, "output_padding", output_padding)
+    dispatch.check_packed(op, weight, stride=stride)
     shape = weight.shape
     check = dispatch.check
-    op = "conv_transpose2d"
     check(op, x.ndim == 4, "x", "of shape (B, H, W, C)", tuple(x.shape))
     check(op, len(shape) == 4, "weight", "of shape (O, KH, KW, C)", tuple(shape))
     check(op, x.shape[3] == shape[3], "x", f"{shape[3]} channels wide", x.shape[3])
@@ -128,6 +143,9 @@ def conv_transpose2d(
     ]
     check(op, min(x.shape) >= 1 and min(out) >= 1, "x", "large enough for one output", tuple(x.shape))
     dispatch.check_shape(op, "bias", bias, (shape[0],))
+    if beside is not None:
+        fits = beside.size > 0 and tuple(beside.shape[:-1]) == (x.shape[0], *out)
+        check(op, fits, "beside", f"of shape {(x.shape[0], *out, 'S')}", tuple(beside.shape))
     check(
         op, activation is None or activation in ACTIVATIONS, "activation", f"one of {ACTIVATIONS}", activation
     )
@@ -140,6 +158,7 @@ def conv_transpose2d(
         padding=padding,
         output_padding=output_padding,
         activation=activation,
+        beside=beside,
     )
 
 
@@ -152,6 +171,7 @@ def _case(
     kernel: Pair,
     *,
     strided: bool = False,
+    beside: int = 0,
     benchmark: bool = False,
     **options: Any,
 ) -> Case:
@@ -165,7 +185,11 @@ def _case(
             else normal(batch, *size, channels)
         )
         weight = normal(out_channels, *kernel, channels) * (kernel[0] * kernel[1] * channels) ** -0.5
-        return {"x": x, "weight": weight, "bias": normal(out_channels), **options}
+        kwargs = {"x": x, "weight": weight, "bias": normal(out_channels), **options}
+        if beside:
+            shape = conv_transpose2d_reference(**kwargs).shape
+            kwargs["beside"] = normal(*shape[:3], beside)
+        return kwargs
 
     return Case(name, make, benchmark)
 
@@ -181,13 +205,15 @@ def _bytes(
     stride: Pair = (1, 1),
     padding: Pair = (0, 0),
     output_padding: Pair = (0, 0),
+    beside: mx.array | None = None,
     **_: Any,
 ) -> int:
     height, width = (
         (x.shape[1 + i] - 1) * stride[i] - 2 * padding[i] + weight.shape[1 + i] + output_padding[i]
         for i in (0, 1)
     )
-    return 4 * (x.size + math.prod(weight.shape) + x.shape[0] * height * width * weight.shape[0])
+    out = x.shape[0] * height * width * weight.shape[0]
+    return 4 * (x.size + math.prod(weight.shape) + out + (0 if beside is None else 2 * beside.size))
 
 
 def _rmvpe(channels: int, height: int, width: int) -> Case:
@@ -229,6 +255,7 @@ SPEC = OpSpec(
             padding=(1, 1),
             output_padding=(1, 1),
         ),
+        _case("beside another", 2, (7, 11), 13, 17, (3, 3), stride=(2, 2), activation="sigmoid", beside=5),
         _case("strided input", 1, (6, 5), 10, 12, (3, 3), stride=(2, 2), strided=True),
         *(
             _rmvpe(*shape)

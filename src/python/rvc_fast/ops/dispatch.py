@@ -7,13 +7,18 @@ that has kernels, but none for that backend, is an error. An op that has none an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import mlx.core as mx
+import numpy as np
 
 from .. import env, native
 from ..errors import BackendError, InputError
+from .packed import PackedWeight
+
+FLOATING = (mx.float32, mx.float16, mx.bfloat16)
 
 # op -> names of the compiled backends it has. Each op module registers itself on import.
 _KERNELS: dict[str, frozenset[str]] = {}
@@ -92,3 +97,49 @@ def check_shape(op: str, argument: str, array: mx.array | None, shape: tuple[int
     """Raise InputError unless an optional array is absent or has `shape`."""
     if array is not None and tuple(array.shape) != shape:
         raise InputError(f"[{op}] {argument} must be of shape {shape}, got {tuple(array.shape)}")
+
+
+def check_arrays(op: str, **arrays: object) -> None:
+    """Raise unless every argument is absent or an array that is floating and not empty, or packed from one.
+
+    TypeError for what is no array at all, InputError otherwise.
+    """
+    for argument, array in arrays.items():
+        if array is None or isinstance(array, PackedWeight):
+            continue
+        if not isinstance(array, mx.array):
+            raise TypeError(f"[{op}] {argument} must be an mx.array, got {type(array).__name__}")
+        check(op, array.dtype in FLOATING, argument, "float32, float16 or bfloat16", array.dtype)
+        check(op, array.size > 0, argument, "not empty", f"shape {tuple(array.shape)}")
+
+
+def check_whole(op: str, **numbers: object) -> None:
+    """Raise InputError unless every argument is a whole number of 32 bits."""
+    for argument, value in numbers.items():
+        whole = isinstance(value, int | np.integer) and bool(-(2**31) <= value < 2**31)
+        check(op, whole, argument, "a whole number of 32 bits", repr(value))
+
+
+def pair(op: str, argument: str, value: int | tuple[int, int]) -> tuple[int, int]:
+    """Return one whole number for both, or a pair of them, as a pair; InputError for anything else."""
+    both = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    check(op, len(both) == 2, argument, "one number or a pair", value)
+    check_whole(op, **{f"{argument}[{i}]": both[i] for i in (0, 1)})
+    return both[0], both[1]
+
+
+def check_finite(op: str, **numbers: object) -> None:
+    """Raise InputError unless every argument is a finite number."""
+    for argument, value in numbers.items():
+        finite = isinstance(value, float | int | np.floating | np.integer) and math.isfinite(value)
+        check(op, finite, argument, "a finite number", repr(value))
+
+
+def check_packed(
+    op: str, weight: object, *made_for: str, groups: int = 1, stride: tuple[int, ...] = ()
+) -> None:
+    """Raise InputError if `weight` was packed for another op than these, or other groups or strides."""
+    if isinstance(weight, PackedWeight):
+        got = (weight.op, weight.groups, weight.stride)
+        fits = weight.op in (made_for or (op,)) and got[1:] == (groups, stride)
+        check(op, fits, "weight", f"packed for {op} with groups {groups} and stride {stride or 1}", got)

@@ -92,6 +92,8 @@ def knn(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
         InputError: a shape or value that does not fit, named with the argument.
     """
     check = dispatch.check
+    dispatch.check_arrays("knn", queries=queries, vectors=vectors)
+    dispatch.check_whole("knn", k=k)
     check("knn", queries.ndim == 2 and queries.size > 0, "queries", "of shape (n, d)", tuple(queries.shape))
     fits = vectors.ndim == 2 and vectors.size > 0 and vectors.shape[1] == queries.shape[1]
     check("knn", fits, "vectors", f"of shape (m, {queries.shape[1]})", tuple(vectors.shape))

@@ -59,6 +59,8 @@ def layer_norm(
         InputError: a shape that does not fit, named with the argument.
     """
     op = "layer_norm"
+    dispatch.check_arrays(op, x=x, weight=weight, bias=bias, residual=residual)
+    dispatch.check_finite(op, eps=eps)
     dispatch.check(op, x.ndim >= 1 and x.size > 0, "x", "of shape (..., C), none 0", tuple(x.shape))
     dispatch.check(op, eps >= 0, "eps", "at least 0", eps)
     dispatch.check_shape(op, "weight", weight, (x.shape[-1],))

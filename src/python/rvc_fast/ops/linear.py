@@ -40,6 +40,8 @@ def linear_reference(
 
 def pack_linear(weight: mx.array, *, dtype: Dtype = "float32") -> Weight:
     """Rearrange a weight (O, C) for the backend in use; see `pack_conv1d`."""
+    dispatch.check_arrays("linear", weight=weight)
+    dispatch.check("linear", weight.ndim == 2, "weight", "of shape (O, C)", tuple(weight.shape))
     check_dtype("linear", dtype)
     return dispatch.select("linear", {"cpu": _pack_cpu, "reference": _pack_reference})(weight, dtype)
 
@@ -86,12 +88,14 @@ def linear(
         x: (..., C).
         weight: (O, C), or what `pack_linear` made of it.
         bias: (O,) or None.
-        activation: "relu" or "gelu" (erf) applied after the bias.
+        activation: what is applied after the bias, one of `packed.ACTIVATIONS`.
         residual: (..., O) added after the activation.
 
     Returns:
         (..., O) in x's dtype.
     """
+    dispatch.check_arrays("linear", x=x, weight=weight, bias=bias, residual=residual)
+    dispatch.check_packed("linear", weight)
     shape = weight.shape
     check = dispatch.check
     check("linear", x.ndim >= 1, "x", "of shape (..., C)", tuple(x.shape))
@@ -158,6 +162,7 @@ SPEC = OpSpec(
     cases=(
         _case("one number", (1,), 1, 1),
         _case("a vector", (), 17, 5),
+        _case("sigmoid", (19,), 33, 23, activation="sigmoid"),
         _case("primes", (2, 3, 7), 31, 37, activation="gelu"),
         _case("one row, wide", (1, 1), 256, 331, residual=True, activation="relu"),
         _case("strided input", (4, 9), 48, 33, strided=True, bias=False),

@@ -61,6 +61,9 @@ def mel_stft(x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floo
         (frames, mels) float32, natural logarithm of magnitudes.
     """
     check = dispatch.check
+    dispatch.check_arrays("mel_stft", x=x, window=window, filters=filters)
+    dispatch.check_whole("mel_stft", hop=hop)
+    dispatch.check_finite("mel_stft", floor=floor)
     check("mel_stft", window.ndim == 1 and window.shape[0] >= 2, "window", "of shape (n_fft,)", window.shape)
     n_fft = window.shape[0]
     check("mel_stft", x.ndim == 1 and x.shape[0] >= n_fft, "x", f"(n,) with n >= {n_fft}", tuple(x.shape))
@@ -78,8 +81,10 @@ def reflect_pad(x: mx.array, left: int, right: int) -> mx.array:
     As PyTorch's reflect padding, which needs more than `left` and `right` steps to mirror; here a shorter
     input is mirrored back and forth, as numpy does it, and a single step is repeated.
     """
+    dispatch.check_arrays("reflect_pad", x=x)
+    dispatch.check_whole("reflect_pad", left=left, right=right)
+    dispatch.check("reflect_pad", x.ndim >= 1, "x", "of shape (n, ...)", tuple(x.shape))
     length = x.shape[0]
-    dispatch.check("reflect_pad", length >= 1, "x", "at least 1 step long", length)
     dispatch.check("reflect_pad", min(left, right) >= 0, "padding", "at least 0", (left, right))
     period = max(2 * (length - 1), 1)
 

@@ -69,7 +69,7 @@ def advance_phase(
     accumulation: Accumulation = "frame",
 ) -> np.ndarray:
     """Return the phase (B,) after f0 (B, T), double, in [0, 1) cycles: the next chunk's `phase`."""
-    frequency = _upsample(np.array(f0, dtype=np.float32), hop, interpolation)
+    frequency = _upsample(np.array(f0.astype(mx.float32)), hop, interpolation)
     return _cycles(frequency, sample_rate, phase, accumulation)[1]
 
 
@@ -87,11 +87,15 @@ def nsf_source_reference(
     accumulation: Accumulation = "frame",
 ) -> mx.array:
     """The definition: the phase in double on the host, the rest in stock MLX."""
-    frequency = _upsample(np.array(f0, dtype=np.float32), hop, interpolation)
+    frequency = _upsample(np.array(f0.astype(mx.float32)), hop, interpolation)
     batch, samples, harmonics = noise.shape
     voiced = mx.array((frequency > 0).reshape(batch, samples))
     level = mx.where(voiced, NOISE_STD, SINE_AMPLITUDE / 3)
-    shift = np.zeros((batch, harmonics)) if offsets is None else np.array(offsets, dtype=np.float64)
+    shift = (
+        np.zeros((batch, harmonics))
+        if offsets is None
+        else np.array(offsets.astype(mx.float32), dtype=np.float64)
+    )
     y = mx.zeros((batch, samples)) if bias is None else mx.broadcast_to(bias, (batch, samples))
     for h in range(harmonics):
         overtone = frequency * np.float32(h + 1)
@@ -154,12 +158,16 @@ def nsf_source(
         InputError: a shape or value that does not fit, named with the argument.
     """
     op = "nsf_source"
+    dispatch.check_arrays(op, f0=f0, noise=noise, weight=weight, bias=bias, offsets=offsets)
+    dispatch.check_whole(op, hop=hop, sample_rate=sample_rate)
     dispatch.check(op, f0.ndim == 2 and f0.shape[1] >= 1, "f0", "of shape (B, T)", tuple(f0.shape))
     dispatch.check(op, hop >= 1 and sample_rate >= 1, "hop and sample_rate", "at least 1", (hop, sample_rate))
     dispatch.check(op, weight.ndim == 1, "weight", "of shape (H,)", tuple(weight.shape))
     dispatch.check_shape(op, "noise", noise, (f0.shape[0], f0.shape[1] * hop, weight.shape[0]))
     dispatch.check_shape(op, "bias", bias, (1,))
     dispatch.check_shape(op, "offsets", offsets, (f0.shape[0], weight.shape[0]))
+    finite = isinstance(phase, int | float | np.number | np.ndarray) and bool(np.isfinite(phase).all())
+    dispatch.check(op, finite, "phase", "finite, in cycles", repr(phase))
     dispatch.check(op, np.size(phase) in (1, f0.shape[0]), "phase", "one number or one per row", phase)
     known = interpolation in ("nearest", "linear")
     dispatch.check(op, known, "interpolation", "'nearest' or 'linear'", repr(interpolation))

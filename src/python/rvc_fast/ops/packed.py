@@ -9,9 +9,9 @@ import mlx.core as mx
 
 from ..errors import InputError
 
-Activation = Literal["relu", "gelu"]
+Activation = Literal["relu", "gelu", "sigmoid", "tanh"]
 Dtype = Literal["float32", "bfloat16"]
-ACTIVATIONS: tuple[str, ...] = ("relu", "gelu")
+ACTIVATIONS: tuple[str, ...] = ("relu", "gelu", "sigmoid", "tanh")
 DTYPES: tuple[str, ...] = ("float32", "bfloat16")
 
 # Half a tile: what is missing to a whole one is multiplied as zeros.
@@ -22,9 +22,10 @@ BFLOAT16_LEAST = 16
 class PackedWeight:
     """A weight in the layout of one backend's kernel.
 
-    `shape` is the shape of the array it was made from (MLX layout, channels last) and `groups` its groups;
-    `algorithm` names what the kernel will do with `data` ("direct" multiplies taps one by one), `dtype` what it
-    multiplies in; sums are float32.
+    `shape` is the shape of the array it was made from (MLX layout, channels last), `groups` its groups and
+    `stride` the strides of a transposed convolution, whose layout depends on them;
+    `algorithm` names what the kernel will do with `data` ("direct" multiplies taps one by one), `dtype` what it multiplies in;
+    sums are float32.
     """
 
     op: str
@@ -32,6 +33,7 @@ class PackedWeight:
     shape: tuple[int, ...]
     groups: int = 1
     algorithm: str = "direct"
+    stride: tuple[int, ...] = ()
     dtype: Dtype = "float32"
 
 
@@ -65,11 +67,15 @@ def faster_dtype(dtype: Dtype, channels: int, outputs: int) -> Dtype:
 
 
 def activate(x: mx.array, activation: Activation | None) -> mx.array:
-    """Apply ReLU, exact (erf) GELU, or nothing."""
+    """Apply ReLU, exact (erf) GELU, a sigmoid, tanh, or nothing."""
     if activation is None:
         return x
     if activation == "relu":
         return mx.maximum(x, 0)
+    if activation == "sigmoid":
+        return mx.sigmoid(x)
+    if activation == "tanh":
+        return mx.tanh(x)
     return x * (mx.erf(x * 0.5**0.5) + 1) * 0.5
 
 

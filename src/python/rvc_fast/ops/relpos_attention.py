@@ -10,14 +10,12 @@ Shapes: q, k, v (B, H, T, D); rel_k, rel_v (2w + 1, D), shared by batch and head
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from . import dispatch
-from .linear import linear, pack_linear
 from .spec import Case, OpSpec
 
 dispatch.register("relpos_attention", "cpu")
@@ -40,17 +38,12 @@ def _unskew(band: mx.array, n: int) -> mx.array:
     return flat.reshape(*lead, r, width + 1)[..., :n]
 
 
-def _attend(
-    q: mx.array,
-    rel_k: mx.array,
-    rel_v: mx.array,
-    window: int,
-    by_keys: Callable[[mx.array], mx.array],
-    by_values: Callable[[mx.array], mx.array],
+def relpos_attention_reference(
+    q: mx.array, k: mx.array, v: mx.array, rel_k: mx.array, rel_v: mx.array, window: int
 ) -> mx.array:
-    """The op in blocks of query rows, given the products rows -> rows @ k.T and p -> p @ v."""
+    """The definition, in stock MLX, in blocks of query rows."""
     length, n = q.shape[2], 2 * window + 1
-    q = q * q.shape[3] ** -0.5
+    q, keys = q * q.shape[3] ** -0.5, k.swapaxes(-1, -2)
     out = []
     for start in range(0, length, _ROWS):
         rows = q[:, :, start : start + _ROWS]
@@ -59,31 +52,20 @@ def _attend(
         low, high = max(start - window, 0), min(start + count + window, length)
         left, right = low - (start - window), start + count + window - high
         band = _skew(rows @ rel_k.T)[..., left : left + high - low]
-        p = mx.softmax(by_keys(rows).at[..., low:high].add(band), axis=-1, precise=True)
+        p = mx.softmax((rows @ keys).at[..., low:high].add(band), axis=-1, precise=True)
         near = mx.pad(p[..., low:high], [(0, 0)] * 3 + [(left, right)])
-        out.append(by_values(p) + _unskew(near, n) @ rel_v)
+        out.append(p @ v + _unskew(near, n) @ rel_v)
     return mx.concatenate(out, axis=2)
-
-
-def relpos_attention_reference(
-    q: mx.array, k: mx.array, v: mx.array, rel_k: mx.array, rel_v: mx.array, window: int
-) -> mx.array:
-    """The definition, in stock MLX."""
-    keys = k.swapaxes(-1, -2)
-    return _attend(q, rel_k, rel_v, window, lambda rows: rows @ keys, lambda p: p @ v)
 
 
 def _relpos_attention_cpu(
     q: mx.array, k: mx.array, v: mx.array, rel_k: mx.array, rel_v: mx.array, window: int
 ) -> mx.array:
-    """The two large products by the compiled `linear`, with keys and values packed as its weights."""
-    batch, heads = range(q.shape[0]), range(q.shape[1])
+    from .. import native
 
-    def product(weights: mx.array) -> Callable[[mx.array], mx.array]:
-        packed = [[pack_linear(weights[b, h]) for h in heads] for b in batch]
-        return lambda x: mx.stack([mx.stack([linear(x[b, h], packed[b][h]) for h in heads]) for b in batch])
-
-    return _attend(q, rel_k, rel_v, window, product(k), product(v.swapaxes(-1, -2)))
+    ext = native.ext()
+    assert ext is not None
+    return ext.relpos_attention(q, k, v, rel_k, rel_v, window)
 
 
 def relpos_attention(
@@ -97,13 +79,16 @@ def relpos_attention(
         window: largest distance with a learned position.
 
     Returns:
-        (B, H, T, D) in q's dtype.
+        (B, H, T, D) in q's dtype. From the compiled kernel it lies in memory as (B, T, H, D), so that
+        `y.swapaxes(1, 2).reshape(B, T, H * D)` copies nothing.
 
     Raises:
         InputError: a shape that does not fit, named with the argument.
     """
     op = "relpos_attention"
-    dispatch.check(op, q.ndim == 4 and q.shape[2] >= 1, "q", "of shape (B, H, T, D)", tuple(q.shape))
+    dispatch.check_arrays(op, q=q, k=k, v=v, rel_k=rel_k, rel_v=rel_v)
+    dispatch.check_whole(op, window=window)
+    dispatch.check(op, q.ndim == 4 and q.size > 0, "q", "of shape (B, H, T, D)", tuple(q.shape))
     dispatch.check(op, window >= 0, "window", "at least 0", window)
     for name, array in (("k", k), ("v", v)):
         dispatch.check_shape(op, name, array, tuple(q.shape))
@@ -125,6 +110,14 @@ def _case(name: str, batch: int, heads: int, length: int, dim: int, window: int 
     return Case(name, make, **options)
 
 
+def _sharp(rng: np.random.Generator) -> dict[str, Any]:
+    """Scores far apart, the largest at the end: what was summed near the diagonal has to shrink."""
+    q, k, v = (mx.array(rng.standard_normal((1, 2, 700, 16), dtype=np.float32)) for _ in range(3))
+    rel_k, rel_v = (mx.array(rng.standard_normal((9, 16), dtype=np.float32)) for _ in range(2))
+    k = k * mx.linspace(0, 5, 700)[:, None]
+    return {"q": q, "k": k, "v": v, "rel_k": 3 * rel_k, "rel_v": rel_v, "window": 4}
+
+
 SPEC = OpSpec(
     name="relpos_attention",
     op=relpos_attention,
@@ -135,6 +128,9 @@ SPEC = OpSpec(
         _case("primes", 1, 3, 53, 17, window=5),
         _case("batch", 3, 2, 31, 16),
         _case("two_blocks", 1, 1, 521, 8),
+        _case("window_0", 2, 1, 19, 5, window=0),
+        _case("window_past_all_keys", 1, 2, 1031, 24, window=1100),
+        Case("sharp", _sharp),
         _case("encoder_10s", 1, 2, 1000, 96, benchmark=True),
     ),
     flops=lambda q, k, v, rel_k, rel_v, window: (

@@ -2,8 +2,12 @@
 
 block(x): for each step, x = x + conv_n(leaky(... conv_1(leaky(x)))); the stage is the mean of its blocks.
 
-A step is one or two convolutions C -> C of stride 1 that keep the length (odd kernels, padding
-dilation * (K - 1) // 2); a block is a sequence of steps. A kernel may fuse a step, a block, or the stage.
+A step is one or more convolutions C -> C of stride 1 that keep the length (odd kernels, padding
+dilation * (K - 1) // 2); a block is a sequence of steps.
+
+The CPU kernel runs the whole stage in one pass over time, each convolution with the algorithm that its weight was
+packed for: "direct", or a fast one (an FFT with extra Toom-Cook points) that needs 2.4 to 5.3 times fewer
+multiplications and three times the memory, and rounds at 106 dB or better.
 """
 
 from __future__ import annotations
@@ -52,6 +56,7 @@ def pack_resblock(weight: mx.array, *, algorithm: str = "auto", dtype: Dtype = "
     Raises:
         InputError: an algorithm that there is not, or not for this shape and dtype; a dtype that the CPU has not.
     """
+    dispatch.check_arrays("resblock", weight=weight)
     shape = tuple(weight.shape)
     fits = len(shape) == 3 and shape[0] == shape[2]
     dispatch.check("resblock", fits, "weight", "of shape (C, K, C)", shape)
@@ -180,17 +185,22 @@ def resblock_stage(x: mx.array, blocks: Sequence[Block], *, slope: float = 0.1) 
         InputError: a shape or value that does not fit, named with the argument.
     """
     op = "resblock"
+    dispatch.check_arrays(op, x=x)
     dispatch.check(op, x.ndim == 3 and x.size > 0, "x", "of shape (B, T, C), not empty", tuple(x.shape))
     full = len(blocks) > 0 and all(len(block) > 0 and all(len(s) > 0 for s in block) for block in blocks)
     dispatch.check(op, full, "blocks", "non-empty sequences of non-empty steps", "an empty one")
     for block in blocks:
         for step in block:
             for conv in step:
+                dispatch.check_arrays(op, weight=conv.weight, bias=conv.bias)
+                dispatch.check_whole(op, dilation=conv.dilation)
+                dispatch.check_packed(op, conv.weight, "resblock", "conv1d")
                 shape = tuple(conv.weight.shape)
                 fits = len(shape) == 3 and shape[0] == shape[2] == x.shape[2] and shape[1] % 2 == 1
                 dispatch.check(op, fits, "weight", f"of shape ({x.shape[2]}, odd, {x.shape[2]})", shape)
                 dispatch.check(op, conv.dilation >= 1, "dilation", "at least 1", conv.dilation)
                 dispatch.check_shape(op, "bias", conv.bias, (x.shape[2],))
+    dispatch.check_finite(op, slope=slope)
     dispatch.check(op, 0 <= slope <= 1, "slope", "from 0 to 1", slope)
     run = dispatch.select(op, {"cpu": _resblock_stage_cpu, "reference": _resblock_stage_pieces})
     return run(x, blocks, slope=slope)

@@ -42,6 +42,7 @@ def wavenet_gate(x: mx.array, g: mx.array) -> mx.array:
         InputError: an odd last axis, or a g that does not broadcast to x.
     """
     check = dispatch.check
+    dispatch.check_arrays("wavenet_gate", x=x, g=g)
     fits = x.ndim == 3 and x.size > 0 and x.shape[2] % 2 == 0
     check("wavenet_gate", fits, "x", "of shape (B, T, 2H)", tuple(x.shape))
     fits = g.ndim == 3 and all(n in (1, m) for n, m in zip(g.shape, x.shape, strict=True))

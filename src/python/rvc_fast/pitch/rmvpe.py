@@ -135,7 +135,7 @@ class Up(nn.Module):
         self.blocks = _blocks(2 * out_channels, out_channels, n_blocks)
 
     def __call__(self, x: mx.array, skip: mx.array) -> mx.array:
-        return _run(self.blocks, mx.concatenate([self.up(x, activation="relu"), skip], axis=-1))
+        return _run(self.blocks, self.up(x, activation="relu", beside=skip))
 
 
 class UNet(nn.Module):
@@ -272,7 +272,7 @@ class Rmvpe(nn.Module):
         x = self.unet(mel).swapaxes(1, 2).reshape(1, -1, 3 * MELS)
         for layer in self.gru:
             x = layer(x)
-        return mx.sigmoid(self.head(x[0, :frames]))
+        return self.head(x[0, :frames], activation="sigmoid")
 
 
 def log_mel(audio: mx.array) -> mx.array:

@@ -27,16 +27,16 @@ class WaveNet(nn.Module):
 
     def __call__(self, x: mx.array, g: mx.array) -> mx.array:
         """x (B, T, hidden), g (B, 1, gin) -> (B, T, hidden)."""
-        output = mx.zeros_like(x)
+        # The running input and the running output, side by side as `res_skip` gives their changes.
+        state = mx.concatenate([x, mx.zeros_like(x)], axis=-1)
+        width = x.shape[-1]
         conditions = mx.split(self.cond_layer(g), LAYERS, axis=-1)
-        for convolution, res_skip, condition in zip(
-            self.in_layers[:-1], self.res_skip_layers[:-1], conditions[:-1], strict=True
-        ):
-            residual, skip = mx.split(res_skip(wavenet_gate(convolution(x), condition)), 2, axis=-1)
-            x = x + residual
-            output = output + skip
-        gated = wavenet_gate(self.in_layers[-1](x), conditions[-1])
-        return self.res_skip_layers[-1](gated, residual=output)
+        layers = list(zip(self.in_layers, self.res_skip_layers, conditions, strict=True))
+        for convolution, res_skip, condition in layers[:-1]:
+            state = res_skip(wavenet_gate(convolution(state[..., :width]), condition), residual=state)
+        convolution, res_skip, condition = layers[-1]
+        gated = wavenet_gate(convolution(state[..., :width]), condition)
+        return res_skip(gated, residual=state[..., width:])
 
 
 class Coupling(nn.Module):

@@ -142,4 +142,4 @@ class HifiGan(nn.Module):
         each = len(blocks) // len(self.ups)
         stages = [blocks[i : i + each] for i in range(0, len(blocks), each)]
         x = upsample_stages(x, self.ups, self.get("noise_convs", ()), stages, source)
-        return mx.tanh(self.conv_post(x, leaky=LAST_SLOPE))
+        return self.conv_post(x, leaky=LAST_SLOPE, activation="tanh")

@@ -67,4 +67,4 @@ class MrfHifiGan(nn.Module):
         x = self.conv_pre(z) + self.cond(g)
         stages = [[block.block() for block in stage] for stage in self.mrfs]
         x = upsample_stages(x, self.upsamples, self.noise_convs, stages, source)
-        return mx.tanh(self.conv_post(x, leaky=LAST_SLOPE))
+        return self.conv_post(x, leaky=LAST_SLOPE, activation="tanh")

@@ -135,4 +135,4 @@ class RefineGan(nn.Module):
         for rate, block in zip(rates, self.upsample_conv_blocks, strict=True):
             x = mx.concatenate([upsample(leaky_relu(x, SLOPE), rate), skips.pop()], axis=-1)
             x = block(x, noise)
-        return mx.tanh(self.conv_post(x, leaky=SLOPE))
+        return self.conv_post(x, leaky=SLOPE, activation="tanh")
