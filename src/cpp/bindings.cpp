@@ -19,6 +19,7 @@
 #include "conv_transpose2d/conv_transpose2d.h"
 #include "core/pool.h"
 #include "iir/iir.h"
+#include "isa/bf16.h"
 #include "isa/kernels.h"
 #include "knn/knn.h"
 #include "layer_norm/layer_norm.h"
@@ -37,15 +38,15 @@ namespace {
 
 std::vector<std::string> isas() {
   std::vector<std::string> names;
-  for (auto* k = kAllKernels; *k; ++k) {
-    if ((*k)->supported()) names.emplace_back((*k)->name);
+  for (const Isa* i = kIsas; i->name; ++i) {
+    if (supported(*i)) names.emplace_back(i->name);
   }
   return names;
 }
 
 void configure(int threads, const std::string& isa) {
   require(threads >= 0 && threads <= 1024, "configure", "threads must be from 0 to 1024");
-  if (!set_kernels(isa.c_str())) {
+  if (!set_isa(isa.c_str())) {
     std::string names;
     for (auto& name : isas()) names += (names.empty() ? "" : ", ") + name;
     throw std::invalid_argument("[configure] isa must be one of " + names + " on this machine, got \"" + isa +
@@ -54,8 +55,10 @@ void configure(int threads, const std::string& isa) {
   set_threads(threads);
 }
 
-double fma_peak() {
+double fma_peak(const std::string& dtype) {
   const Kernels& k = kernels();
+  const bool bf16 = parse_dtype("fma_peak", dtype);
+  if (bf16) require_bf16("fma_peak");
   double best = 0;
   for (int round = 0; round < 5; ++round) {
     int64_t n = threads();
@@ -65,7 +68,7 @@ double fma_peak() {
       float sink[32];
       std::fill(sink, sink + 16, 0.999f);
       std::fill(sink + 16, sink + 32, 1e-4f);
-      done[i] = k.fma(1000000, sink);
+      done[i] = bf16 ? isa().bf16->peak(1000000) : k.fma(1000000, sink);
     });
     double total = 0;
     for (double d : done) total += d;
@@ -98,14 +101,16 @@ NB_MODULE(_ext, m) {
   using namespace rvc_fast;
 
   m.def("configure", &configure, nb::kw_only(), "threads"_a = 0, "isa"_a = "");
-  m.def("isa", [] { return std::string(kernels().name); });
+  m.def("isa", [] { return std::string(isa().name); });
   m.def("isas", &isas);
+  m.def("bfloat16", [] { return isa().bf16 != nullptr; });
   m.def("threads", &threads);
-  m.def("fma_peak", &fma_peak, nb::call_guard<nb::gil_scoped_release>());
+  m.def("fma_peak", &fma_peak, "dtype"_a = "float32", nb::call_guard<nb::gil_scoped_release>());
 
   m.def("iir", &iir_filter, "b"_a, "a"_a, "x"_a, "delays"_a);
 
-  m.def("conv1d_pack", &conv1d_pack, "weight"_a, nb::kw_only(), "groups"_a = 1, "stream"_a = nb::none());
+  m.def("conv1d_pack", &conv1d_pack, "weight"_a, nb::kw_only(), "groups"_a = 1, "dtype"_a = "float32",
+        "stream"_a = nb::none());
   m.def("conv1d", &conv1d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
         nb::kw_only(), "out_channels"_a, "kernel"_a, "stride"_a = 1, "padding"_a = std::pair<int, int>(0, 0),
         "dilation"_a = 1, "groups"_a = 1, "leaky"_a = 1.0f, "activation"_a = "", "scale"_a = 1.0f,
@@ -118,23 +123,25 @@ NB_MODULE(_ext, m) {
   m.def("bigru", &bigru, "forward"_a, "backward"_a, "w_hh"_a, "b_hh"_a, "h"_a, nb::kw_only(),
         "stream"_a = nb::none());
 
-  m.def("linear_pack", &linear_pack, "weight"_a, nb::kw_only(), "stream"_a = nb::none());
+  m.def("linear_pack", &linear_pack, "weight"_a, nb::kw_only(), "dtype"_a = "float32",
+        "stream"_a = nb::none());
   m.def("linear", &linear, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
         nb::kw_only(), "out_channels"_a, "activation"_a = "", "stream"_a = nb::none());
 
-  m.def("conv2d_pack", &conv2d_pack, "weight"_a, nb::kw_only(), "stream"_a = nb::none());
+  m.def("conv2d_pack", &conv2d_pack, "weight"_a, nb::kw_only(), "dtype"_a = "float32",
+        "stream"_a = nb::none());
   m.def("conv2d", &conv2d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
         nb::kw_only(), "out_channels"_a, "kernel"_a, "padding"_a = std::pair<int, int>(0, 0),
         "activation"_a = "", "stream"_a = nb::none());
 
   m.def("conv_transpose1d_pack", &conv_transpose1d_pack, "weight"_a, nb::kw_only(), "stride"_a = 1,
-        "stream"_a = nb::none());
+        "dtype"_a = "float32", "stream"_a = nb::none());
   m.def("conv_transpose1d", &conv_transpose1d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(),
         "residual"_a.none() = nb::none(), nb::kw_only(), "out_channels"_a, "kernel"_a, "stride"_a = 1,
         "padding"_a = 0, "output_padding"_a = 0, "leaky"_a = 1.0f, "stream"_a = nb::none());
 
   m.def("conv_transpose2d_pack", &conv_transpose2d_pack, "weight"_a, nb::kw_only(),
-        "stride"_a = std::pair<int, int>(1, 1), "stream"_a = nb::none());
+        "stride"_a = std::pair<int, int>(1, 1), "dtype"_a = "float32", "stream"_a = nb::none());
   m.def("conv_transpose2d", &conv_transpose2d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), nb::kw_only(),
         "out_channels"_a, "kernel"_a, "stride"_a = std::pair<int, int>(1, 1),
         "padding"_a = std::pair<int, int>(0, 0), "output_padding"_a = std::pair<int, int>(0, 0),
@@ -147,8 +154,10 @@ NB_MODULE(_ext, m) {
         "offsets"_a.none() = nb::none(), nb::kw_only(), "hop"_a, "sample_rate"_a,
         "phase"_a = std::vector<double>{0.0}, "interpolation"_a = "nearest", "accumulation"_a = "frame",
         "stream"_a = nb::none());
-  m.def("resblock_algorithm", &resblock_algorithm, "channels"_a, "kernel"_a, "wanted"_a);
-  m.def("resblock_pack", &resblock_pack, "weight"_a, nb::kw_only(), "algorithm"_a, "stream"_a = nb::none());
+  m.def("resblock_algorithm", &resblock_algorithm, "channels"_a, "kernel"_a, "wanted"_a,
+        "dtype"_a = "float32");
+  m.def("resblock_pack", &resblock_pack, "weight"_a, nb::kw_only(), "algorithm"_a, "dtype"_a = "float32",
+        "stream"_a = nb::none());
   m.def("resblock", &resblock, "x"_a, "packed"_a, "biases"_a, "convs"_a, nb::kw_only(), "slope"_a,
         "stream"_a = nb::none());
 

@@ -20,7 +20,16 @@ def all_specs() -> dict[str, OpSpec]:
 SPECS = all_specs()
 
 
-def routes() -> list[str]:
-    """ "reference", then "cpu/ISA" for each instruction set of this machine."""
+# Their kernels in float32 are those of avx512.
+BFLOAT16_ISAS = ("amx", "avx512_bf16")
+
+
+def isas() -> list[str]:
+    """The instruction sets of this machine that have float32 kernels of their own."""
     ext = native.ext()
-    return ["reference"] + ([] if ext is None else [f"cpu/{isa}" for isa in ext.isas()])
+    return [] if ext is None else [isa for isa in ext.isas() if isa not in BFLOAT16_ISAS]
+
+
+def routes() -> list[str]:
+    """ "reference", then "cpu/ISA" for each of `isas()`."""
+    return ["reference"] + [f"cpu/{isa}" for isa in isas()]

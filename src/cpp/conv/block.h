@@ -99,39 +99,6 @@ struct Tiles<0> {
   static TileFunction get(int, int) { return nullptr; }
 };
 
-static RVC_INLINE V finish(V v, const float* bias, const float* residual, float scale, Activation activation,
-                           int n) {
-  if (bias) v += load_first(bias, n);
-  if (activation == kRelu) v = max(V{}, v);
-  if (activation == kGelu) v = gelu(v);
-  if (activation == kSigmoid) v = sigmoid(v);
-  if (activation == kTanh) v = tanh(v);
-  if (residual) v += load_first(residual, n);
-  return v * scale;
-}
-
-// What follows the sum, and the way to y: `columns` of `rows` rows.
-static void epilogue(const ConvBlock& b, const float* sum, int64_t pitch, int64_t at, int64_t column,
-                     int rows, int columns) {
-  for (int n = 0; n < columns; n += RVC_LANES) {
-    int lanes = columns - n < RVC_LANES ? columns - n : RVC_LANES;
-    const float* bias = b.bias ? b.bias + column + n : nullptr;
-    const float* residual = b.residual ? b.residual + at + n : nullptr;
-    float* y = b.y + at + n;
-    for (int r = 0; r < rows; ++r) {
-      V v = load(sum + r * pitch + n);
-      v = finish(v, bias, residual, b.scale, b.activation, lanes);
-      if (lanes == RVC_LANES) {
-        store(y, v);
-      } else {
-        store_first(y, v, lanes);
-      }
-      y += b.y_row;
-      if (residual) residual += b.y_row;
-    }
-  }
-}
-
 static int64_t partial_floats(int64_t lines, int64_t rows, int64_t columns) {
   return lines * rows * ((columns + 31) / 32 * 32);
 }

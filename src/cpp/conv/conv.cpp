@@ -21,7 +21,7 @@ class Pack : public CpuPrimitive {
                       : weight.dtype() == mx::float16 ? WeightType::float16
                                                       : WeightType::bfloat16;
     mx::cpu::get_command_encoder(stream()).dispatch(
-        [p = params_, from = weight.data<void>(), type, to = outputs[0].data<float>()] {
+        [p = params_, from = weight.data<void>(), type, to = outputs[0].data<void>()] {
           run_pack(p, from, type, to);
         });
   }
@@ -63,7 +63,7 @@ class Conv : public CpuPrimitive {
     }
     ConvArrays a{};
     a.x = x.data<float>();
-    a.weights = inputs[1].data<float>();
+    a.weights = inputs[1].data<void>();
     a.bias = params_.has_bias ? inputs[2].data<float>() : nullptr;
     a.residual = residual ? residual->data<float>() : nullptr;
     a.beside = params_.beside > 0 ? inputs.back().data<float>() : nullptr;
@@ -113,7 +113,7 @@ mx::array pack_conv(const ConvParams& p, const mx::array& weight, mx::StreamOrDe
   const char* op = p.op.c_str();
   require(is_floating(weight), op, "weight must be float32, float16 or bfloat16");
   check(p);
-  return mx::array({static_cast<int>(packed_size(p))}, mx::float32,
+  return mx::array({static_cast<int>(packed_size(p))}, p.bf16 ? mx::bfloat16 : mx::float32,
                    std::make_shared<Pack>(mx::to_stream(s), p), {mx::contiguous(weight, false, s)});
 }
 
@@ -124,11 +124,15 @@ mx::array conv(ConvParams p, const mx::array& x, const mx::array& packed,
   require(is_floating(x), op, "x must be float32, float16 or bfloat16");
   require(x.ndim() >= 2 && x.ndim() <= 4, op, "x must have 2 to 4 dimensions, got " + to_string(x.shape()));
   p.in_channels = x.shape(-1);
+  p.bf16 = packed.dtype() == mx::bfloat16;
+  if (p.bf16) require_bf16(op);
   require(x.size() > 0, op, "x must not be empty, got " + to_string(x.shape()));
   check(p);
-  require(packed.ndim() == 1 && packed.dtype() == mx::float32 && packed.shape(0) == packed_size(p), op,
-          "weight must be packed for these channels, kernel, stride and groups: " +
-              std::to_string(packed_size(p)) + " values, got " + to_string(packed.shape()));
+  require(
+      packed.ndim() == 1 && (p.bf16 || packed.dtype() == mx::float32) && packed.shape(0) == packed_size(p),
+      op,
+      "weight must be packed for these channels, kernel, stride and groups: " +
+          std::to_string(packed_size(p)) + " values, got " + to_string(packed.shape()));
   if (x.ndim() > 2) {
     for (int axis = x.ndim() == 3 ? 1 : 0, i = 1; axis < 2; ++axis, ++i) {
       int64_t length = output_length(p, axis, x.shape(i));
@@ -163,6 +167,17 @@ mx::array conv(ConvParams p, const mx::array& x, const mx::array& packed,
   }
   mx::array y(shape, mx::float32, std::make_shared<Conv>(mx::to_stream(s), std::move(p)), std::move(inputs));
   return mx::astype(y, x.dtype(), s);
+}
+
+bool parse_dtype(const char* op, const std::string& dtype) {
+  require(dtype == "float32" || dtype == "bfloat16", op,
+          "dtype must be \"float32\" or \"bfloat16\", got \"" + dtype + "\"");
+  return dtype == "bfloat16";
+}
+
+void require_bf16(const char* op) {
+  require(isa().bf16, op,
+          std::string("bfloat16 must have AMX-BF16 or AVX512-BF16 instructions; in use is ") + isa().name);
 }
 
 Activation parse_activation(const char* op, const std::string& name) {

@@ -12,12 +12,19 @@
 namespace rvc_fast {
 
 // weight (O, KH, KW, C / groups), float32, float16 or bfloat16, of any rank with those sizes in that order.
+// The result's type is what the convolution will multiply in.
 mx::array pack_conv(const ConvParams& p, const mx::array& weight, mx::StreamOrDevice s);
 
 // x: 2-D (rows, C), 3-D (B, T, C) or 4-D (B, H, W, C).
 mx::array conv(ConvParams p, const mx::array& x, const mx::array& packed,
                const std::optional<mx::array>& bias, const std::optional<mx::array>& residual,
                mx::StreamOrDevice s, const std::optional<mx::array>& beside = std::nullopt);
+
+// Whether `dtype`, "float32" or "bfloat16", is the latter.
+bool parse_dtype(const char* op, const std::string& dtype);
+
+// Throws unless the instruction set in use multiplies in bfloat16.
+void require_bf16(const char* op);
 
 // "", "relu", "gelu", "sigmoid" or "tanh".
 Activation parse_activation(const char* op, const std::string& name);

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <type_traits>
 
 #include "core/pool.h"
+#include "isa/bf16.h"
 
 namespace rvc_fast {
 namespace {
@@ -17,15 +19,41 @@ int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 constexpr int64_t kReductionBlock = 1536;
 // Rows that share one pass over the weights, and the floats of input that they may take in L2.
 constexpr int64_t kMinRows = 96, kMaxRows = 512, kStageFloats = 32768;
-// Work items per thread: enough to even out threads of unequal speed.
-constexpr int64_t kItemsPerThread = 8;
+// Work items per thread: enough to even out threads of unequal speed. In bfloat16 products take so little
+// time that staging the same input for several splits of the columns would take as much.
+constexpr int64_t kItemsPerThread = 8, kBf16ItemsPerThread = 3;
+
+using bfloat16 = uint16_t;
+
+// Channels and columns of a group as packed.
+int64_t packed_channels(const ConvParams& p) {
+  return round_up(p.in_channels / p.groups, p.bf16 ? kBf16Block : 1);
+}
+int64_t packed_columns(const ConvParams& p) { return round_up(p.out_channels / p.groups, 16); }
+
+template <class T>
+struct TypeOf {
+  using Block = ConvBlock;
+  using Copy = Stage;
+  static const Kernels& kernels() { return rvc_fast::kernels(); }
+  static constexpr int64_t kBlock = kReductionBlock, kFloats = kStageFloats, kItems = kItemsPerThread;
+};
+
+template <>
+struct TypeOf<bfloat16> {
+  using Block = Bf16ConvBlock;
+  using Copy = Bf16Stage;
+  static const Bf16Kernels& kernels() { return *isa().bf16; }
+  static constexpr int64_t kBlock = INT64_MAX, kFloats = 2 * kStageFloats, kItems = kBf16ItemsPerThread;
+};
 
 // The reduction of one phase: segments for a given input layout, cut into blocks.
 struct Reduction {
   std::vector<Segment> segments;
   std::vector<int32_t> block_ends;
 
-  Reduction(int64_t taps_h, int64_t taps_w, int64_t step_h, int64_t step_w, int64_t channels) {
+  Reduction(int64_t taps_h, int64_t taps_w, int64_t step_h, int64_t step_w, int64_t channels,
+            int64_t longest) {
     std::vector<Segment> runs;
     for (int64_t h = 0; h < taps_h; ++h) {
       for (int64_t w = 0; w < taps_w; ++w) {
@@ -38,8 +66,7 @@ struct Reduction {
       }
     }
     int64_t total = taps_h * taps_w * channels;
-    int64_t limit =
-        std::max<int64_t>(1, ceil_div(total, std::max<int64_t>(1, ceil_div(total, kReductionBlock))));
+    int64_t limit = std::max<int64_t>(1, ceil_div(total, std::max<int64_t>(1, (total - 1) / longest + 1)));
     int64_t room = limit;
     for (Segment run : runs) {
       while (run.length > 0) {
@@ -80,8 +107,7 @@ std::vector<Phase> phases(const ConvParams& p) {
         }
       }
       all.push_back(phase);
-      at += int64_t(phase.taps[0]) * phase.taps[1] * (p.in_channels / p.groups) * p.groups *
-            round_up(p.out_channels / p.groups, 16);
+      at += int64_t(phase.taps[0]) * phase.taps[1] * packed_channels(p) * p.groups * packed_columns(p);
     }
   }
   return all;
@@ -90,7 +116,7 @@ std::vector<Phase> phases(const ConvParams& p) {
 int64_t packed_size(const ConvParams& p) {
   Phase last = phases(p).back();
   return last.weights +
-         int64_t(last.taps[0]) * last.taps[1] * p.in_channels * round_up(p.out_channels / p.groups, 16);
+         int64_t(last.taps[0]) * last.taps[1] * packed_channels(p) * p.groups * packed_columns(p);
 }
 
 int64_t output_length(const ConvParams& p, int axis, int64_t length) {
@@ -99,60 +125,115 @@ int64_t output_length(const ConvParams& p, int axis, int64_t length) {
   return floor_div(length + cut - p.dilation[axis] * (k - 1) - 1, s) + 1;
 }
 
-void run_pack(const ConvParams& p, const void* weight, WeightType type, float* packed) {
-  int64_t channels = p.in_channels / p.groups, columns = p.out_channels / p.groups;
-  int64_t padded = round_up(columns, 16), panels = ceil_div(columns, 32);
-  auto all = phases(p);
-  auto value = [&](int64_t i) -> float {
-    switch (type) {
-      case WeightType::float32:
-        return static_cast<const float*>(weight)[i];
-      case WeightType::bfloat16:
-        return std::bit_cast<float>(uint32_t(static_cast<const uint16_t*>(weight)[i]) << 16);
-      default: {
-        uint32_t h = static_cast<const uint16_t*>(weight)[i];
-        uint32_t sign = (h & 0x8000u) << 16, magnitude = (h & 0x7fffu) << 13;
-        // Scaling by 2^112 moves the exponent bias from 15 to 127 and normalises subnormals; all ones is inf
-        // or NaN.
-        float f = std::bit_cast<float>(magnitude) * 0x1p112f;
-        if (magnitude >= 0x0f800000u) f = std::bit_cast<float>(magnitude | 0x7f800000u);
-        return std::bit_cast<float>(std::bit_cast<uint32_t>(f) | sign);
+namespace {
+
+float widen(const void* from, WeightType type, int64_t i) {
+  switch (type) {
+    case WeightType::float32:
+      return static_cast<const float*>(from)[i];
+    case WeightType::bfloat16:
+      return std::bit_cast<float>(uint32_t(static_cast<const uint16_t*>(from)[i]) << 16);
+    default: {
+      uint32_t h = static_cast<const uint16_t*>(from)[i];
+      uint32_t sign = (h & 0x8000u) << 16, magnitude = (h & 0x7fffu) << 13;
+      // Scaling by 2^112 moves the exponent bias from 15 to 127 and normalises subnormals; all ones is inf
+      // or NaN.
+      float f = std::bit_cast<float>(magnitude) * 0x1p112f;
+      if (magnitude >= 0x0f800000u) f = std::bit_cast<float>(magnitude | 0x7f800000u);
+      return std::bit_cast<float>(std::bit_cast<uint32_t>(f) | sign);
+    }
+  }
+}
+
+// To nearest, ties to even.
+bfloat16 narrow(float f) {
+  uint32_t bits = std::bit_cast<uint32_t>(f);
+  if (f != f) return static_cast<bfloat16>(bits >> 16 | 0x40);
+  return static_cast<bfloat16>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+// One tap of one panel, `channels` of `columns`: value(column, channel) to [channel][width].
+template <class Value>
+void pack_tap(float* to, int64_t channels, int64_t columns, int64_t width, Value value) {
+  for (int64_t block = 0; block < channels; block += 64) {  // 8 KB of output at a time
+    int64_t end = std::min(channels, block + 64);
+    for (int64_t o = 0; o < width; ++o) {
+      for (int64_t c = block; c < end; ++c) to[c * width + o] = o < columns ? value(o, c) : 0.0f;
+    }
+  }
+}
+
+// To [block of channels][columns / 16][pair][16][2].
+template <class Value>
+void pack_tap(bfloat16* to, int64_t channels, int64_t columns, int64_t width, Value value) {
+  for (int64_t block = 0; block < channels; block += kBf16Block, to += kBf16Block * width) {
+    for (int64_t o = 0; o < width; ++o) {
+      bfloat16* column = to + o / 16 * 16 * kBf16Block + o % 16 * 2;
+      for (int64_t i = 0; i < kBf16Block; ++i) {
+        column[i / 2 * 32 + i % 2] = o < columns && block + i < channels ? narrow(value(o, block + i)) : 0;
       }
     }
-  };
+  }
+}
+
+template <class T>
+void pack(const ConvParams& p, const void* weight, WeightType type, T* packed) {
+  const int64_t channels = p.in_channels / p.groups, columns = p.out_channels / p.groups;
+  const int64_t padded = packed_columns(p), panels = ceil_div(columns, 32);
+  const auto all = phases(p);
   parallel_for(static_cast<int64_t>(all.size()) * p.groups * panels, [&](int64_t item) {
-    int64_t panel = item % panels, group = item / panels % p.groups;
+    const int64_t panel = item % panels, group = item / panels % p.groups;
     const Phase& phase = all[item / panels / p.groups];
-    int64_t reduction = int64_t(phase.taps[0]) * phase.taps[1] * channels;
-    int64_t first = panel * 32, width = std::min<int64_t>(32, padded - first),
-            used = std::min(width, columns - first);
-    float* to = packed + phase.weights + group * reduction * padded + first * reduction;
+    const int64_t reduction = int64_t(phase.taps[0]) * phase.taps[1] * packed_channels(p);
+    const int64_t first = panel * 32, width = std::min<int64_t>(32, padded - first),
+                  used = std::min(width, columns - first);
+    T* to = packed + phase.weights + group * reduction * padded + first * reduction;
     for (int64_t h = 0; h < phase.taps[0]; ++h) {
-      for (int64_t w = 0; w < phase.taps[1]; ++w, to += channels * width) {
+      for (int64_t w = 0; w < phase.taps[1]; ++w, to += packed_channels(p) * width) {
         // Of a transposed convolution the taps run backwards.
-        int64_t kh = p.transposed ? phase.at[0] + p.stride[0] * (phase.taps[0] - 1 - h) : h;
-        int64_t kw = p.transposed ? phase.at[1] + p.stride[1] * (phase.taps[1] - 1 - w) : w;
-        for (int64_t block = 0; block < channels; block += 64) {  // 8 KB of output at a time
-          int64_t end = std::min(channels, block + 64);
-          for (int64_t o = 0; o < used; ++o) {
-            int64_t from = (((group * columns + first + o) * p.kernel[0] + kh) * p.kernel[1] + kw) * channels;
-            for (int64_t c = block; c < end; ++c) to[c * width + o] = value(from + c);
-          }
-          for (int64_t o = used; o < width; ++o) {
-            for (int64_t c = block; c < end; ++c) to[c * width + o] = 0.0f;
-          }
-        }
+        const int64_t kh = p.transposed ? phase.at[0] + p.stride[0] * (phase.taps[0] - 1 - h) : h;
+        const int64_t kw = p.transposed ? phase.at[1] + p.stride[1] * (phase.taps[1] - 1 - w) : w;
+        const int64_t from = (((group * columns + first) * p.kernel[0] + kh) * p.kernel[1] + kw) * channels;
+        const int64_t row = int64_t(p.kernel[0]) * p.kernel[1] * channels;
+        pack_tap(to, channels, used, width,
+                 [&](int64_t o, int64_t c) { return widen(weight, type, from + o * row + c); });
       }
     }
   });
 }
 
+template <class T>
+void run(const ConvParams& p, const ConvArrays& a);
+
+}  // namespace
+
+void run_pack(const ConvParams& p, const void* weight, WeightType type, void* packed) {
+  if (p.bf16) {
+    pack(p, weight, type, static_cast<bfloat16*>(packed));
+  } else {
+    pack(p, weight, type, static_cast<float*>(packed));
+  }
+}
+
 void run_conv(const ConvParams& p, const ConvArrays& a) {
-  const Kernels& k = kernels();
+  if (p.bf16) {
+    run<bfloat16>(p, a);
+  } else {
+    run<float>(p, a);
+  }
+}
+
+namespace {
+
+template <class T>
+void run(const ConvParams& p, const ConvArrays& a) {
+  using Type = TypeOf<T>;
+  constexpr bool kBf16 = std::is_same_v<T, bfloat16>;
+  const auto& k = Type::kernels();
   auto all = phases(p);
   const int64_t pitch = p.in_channels, channels = p.in_channels / p.groups,
                 columns = p.out_channels / p.groups;
-  const int64_t padded = round_up(columns, 16);
+  const int64_t padded = packed_columns(p), depth = packed_channels(p);
   const std::array<int64_t, 2> in{a.height, a.width}, out{a.out_height, a.out_width};
 
   const int64_t y_pitch = int64_t(p.out_channels) + p.beside;
@@ -176,7 +257,7 @@ void run_conv(const ConvParams& p, const ConvArrays& a) {
   const int row_axis = count[1] < 2 * k.tile_rows && count[0] > count[1] ? 0 : 1, line_axis = 1 - row_axis;
 
   // Blocks of rows and lines, then of columns where that is not enough work to share.
-  int64_t target = std::clamp(kStageFloats / (channels * step[row_axis]), kMinRows, kMaxRows);
+  int64_t target = std::clamp(Type::kFloats / (channels * step[row_axis]), kMinRows, kMaxRows);
   std::array<int64_t, 2> size;
   int64_t row_blocks = ceil_div(count[row_axis], target);
   size[row_axis] = std::min(count[row_axis], round_up(ceil_div(count[row_axis], row_blocks), k.tile_rows));
@@ -184,26 +265,30 @@ void run_conv(const ConvParams& p, const ConvArrays& a) {
   const int64_t blocks_h = ceil_div(count[0], size[0]), blocks_w = ceil_div(count[1], size[1]);
   const int64_t panels = ceil_div(columns, 32);
   int64_t items = a.batch * p.groups * blocks_h * blocks_w;
-  int64_t splits = std::clamp<int64_t>(ceil_div(kItemsPerThread * threads(), items), 1, ceil_div(panels, 2));
+  int64_t splits = std::clamp<int64_t>(ceil_div(Type::kItems * threads(), items), 1, ceil_div(panels, 2));
   const int64_t split_panels = ceil_div(panels, splits);
   splits = ceil_div(panels, split_panels);
 
-  // Staging copies the block's input into scratch memory: needed for the leaky ReLU and at the edges, and
-  // where rows a multiple of 1 KB apart would fall into few cache sets.
+  // Staging copies the block's input into scratch memory: needed for bfloat16, for the leaky ReLU and at the
+  // edges, and where rows a multiple of 1 KB apart would fall into few cache sets.
   const bool aliased = (step[row_axis] * (row_axis == 1 ? 1 : a.width) * pitch) % 256 == 0;
-  const bool always_stage = p.leaky != 1.0f || aliased || p.groups > 1;
-  const int64_t stage_pitch = channels % 256 == 0 ? channels + 16 : channels;
+  const bool always_stage = kBf16 || p.leaky != 1.0f || aliased || p.groups > 1;
+  constexpr int64_t kLine = 64 / sizeof(T);
+  const int64_t stage_pitch = depth % (16 * kLine) == 0 ? depth + kLine : depth;
 
   auto reductions = [&](int64_t width, int64_t to_pitch) {
     std::vector<Reduction> r;
     for (const Phase& phase : all) {
       int64_t dh = p.transposed ? 1 : p.dilation[0], dw = p.transposed ? 1 : p.dilation[1];
-      r.emplace_back(phase.taps[0], phase.taps[1], dh * width * to_pitch, dw * to_pitch, channels);
+      r.emplace_back(phase.taps[0], phase.taps[1], dh * width * to_pitch, dw * to_pitch, depth, Type::kBlock);
     }
     return r;
   };
   const int64_t full_stage_width = (size[1] - 1) * step[1] + span[1];
   const auto staged = reductions(full_stage_width, stage_pitch), direct = reductions(a.width, pitch);
+  // Rows that a whole tile may read beyond the last.
+  const int64_t beyond =
+      kBf16 ? k.tile_rows * step[row_axis] * (row_axis == 1 ? 1 : full_stage_width) * stage_pitch : 16;
 
   parallel_for(items * splits, [&](int64_t item) {
     const int64_t split = item % splits;
@@ -225,18 +310,20 @@ void run_conv(const ConvParams& p, const ConvArrays& a) {
       reach[i] = (q[i].end - q[i].begin - 1) * step[i] + span[i];
       inside = inside && from[i] >= 0 && from[i] + reach[i] <= in[i];
     }
-    const float* x = a.x + batch * a.height * a.width * pitch + group * channels;
+    const float* input = a.x + batch * a.height * a.width * pitch + group * channels;
+    const T* x = nullptr;
     const bool use_stage = always_stage || !inside;
     int64_t x_pitch = pitch, x_width = a.width;
     if (use_stage) {
-      float* to = scratch(Slot::stage, reach[0] * full_stage_width * stage_pitch + 16);
+      const int64_t size = reach[0] * full_stage_width * stage_pitch + beyond;
+      T* to = reinterpret_cast<T*>(scratch(Slot::stage, ceil_div(size * sizeof(T), sizeof(float))));
       for (int64_t h = 0; h < reach[0]; ++h) {
-        k.stage({x, a.height, a.width, pitch, from[0] + h, from[1], 1, reach[1], channels, p.leaky,
+        k.stage({input, a.height, a.width, pitch, from[0] + h, from[1], 1, reach[1], channels, p.leaky,
                  to + h * full_stage_width * stage_pitch, stage_pitch});
       }
       x = to, x_pitch = stage_pitch, x_width = full_stage_width;
-    } else {
-      x += (from[0] * a.width + from[1]) * pitch;
+    } else if constexpr (!kBf16) {
+      x = input + (from[0] * a.width + from[1]) * pitch;
     }
 
     const int64_t first = split * split_panels * 32;
@@ -261,10 +348,10 @@ void run_conv(const ConvParams& p, const ConvArrays& a) {
 
       const std::array<int64_t, 2> x_stride{x_width * x_pitch, x_pitch},
           y_stride{a.out_width * y_pitch, y_pitch};
-      const int64_t length = int64_t(phase.taps[0]) * phase.taps[1] * channels;
+      const int64_t length = int64_t(phase.taps[0]) * phase.taps[1] * depth;
       const int64_t y = batch * a.out_height * y_stride[0] + y_at[0] * y_stride[0] + y_at[1] * y_stride[1] +
                         group * columns + first;
-      ConvBlock b{};
+      typename Type::Block b{};
       b.x = x + x_at[0] * x_stride[0] + x_at[1] * x_stride[1];
       b.x_line = step[line_axis] * x_stride[line_axis];
       b.x_row = step[row_axis] * x_stride[row_axis];
@@ -272,9 +359,7 @@ void run_conv(const ConvParams& p, const ConvArrays& a) {
       b.rows = c[row_axis].end - c[row_axis].begin;
       b.columns = std::min(columns - first, split_panels * 32);
       b.segments = reduction.segments.data();
-      b.block_ends = reduction.block_ends.data();
-      b.blocks = static_cast<int32_t>(reduction.block_ends.size());
-      b.w = a.weights + phase.weights + group * length * padded + first * length;
+      b.w = static_cast<const T*>(a.weights) + phase.weights + group * length * padded + first * length;
       b.bias = a.bias ? a.bias + group * columns + first : nullptr;
       b.residual = a.residual ? a.residual + y : nullptr;
       b.y = a.y + y;
@@ -282,7 +367,13 @@ void run_conv(const ConvParams& p, const ConvArrays& a) {
       b.y_row = y_step[row_axis] * y_stride[row_axis];
       b.scale = p.scale;
       b.activation = p.activation;
-      if (b.blocks > 1) b.partial = scratch(Slot::partial, k.partial_floats(b.lines, b.rows, b.columns));
+      if constexpr (kBf16) {
+        b.segment_count = static_cast<int32_t>(reduction.segments.size());
+      } else {
+        b.block_ends = reduction.block_ends.data();
+        b.blocks = static_cast<int32_t>(reduction.block_ends.size());
+        if (b.blocks > 1) b.partial = scratch(Slot::partial, k.partial_floats(b.lines, b.rows, b.columns));
+      }
       k.conv_block(b);
     }
   });
@@ -294,4 +385,5 @@ void run_conv(const ConvParams& p, const ConvArrays& a) {
   });
 }
 
+}  // namespace
 }  // namespace rvc_fast

@@ -21,7 +21,8 @@ struct ConvParams {
   Activation activation = kNone;
   float scale = 1.0f;
   bool has_bias = false, has_residual = false;
-  int beside = 0;  // channels of another array that follow the result's own
+  bool bf16 = false;  // the weight is packed in bfloat16 and multiplied so
+  int beside = 0;     // channels of another array that follow the result's own
 
   bool operator==(const ConvParams&) const = default;
 };
@@ -34,6 +35,7 @@ struct Phase {
 };
 
 std::vector<Phase> phases(const ConvParams& p);
+// Values of the packed weight, of its own type.
 int64_t packed_size(const ConvParams& p);
 
 // Length of the output along one axis (0 height, 1 width); may be below 1.
@@ -42,7 +44,7 @@ int64_t output_length(const ConvParams& p, int axis, int64_t length);
 struct ConvArrays {
   const float* x;  // (batch, height, width, in_channels)
   int64_t batch, height, width;
-  const float* weights;  // packed
+  const void* weights;  // packed, bfloat16 if the parameters say so
   const float* bias;
   const float* residual;
   float* y;  // (batch, out_height, out_width, out_channels + beside)
@@ -53,6 +55,6 @@ struct ConvArrays {
 void run_conv(const ConvParams& p, const ConvArrays& a);
 
 enum class WeightType { float32, float16, bfloat16 };
-void run_pack(const ConvParams& p, const void* weight, WeightType type, float* packed);
+void run_pack(const ConvParams& p, const void* weight, WeightType type, void* packed);
 
 }  // namespace rvc_fast

@@ -2,7 +2,7 @@
 
 namespace rvc_fast {
 
-mx::array conv1d_pack(const mx::array& weight, int groups, mx::StreamOrDevice s) {
+mx::array conv1d_pack(const mx::array& weight, int groups, const std::string& dtype, mx::StreamOrDevice s) {
   require(weight.ndim() == 3, "conv1d",
           "weight must be of shape (O, K, C/groups), got " + to_string(weight.shape()));
   require(groups >= 1, "conv1d", "groups must be at least 1, got " + std::to_string(groups));
@@ -10,6 +10,7 @@ mx::array conv1d_pack(const mx::array& weight, int groups, mx::StreamOrDevice s)
   p.in_channels = weight.shape(2) * groups;
   p.out_channels = weight.shape(0);
   p.groups = groups;
+  p.bf16 = parse_dtype("conv1d", dtype);
   return pack_conv(p, weight, s);
 }
 

@@ -7,7 +7,7 @@
 
 namespace rvc_fast {
 
-mx::array conv1d_pack(const mx::array& weight, int groups, mx::StreamOrDevice s);
+mx::array conv1d_pack(const mx::array& weight, int groups, const std::string& dtype, mx::StreamOrDevice s);
 
 mx::array conv1d(const mx::array& x, const mx::array& packed, const std::optional<mx::array>& bias,
                  const std::optional<mx::array>& residual, int out_channels, int kernel, int stride,

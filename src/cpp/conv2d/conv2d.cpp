@@ -2,12 +2,13 @@
 
 namespace rvc_fast {
 
-mx::array conv2d_pack(const mx::array& weight, mx::StreamOrDevice s) {
+mx::array conv2d_pack(const mx::array& weight, const std::string& dtype, mx::StreamOrDevice s) {
   require(weight.ndim() == 4, "conv2d",
           "weight must be of shape (O, KH, KW, C), got " + to_string(weight.shape()));
   ConvParams p{.op = "conv2d", .kernel = {weight.shape(1), weight.shape(2)}};
   p.in_channels = weight.shape(3);
   p.out_channels = weight.shape(0);
+  p.bf16 = parse_dtype("conv2d", dtype);
   return pack_conv(p, weight, s);
 }
 

@@ -7,7 +7,7 @@
 
 namespace rvc_fast {
 
-mx::array conv2d_pack(const mx::array& weight, mx::StreamOrDevice s);
+mx::array conv2d_pack(const mx::array& weight, const std::string& dtype, mx::StreamOrDevice s);
 
 mx::array conv2d(const mx::array& x, const mx::array& packed, const std::optional<mx::array>& bias,
                  const std::optional<mx::array>& residual, int out_channels, std::pair<int, int> kernel,

@@ -2,12 +2,14 @@
 
 namespace rvc_fast {
 
-mx::array conv_transpose1d_pack(const mx::array& weight, int stride, mx::StreamOrDevice s) {
+mx::array conv_transpose1d_pack(const mx::array& weight, int stride, const std::string& dtype,
+                                mx::StreamOrDevice s) {
   const char* op = "conv_transpose1d";
   require(weight.ndim() == 3, op, "weight must be of shape (O, K, C), got " + to_string(weight.shape()));
   ConvParams p{.op = op, .kernel = {1, weight.shape(1)}, .stride = {1, stride}, .transposed = true};
   p.in_channels = weight.shape(2);
   p.out_channels = weight.shape(0);
+  p.bf16 = parse_dtype(op, dtype);
   return pack_conv(p, weight, s);
 }
 

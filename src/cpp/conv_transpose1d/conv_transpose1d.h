@@ -6,7 +6,8 @@
 
 namespace rvc_fast {
 
-mx::array conv_transpose1d_pack(const mx::array& weight, int stride, mx::StreamOrDevice s);
+mx::array conv_transpose1d_pack(const mx::array& weight, int stride, const std::string& dtype,
+                                mx::StreamOrDevice s);
 
 mx::array conv_transpose1d(const mx::array& x, const mx::array& packed, const std::optional<mx::array>& bias,
                            const std::optional<mx::array>& residual, int out_channels, int kernel, int stride,

@@ -2,13 +2,15 @@
 
 namespace rvc_fast {
 
-mx::array conv_transpose2d_pack(const mx::array& weight, std::pair<int, int> stride, mx::StreamOrDevice s) {
+mx::array conv_transpose2d_pack(const mx::array& weight, std::pair<int, int> stride, const std::string& dtype,
+                                mx::StreamOrDevice s) {
   const char* op = "conv_transpose2d";
   require(weight.ndim() == 4, op, "weight must be of shape (O, KH, KW, C), got " + to_string(weight.shape()));
   ConvParams p{.op = op, .kernel = {weight.shape(1), weight.shape(2)}, .transposed = true};
   p.stride = {stride.first, stride.second};
   p.in_channels = weight.shape(3);
   p.out_channels = weight.shape(0);
+  p.bf16 = parse_dtype(op, dtype);
   return pack_conv(p, weight, s);
 }
 

@@ -8,7 +8,8 @@
 
 namespace rvc_fast {
 
-mx::array conv_transpose2d_pack(const mx::array& weight, std::pair<int, int> stride, mx::StreamOrDevice s);
+mx::array conv_transpose2d_pack(const mx::array& weight, std::pair<int, int> stride, const std::string& dtype,
+                                mx::StreamOrDevice s);
 
 mx::array conv_transpose2d(const mx::array& x, const mx::array& packed, const std::optional<mx::array>& bias,
                            int out_channels, std::pair<int, int> kernel, std::pair<int, int> stride,

@@ -3,9 +3,17 @@
 #include <atomic>
 #include <cstring>
 
+#include "isa/bf16.h"
+
 namespace rvc_fast {
 
 #if defined(__x86_64__)
+namespace amx {
+extern const Bf16Kernels table;
+}
+namespace avx512_bf16 {
+extern const Bf16Kernels table;
+}
 namespace avx512 {
 extern const Kernels table;
 }
@@ -21,36 +29,42 @@ namespace generic {
 extern const Kernels table;
 }
 
-const Kernels* const kAllKernels[] = {
+const Isa kIsas[] = {
 #if defined(__x86_64__)
-    &avx512::table,
-    &avx2::table,
+#if defined(__linux__)
+    {"amx", &avx512::table, &amx::table},
+#endif
+    {"avx512_bf16", &avx512::table, &avx512_bf16::table},
+    {"avx512", &avx512::table, nullptr},
+    {"avx2", &avx2::table, nullptr},
 #endif
 #if defined(__aarch64__)
-    &neon::table,
+    {"neon", &neon::table, nullptr},
 #else
-    &generic::table,
+    {"generic", &generic::table, nullptr},
 #endif
-    nullptr,
+    {},
 };
 
 namespace {
-std::atomic<const Kernels*> g_kernels{nullptr};
+std::atomic<const Isa*> g_isa{nullptr};
 }
 
-bool set_kernels(const char* name) {
-  for (auto* k = kAllKernels; *k; ++k) {
-    if ((*name == 0 || std::strcmp((*k)->name, name) == 0) && (*k)->supported()) {
-      g_kernels.store(*k);
+bool supported(const Isa& isa) { return isa.kernels->supported() && (!isa.bf16 || isa.bf16->supported()); }
+
+bool set_isa(const char* name) {
+  for (const Isa* i = kIsas; i->name; ++i) {
+    if ((*name == 0 || std::strcmp(i->name, name) == 0) && supported(*i)) {
+      g_isa.store(i);
       return true;
     }
   }
   return false;
 }
 
-const Kernels& kernels() {
-  if (!g_kernels.load()) set_kernels("");
-  return *g_kernels.load();
+const Isa& isa() {
+  if (!g_isa.load()) set_isa("");
+  return *g_isa.load();
 }
 
 }  // namespace rvc_fast

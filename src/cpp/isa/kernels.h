@@ -152,7 +152,6 @@ struct LayerNorm {
 };
 
 struct Kernels {
-  const char* name;
   int lanes;
   int tile_rows;
   bool (*supported)();
@@ -183,10 +182,22 @@ struct Kernels {
   double (*fma)(int64_t iterations, float* sink);  // floating-point operations done
 };
 
-// Those that were compiled in, best first, ended by null.
-extern const Kernels* const kAllKernels[];
+struct Bf16Kernels;
 
-const Kernels& kernels();            // the ones in use
-bool set_kernels(const char* name);  // "" takes the best; false if unknown or not supported by this CPU
+// One choice of instructions.
+struct Isa {
+  const char* name;
+  const Kernels* kernels;
+  const Bf16Kernels* bf16;  // null where it cannot multiply in bfloat16
+};
+
+// Those that were compiled in, best first, ended by a null name.
+extern const Isa kIsas[];
+
+bool supported(const Isa& isa);  // by this CPU
+const Isa& isa();                // the one in use
+bool set_isa(const char* name);  // "" takes the best; false if unknown or not supported
+
+inline const Kernels& kernels() { return *isa().kernels; }
 
 }  // namespace rvc_fast

@@ -2,11 +2,12 @@
 
 namespace rvc_fast {
 
-mx::array linear_pack(const mx::array& weight, mx::StreamOrDevice s) {
+mx::array linear_pack(const mx::array& weight, const std::string& dtype, mx::StreamOrDevice s) {
   require(weight.ndim() == 2, "linear", "weight must be of shape (O, C), got " + to_string(weight.shape()));
   ConvParams p{.op = "linear"};
   p.in_channels = weight.shape(1);
   p.out_channels = weight.shape(0);
+  p.bf16 = parse_dtype("linear", dtype);
   return pack_conv(p, weight, s);
 }
 

@@ -5,6 +5,7 @@
 
 #include "conv1d/conv1d.h"
 #include "fastconv/same_conv.h"
+#include "isa/bf16.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "resblock/run.h"
 
@@ -47,14 +48,18 @@ class Resblock : public CpuPrimitive {
     const mx::array& x = inputs[0];
     mx::array& out = outputs[0];
     allocate(out);
-    std::vector<const float*> operands;
-    for (size_t i = 1; i < inputs.size(); ++i) operands.push_back(inputs[i].data<float>());
-    mx::cpu::get_command_encoder(stream()).dispatch([stage = stage_, from = x.data<float>(),
-                                                     batch = x.shape(0), length = x.shape(1),
-                                                     operands = std::move(operands), to = out.data<float>()] {
-      const float* const* weights = operands.data();
-      run_resblock(stage, from, batch, length, weights, weights + stage.convs.size(), to);
-    });
+    const size_t convs = stage_.convs.size();
+    std::vector<const void*> weights;
+    std::vector<const float*> biases;
+    for (size_t i = 1; i <= convs; ++i) {
+      weights.push_back(inputs[i].data<void>());
+      biases.push_back(inputs[convs + i].data<float>());
+    }
+    mx::cpu::get_command_encoder(stream()).dispatch(
+        [stage = stage_, from = x.data<float>(), batch = x.shape(0), length = x.shape(1),
+         weights = std::move(weights), biases = std::move(biases), to = out.data<float>()] {
+          run_resblock(stage, from, batch, length, weights.data(), biases.data(), to);
+        });
   }
 
   const char* name() const override { return "rvc_fast_resblock"; }
@@ -84,17 +89,22 @@ void check_shape(int variant, int channels, int kernel) {
               std::to_string(channels));
 }
 
-int64_t packed_floats(int variant, int channels, int kernel) {
+int64_t packed_values(int variant, int channels, int kernel, bool bf16) {
   if (variant != kDirect) return fast_packed_size(variant, channels);
-  return int64_t(kernel) * channels * ((channels + 15) / 16 * 16);
+  return packed_size(
+      {.op = kOp, .kernel = {1, kernel}, .in_channels = channels, .out_channels = channels, .bf16 = bf16});
 }
 
 }  // namespace
 
-std::string resblock_algorithm(int channels, int kernel, const std::string& wanted) {
+std::string resblock_algorithm(int channels, int kernel, const std::string& wanted,
+                               const std::string& dtype) {
   int variant = kDirect;
+  const bool bf16 = parse_dtype(kOp, dtype);
+  if (bf16) require_bf16(kOp);
   if (wanted == "auto") {
-    variant = best_variant(channels, kernel);
+    // Products of pairs do not save as much as the fast algorithm does, products of tiles far more.
+    variant = bf16 && isa().bf16->tiles ? kDirect : best_variant(channels, kernel);
   } else if (wanted == "fast") {
     variant = best_variant(channels, kernel);
     require(variant != kDirect, kOp,
@@ -107,13 +117,16 @@ std::string resblock_algorithm(int channels, int kernel, const std::string& want
   return variant == kDirect ? "direct" : kFastVariants[variant].name;
 }
 
-mx::array resblock_pack(const mx::array& weight, const std::string& algorithm, mx::StreamOrDevice s) {
+mx::array resblock_pack(const mx::array& weight, const std::string& algorithm, const std::string& dtype,
+                        mx::StreamOrDevice s) {
   require(is_floating(weight), kOp, "weight must be float32, float16 or bfloat16");
   require(weight.ndim() == 3 && weight.size() > 0 && weight.shape(0) == weight.shape(2), kOp,
           "weight must be of shape (C, K, C), got " + to_string(weight.shape()));
   int variant = known_variant(algorithm), channels = weight.shape(0);
   check_shape(variant, channels, weight.shape(1));
-  if (variant == kDirect) return conv1d_pack(weight, 1, s);
+  if (variant == kDirect) return conv1d_pack(weight, 1, dtype, s);
+  require(!parse_dtype(kOp, dtype), kOp,
+          "algorithm must be \"direct\" in bfloat16, got \"" + algorithm + "\"");
   int64_t size = fast_packed_size(variant, channels);
   require(size <= std::numeric_limits<int>::max(), kOp,
           "weight must have fewer than 2^31 values when packed");
@@ -141,12 +154,15 @@ mx::array resblock(const mx::array& x, const std::vector<mx::array>& packed,
     require(ends_step || !ends_block, kOp, "blocks must end with a step");
     int variant = known_variant(algorithm);
     check_shape(variant, channels, kernel);
-    int64_t size = packed_floats(variant, channels, kernel);
-    require(packed[i].ndim() == 1 && packed[i].dtype() == mx::float32 && packed[i].shape(0) == size, kOp,
+    const bool bf16 = variant == kDirect && packed[i].dtype() == mx::bfloat16;
+    if (bf16) require_bf16(kOp);
+    int64_t size = packed_values(variant, channels, kernel, bf16);
+    require(packed[i].ndim() == 1 && (bf16 || packed[i].dtype() == mx::float32) && packed[i].shape(0) == size,
+            kOp,
             "weight must be packed for these channels and taps and this algorithm: " + std::to_string(size) +
                 " values, got " + to_string(packed[i].shape()));
     inputs.push_back(mx::contiguous(packed[i], false, s));
-    stage.convs.push_back({kernel, dilation, variant, ends_step, ends_block});
+    stage.convs.push_back({kernel, dilation, variant, ends_step, ends_block, bf16});
   }
   require(stage.convs.back().ends_block, kOp, "blocks must end with a step");
   for (auto& bias : biases) {

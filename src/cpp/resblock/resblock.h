@@ -15,10 +15,13 @@ namespace rvc_fast {
 using ResConvSpec = std::tuple<int, int, std::string, bool, bool>;
 
 // Name of the algorithm that `wanted` ("auto", "direct", "fast" or a variant's name) means for this shape.
-std::string resblock_algorithm(int channels, int kernel, const std::string& wanted);
+// "auto" of dtype "bfloat16" is "direct" where that is faster in bfloat16 than a fast one in float32.
+std::string resblock_algorithm(int channels, int kernel, const std::string& wanted, const std::string& dtype);
 
 // weight (C, K, C) -> the layout of one algorithm, by name; that of "direct" is conv1d's.
-mx::array resblock_pack(const mx::array& weight, const std::string& algorithm, mx::StreamOrDevice s);
+// Only "direct" can be of dtype "bfloat16".
+mx::array resblock_pack(const mx::array& weight, const std::string& algorithm, const std::string& dtype,
+                        mx::StreamOrDevice s);
 
 // One packed weight and one bias (or none) per convolution.
 mx::array resblock(const mx::array& x, const std::vector<mx::array>& packed,

@@ -8,6 +8,7 @@
 
 #include "core/pool.h"
 #include "fastconv/same_conv.h"
+#include "isa/bf16.h"
 #include "isa/kernels.h"
 
 namespace rvc_fast {
@@ -44,6 +45,64 @@ SameConv same_conv(const ResStage& s, const Plan& p, size_t i, int64_t rows) {
   return c;
 }
 
+// ---- direct convolutions in bfloat16 ----
+
+// Values per row of the rounded input; not a multiple of 1 KB, which would fall into few cache sets.
+int64_t bf16_pitch(int channels) {
+  int64_t depth = ceil_div(channels, kBf16Block) * kBf16Block;
+  return depth % 512 == 0 ? depth + 32 : depth;
+}
+
+// Rows that share one pass over the weights, their rounded input in the cache meanwhile.
+int64_t bf16_rows(int channels) {
+  constexpr int64_t kValues = 65536, kFewest = 256;
+  return std::max(kFewest, kValues / bf16_pitch(channels) / kFewest * kFewest);
+}
+
+int64_t bf16_workspace(const SameConv& c) {
+  int64_t rows = bf16_rows(c.channels) + int64_t(c.taps - 1) * c.dilation + isa().bf16->tile_rows;
+  return rows * bf16_pitch(c.channels) / 2;
+}
+
+std::vector<Segment> bf16_taps(const ResConv& c, int channels) {
+  const int64_t pitch = bf16_pitch(channels), depth = ceil_div(channels, kBf16Block) * kBf16Block;
+  if (c.dilation == 1 && pitch == depth) return {{0, c.taps * depth}};
+  std::vector<Segment> taps;
+  for (int k = 0; k < c.taps; ++k) taps.push_back({int64_t(k) * c.dilation * pitch, depth});
+  return taps;
+}
+
+void bf16_conv(const SameConv& c, const uint16_t* w) {
+  const Bf16Kernels& k = *isa().bf16;
+  const int64_t channels = c.channels, pitch = bf16_pitch(c.channels), most = bf16_rows(c.channels);
+  const int64_t reach = int64_t(c.taps / 2) * c.dilation;
+  auto* input = reinterpret_cast<uint16_t*>(c.workspace);
+  Bf16ConvBlock b{};
+  b.x = input;
+  b.x_row = pitch;
+  b.y_row = b.columns = channels;
+  b.lines = 1;
+  b.segments = c.segments;
+  b.segment_count = c.segment_count;
+  b.w = w;
+  b.bias = c.bias;
+  b.scale = 1.0f;
+  b.activation = kNone;
+  for (int64_t row = 0; row < c.rows; row += most) {
+    const int64_t at = row * channels;
+    b.rows = std::min(most, c.rows - row);
+    const int64_t rows = b.rows + 2 * reach;
+    k.stage({c.x + at - reach * channels, 1, rows, channels, 0, 0, 1, rows, channels, c.slope, input, pitch});
+    b.residual = c.residual ? c.residual + at : nullptr;
+    b.y = c.y + at;
+    if (c.total) {
+      for (int64_t i = 0; i < b.rows * channels; ++i) b.y[i] = b.residual[i] + c.total[at + i];
+      b.residual = b.y;
+    }
+    k.conv_block(b);
+  }
+}
+
 // Work of one convolution, in multiply-adds.
 double cost(const SameConv& c) {
   if (c.variant == kDirect) return double(c.rows) * c.taps * c.channels * c.channels;
@@ -55,8 +114,11 @@ double cost(const SameConv& c) {
 // same number for every thread, and not so long that the buffers leave the cache.
 int64_t best_chunks(const ResStage& s, const Plan& p, int64_t batch, int64_t length) {
   constexpr int64_t kMaxRows = 3072, kMaxFloats = 786432;
-  const int64_t fewest =
-      ceil_div(length, std::max<int64_t>(1, std::min<int64_t>(kMaxRows, kMaxFloats / s.channels)));
+  // Products in bfloat16 are so fast that fetching from beyond L2 costs more than longer halos.
+  constexpr int64_t kBf16Floats = 98304, kBf16Rows = 512;
+  int64_t rows = std::min<int64_t>(kMaxRows, kMaxFloats / s.channels);
+  if (s.convs.front().bf16) rows = std::min(rows, std::max(kBf16Rows, kBf16Floats / s.channels));
+  const int64_t fewest = ceil_div(length, std::max<int64_t>(1, rows));
   const int64_t most = std::min<int64_t>(length, 2 * fewest + 2 * threads());
   int64_t best = fewest;
   double least = 0;
@@ -88,7 +150,9 @@ Plan plan(const ResStage& s, int64_t batch, int64_t length, ResTuning tuning) {
     after += reach(c);
     p.halo = std::max(p.halo, after);
     if (c.variant != kDirect) continue;
-    if (c.dilation == 1) {
+    if (c.bf16) {
+      p.taps[i] = bf16_taps(c, s.channels);
+    } else if (c.dilation == 1) {
       p.taps[i] = {{0, int64_t(c.taps) * s.channels}};
     } else {
       for (int k = 0; k < c.taps; ++k)
@@ -108,7 +172,7 @@ Plan plan(const ResStage& s, int64_t batch, int64_t length, ResTuning tuning) {
     // further.
     int64_t excess = c.variant == kDirect ? 0 : int64_t(c.dilation) * kFastVariants[c.variant].outputs - 1;
     rows = std::max(rows, c.rows + excess - p.halos[i] + reach(s.convs[i]));
-    p.workspace = std::max(p.workspace, same_conv_workspace(c));
+    p.workspace = std::max(p.workspace, s.convs[i].bf16 ? bf16_workspace(c) : same_conv_workspace(c));
   }
   p.buffer_rows = p.halo + std::max(rows, p.chunk + p.halo);
   return p;
@@ -129,7 +193,7 @@ class Chunk {
     return p.buffers * (ceil_div(p.buffer_rows * p.channels, 16) * 16 + 16) + p.workspace;
   }
 
-  void run(const float* x, const float* const* weights, const float* const* biases, float* y) {
+  void run(const float* x, const void* const* weights, const float* const* biases, float* y) {
     float *input = buffers_[0], *current = buffers_[1], *inner = buffers_[2], *total = buffers_[3];
     float* other = plan_.buffers > 4 ? buffers_[4] : nullptr;
     const int64_t channels = plan_.channels;
@@ -161,10 +225,14 @@ class Chunk {
       }
       c.x = at(in, low);
       c.y = at(out, low);
-      c.w = weights[i];
       c.bias = biases[i];
       c.workspace = workspace_;
-      k.same_conv(c);
+      if (conv.bf16) {
+        bf16_conv(c, static_cast<const uint16_t*>(weights[i]));
+      } else {
+        c.w = static_cast<const float*>(weights[i]);
+        k.same_conv(c);
+      }
       in = out;
       valid = high;
       if (conv.ends_block) {
@@ -202,7 +270,7 @@ class Chunk {
 }  // namespace
 
 void run_resblock(const ResStage& stage, const float* x, int64_t batch, int64_t length,
-                  const float* const* weights, const float* const* biases, float* y, ResTuning tuning) {
+                  const void* const* weights, const float* const* biases, float* y, ResTuning tuning) {
   const Plan p = plan(stage, batch, length, tuning);
   const int64_t size = length * stage.channels;
   parallel_for(batch * p.chunks, [&](int64_t item) {

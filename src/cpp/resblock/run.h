@@ -12,6 +12,7 @@ struct ResConv {
   int taps, dilation;
   int variant;  // of kFastVariants, or kDirect
   bool ends_step, ends_block;
+  bool bf16 = false;  // only kDirect
 
   bool operator==(const ResConv&) const = default;
 };
@@ -31,8 +32,9 @@ struct ResTuning {
   int block = 0;      // tiles of the fast algorithm per pass over the weights
 };
 
-// x, y: (batch, length, channels); weights and biases: one per convolution, packed for its variant.
+// x, y: (batch, length, channels); weights and biases: one per convolution, packed for its variant
+// and type.
 void run_resblock(const ResStage& stage, const float* x, int64_t batch, int64_t length,
-                  const float* const* weights, const float* const* biases, float* y, ResTuning tuning = {});
+                  const void* const* weights, const float* const* biases, float* y, ResTuning tuning = {});
 
 }  // namespace rvc_fast

@@ -24,13 +24,16 @@ class Packing:
 
     memory: "normal" lets a kernel hold more than the weights where that makes it faster (the decoder's residual
         blocks take about four times their size), "low" does not.
+    dtype: what linear layers and convolutions multiply in; everything else, sums included, is float32.
     """
 
     memory: Literal["normal", "low"] = "normal"
+    dtype: ops.Dtype = "float32"
 
     def __post_init__(self) -> None:
         if self.memory not in ("normal", "low"):
             raise InputError(f"[load] memory must be 'normal' or 'low', got {self.memory!r}")
+        ops.check_dtype("load", self.dtype)
 
 
 NORMAL = Packing()
@@ -67,7 +70,7 @@ class Linear(PackedLayer):
         super().__init__((out_channels, in_channels), bias)
 
     def _pack(self, weight: mx.array, packing: Packing) -> Weight:
-        return ops.pack_linear(weight)
+        return ops.pack_linear(weight, dtype=packing.dtype)
 
     def __call__(
         self, x: mx.array, *, activation: Activation | None = None, residual: mx.array | None = None
@@ -99,7 +102,7 @@ class Conv1d(PackedLayer):
         }
 
     def _pack(self, weight: mx.array, packing: Packing) -> Weight:
-        return ops.pack_conv1d(weight, groups=self._options["groups"])
+        return ops.pack_conv1d(weight, groups=self._options["groups"], dtype=packing.dtype)
 
     def __call__(
         self,
@@ -129,7 +132,9 @@ class ResConv1d(PackedLayer):
         self._dilation = dilation
 
     def _pack(self, weight: mx.array, packing: Packing) -> Weight:
-        return ops.pack_resblock(weight, algorithm="direct" if packing.memory == "low" else "auto")
+        return ops.pack_resblock(
+            weight, algorithm="direct" if packing.memory == "low" else "auto", dtype=packing.dtype
+        )
 
     @property
     def conv(self) -> ops.ResConv:
@@ -159,7 +164,7 @@ class ConvTranspose1d(PackedLayer):
         }
 
     def _pack(self, weight: mx.array, packing: Packing) -> Weight:
-        return ops.pack_conv_transpose1d(weight, stride=self._options["stride"])
+        return ops.pack_conv_transpose1d(weight, stride=self._options["stride"], dtype=packing.dtype)
 
     def __call__(
         self, x: mx.array, *, leaky: float | None = None, residual: mx.array | None = None
@@ -183,7 +188,7 @@ class Conv2d(PackedLayer):
         self._padding = padding
 
     def _pack(self, weight: mx.array, packing: Packing) -> Weight:
-        return ops.pack_conv2d(weight)
+        return ops.pack_conv2d(weight, dtype=packing.dtype)
 
     def __call__(
         self, x: mx.array, *, activation: Activation | None = None, residual: mx.array | None = None
@@ -213,7 +218,7 @@ class ConvTranspose2d(PackedLayer):
         }
 
     def _pack(self, weight: mx.array, packing: Packing) -> Weight:
-        return ops.pack_conv_transpose2d(weight, stride=self._options["stride"])
+        return ops.pack_conv_transpose2d(weight, stride=self._options["stride"], dtype=packing.dtype)
 
     def __call__(
         self, x: mx.array, *, activation: Activation | None = None, beside: mx.array | None = None

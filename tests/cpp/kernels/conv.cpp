@@ -1,5 +1,6 @@
 // The direct convolution: its kernels, and the plan that runs them.
 #include <algorithm>
+#include <bit>
 #include <numeric>
 
 #include "check.h"
@@ -148,6 +149,12 @@ void stage(const Kernels& k) {
   }
 }
 
+// To bfloat16 and back, ties to even.
+float rounded(float f) {
+  const uint32_t bits = std::bit_cast<uint32_t>(f);
+  return std::bit_cast<float>((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u);
+}
+
 // A whole convolution from its definition, x and y of one image.
 std::vector<Wanted> direct(const ConvParams& p, const ConvArrays& a, const float* weight) {
   const int64_t channels = p.in_channels / p.groups, columns = p.out_channels / p.groups;
@@ -176,8 +183,9 @@ std::vector<Wanted> direct(const ConvParams& p, const ConvArrays& a, const float
         if (!inside) continue;
         for (int64_t c = 0; c < channels; ++c) {
           const float v = a.x[((batch * in[0] + x[0]) * in[1] + x[1]) * p.in_channels + group * channels + c];
+          const float w = weight[((o * p.kernel[0] + kh) * p.kernel[1] + kw) * channels + c];
           const double product =
-              leaky(v, p.leaky) * weight[((o * p.kernel[0] + kh) * p.kernel[1] + kw) * channels + c];
+              p.bf16 ? double(rounded(v < 0 ? v * p.leaky : v)) * rounded(w) : leaky(v, p.leaky) * w;
           sum += product;
           want[at].magnitude += std::abs(product);
         }
@@ -191,8 +199,8 @@ std::vector<Wanted> direct(const ConvParams& p, const ConvArrays& a, const float
   return want;
 }
 
-void run_conv_case(const ConvParams& p, int64_t batch, int64_t height, int64_t width,
-                   const std::string& what) {
+void run_conv_case(ConvParams p, int64_t batch, int64_t height, int64_t width, const std::string& what) {
+  p.bf16 = isa().bf16 != nullptr;
   std::mt19937 random = random_numbers();
   ConvArrays a{};
   a.batch = batch, a.height = height, a.width = width;
@@ -200,8 +208,9 @@ void run_conv_case(const ConvParams& p, int64_t batch, int64_t height, int64_t w
   const int64_t channels = p.in_channels / p.groups,
                 y_size = batch * a.out_height * a.out_width * p.out_channels;
   Floats x(batch * height * width * p.in_channels, random),
-      weight(int64_t(p.out_channels) * p.kernel[0] * p.kernel[1] * channels, random), packed(packed_size(p)),
-      bias(p.has_bias ? p.out_channels : 0, random), residual(p.has_residual ? y_size : 0, random);
+      weight(int64_t(p.out_channels) * p.kernel[0] * p.kernel[1] * channels, random),
+      packed(packed_size(p) / (p.bf16 ? 2 : 1)), bias(p.has_bias ? p.out_channels : 0, random),
+      residual(p.has_residual ? y_size : 0, random);
   const int64_t pixels = batch * a.out_height * a.out_width, pitch = p.out_channels + p.beside;
   Floats beside(pixels * p.beside, random), all(pixels * pitch), y(y_size);
   run_pack(p, weight, WeightType::float32, packed);

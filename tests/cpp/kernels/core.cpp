@@ -79,9 +79,10 @@ void scratch_memory(const Kernels&) {
 
 void choice(const Kernels& k) {
   check(&kernels() == &k, "the kernels in use");
-  check(!set_kernels("sse9") && &kernels() == &k, "an unknown name changes nothing");
-  check(set_kernels("") && kernels().supported(), "the best");
-  check(set_kernels(k.name) && &kernels() == &k, "by name");
+  const char* name = isa().name;
+  check(!set_isa("sse9") && isa().name == name, "an unknown name changes nothing");
+  check(set_isa("") && supported(isa()), "the best");
+  check(set_isa(name) && isa().name == name && &kernels() == &k, "by name");
   check(k.tile_rows >= 1, "tile");
 }
 
@@ -94,8 +95,8 @@ void peak(const Kernels& k) {
   check(sink.intact() && std::isfinite(sink[0]), "sum");
 }
 
-Test pool_test("parallel_for", pool), scratch_test("scratch", scratch_memory),
-    choice_test("set_kernels", choice), peak_test("fma", peak);
+Test pool_test("parallel_for", pool), scratch_test("scratch", scratch_memory), choice_test("set_isa", choice),
+    peak_test("fma", peak);
 
 }  // namespace
 }  // namespace rvc_fast::test

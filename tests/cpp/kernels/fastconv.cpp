@@ -132,7 +132,8 @@ void stage_case(int channels, int64_t batch, int64_t length, bool fast, int conv
   const int64_t size = length * channels;
   Floats x(batch * size, random), y(batch * size);
   std::vector<Floats*> weights, packed, biases;
-  std::vector<const float*> packed_data, bias_data;
+  std::vector<const void*> packed_data;
+  std::vector<const float*> bias_data;
   for (const ResConv& conv : stage.convs) {
     weights.push_back(
         new Floats(size_t(channels) * conv.taps * channels, random, 0.3 / std::sqrt(channels * conv.taps)));

@@ -120,22 +120,22 @@ int main(int count, char** names) {
   sigaction(SIGSEGV, &action, nullptr);
   sigaction(SIGBUS, &action, nullptr);
 
-  for (const Kernels* const* k = kAllKernels; *k; ++k) {
+  for (const Isa* k = kIsas; k->name; ++k) {
     bool wanted = count == 1;
-    for (int i = 1; i < count; ++i) wanted = wanted || std::strcmp(names[i], (*k)->name) == 0;
+    for (int i = 1; i < count; ++i) wanted = wanted || std::strcmp(names[i], k->name) == 0;
     if (!wanted) continue;
-    g_isa = (*k)->name;
-    if (!(*k)->supported()) {
+    g_isa = k->name;
+    if (!supported(*k)) {
       std::printf("%s: not supported by this CPU\n", g_isa);
       continue;
     }
-    set_kernels(g_isa);
+    set_isa(g_isa);
     const long before = g_passed;
     for (const Entry& entry : entries()) {
       g_test = entry.name;
       for (bool behind : {true, false}) {
         g_page_behind = behind;
-        entry.function(**k);
+        entry.function(*k->kernels);
       }
     }
     std::printf("%s: %ld checks passed\n", g_isa, g_passed - before);

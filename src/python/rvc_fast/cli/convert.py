@@ -52,6 +52,12 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         default="normal",
         help="low: hold no more than the weights, slower (normal)",
     )
+    g.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="bfloat16: faster and less accurate, on CPUs with the instructions (float32)",
+    )
 
     g = p.add_argument_group("voice and pitch")
     g.add_argument("--speaker", type=int, default=0, metavar="N", help="speaker of a voice with several (0)")
@@ -281,7 +287,7 @@ def run(args: argparse.Namespace) -> int:
     from ..converter import load
 
     start = time.perf_counter()
-    converter = load(**_models(args), memory=args.memory)
+    converter = load(**_models(args), memory=args.memory, dtype=args.dtype)
     load_seconds = time.perf_counter() - start
 
     reports: list[dict[str, Any]] = []

@@ -13,7 +13,17 @@ import mlx.core as mx
 import numpy as np
 
 from . import dispatch
-from .packed import ACTIVATIONS, Activation, PackedWeight, Weight, epilogue, leaky_relu
+from .packed import (
+    ACTIVATIONS,
+    Activation,
+    Dtype,
+    PackedWeight,
+    Weight,
+    check_dtype,
+    epilogue,
+    faster_dtype,
+    leaky_relu,
+)
 from .spec import Case, OpSpec
 
 dispatch.register("conv1d", "cpu")
@@ -48,29 +58,39 @@ def conv1d_reference(
     return epilogue(y, bias, activation, residual, scale)
 
 
-def pack_conv1d(weight: mx.array, *, groups: int = 1) -> Weight:
+def pack_conv1d(weight: mx.array, *, groups: int = 1, dtype: Dtype = "float32") -> Weight:
     """Rearrange a weight (O, K, C/groups), float32, float16 or bfloat16, for the backend in use.
 
     Do it once at load; `conv1d` takes the result in place of the weight. On the reference route the weight
     itself comes back, as float32.
+
+    Args:
+        dtype: what to multiply in. "bfloat16" rounds weights and inputs to it and adds in float32; shapes too
+            small to gain from it stay float32, as the result's `dtype` says.
+
+    Raises:
+        InputError: "bfloat16" without the compiled kernels or on a CPU without the instructions.
     """
     dispatch.check_arrays("conv1d", weight=weight)
     dispatch.check_whole("conv1d", groups=groups)
     dispatch.check("conv1d", weight.ndim == 3, "weight", "of shape (O, K, C/groups)", tuple(weight.shape))
     fits = groups >= 1 and weight.shape[0] % groups == 0
     dispatch.check("conv1d", fits, "groups", f"a divisor of {weight.shape[0]} outputs", groups)
-    return dispatch.select("conv1d", {"cpu": _pack_cpu, "reference": _pack_reference})(weight, groups)
+    check_dtype("conv1d", dtype)
+    run = dispatch.select("conv1d", {"cpu": _pack_cpu, "reference": _pack_reference})
+    return run(weight, groups, dtype)
 
 
-def _pack_reference(weight: mx.array, groups: int) -> mx.array:
+def _pack_reference(weight: mx.array, groups: int, dtype: Dtype) -> mx.array:
     return weight.astype(mx.float32)
 
 
-def _pack_cpu(weight: mx.array, groups: int) -> PackedWeight:
+def _pack_cpu(weight: mx.array, groups: int, dtype: Dtype = "float32") -> PackedWeight:
     from .. import native
 
-    data = native.ext().conv1d_pack(weight, groups=groups)
-    return PackedWeight("conv1d", data, tuple(weight.shape), groups)
+    dtype = faster_dtype(dtype, weight.shape[2], weight.shape[0] // max(groups, 1))
+    data = native.ext().conv1d_pack(weight, groups=groups, dtype=dtype)
+    return PackedWeight("conv1d", data, tuple(weight.shape), groups, dtype=dtype)
 
 
 def _conv1d_cpu(

@@ -12,7 +12,16 @@ import mlx.core as mx
 import numpy as np
 
 from . import dispatch
-from .packed import ACTIVATIONS, Activation, PackedWeight, Weight, epilogue
+from .packed import (
+    ACTIVATIONS,
+    Activation,
+    Dtype,
+    PackedWeight,
+    Weight,
+    check_dtype,
+    epilogue,
+    faster_dtype,
+)
 from .spec import Case, OpSpec, Tolerance
 
 dispatch.register("conv2d", "cpu")
@@ -32,21 +41,24 @@ def conv2d_reference(
     return epilogue(y, bias, activation, residual, 1.0)
 
 
-def pack_conv2d(weight: mx.array) -> Weight:
+def pack_conv2d(weight: mx.array, *, dtype: Dtype = "float32") -> Weight:
     """Rearrange a weight (O, KH, KW, C) for the backend in use; see `pack_conv1d`."""
     dispatch.check_arrays("conv2d", weight=weight)
     dispatch.check("conv2d", weight.ndim == 4, "weight", "of shape (O, KH, KW, C)", tuple(weight.shape))
-    return dispatch.select("conv2d", {"cpu": _pack_cpu, "reference": _pack_reference})(weight)
+    check_dtype("conv2d", dtype)
+    return dispatch.select("conv2d", {"cpu": _pack_cpu, "reference": _pack_reference})(weight, dtype)
 
 
-def _pack_reference(weight: mx.array) -> mx.array:
+def _pack_reference(weight: mx.array, dtype: Dtype) -> mx.array:
     return weight.astype(mx.float32)
 
 
-def _pack_cpu(weight: mx.array) -> PackedWeight:
+def _pack_cpu(weight: mx.array, dtype: Dtype = "float32") -> PackedWeight:
     from .. import native
 
-    return PackedWeight("conv2d", native.ext().conv2d_pack(weight), tuple(weight.shape))
+    dtype = faster_dtype(dtype, weight.shape[3], weight.shape[0])
+    data = native.ext().conv2d_pack(weight, dtype=dtype)
+    return PackedWeight("conv2d", data, tuple(weight.shape), dtype=dtype)
 
 
 def _conv2d_cpu(

@@ -13,7 +13,15 @@ import mlx.core as mx
 import numpy as np
 
 from . import dispatch
-from .packed import PackedWeight, Weight, epilogue, leaky_relu
+from .packed import (
+    Dtype,
+    PackedWeight,
+    Weight,
+    check_dtype,
+    epilogue,
+    faster_dtype,
+    leaky_relu,
+)
 from .spec import Case, OpSpec
 
 dispatch.register("conv_transpose1d", "cpu")
@@ -39,26 +47,28 @@ def conv_transpose1d_reference(
     return epilogue(y, bias, None, residual, 1.0)
 
 
-def pack_conv_transpose1d(weight: mx.array, *, stride: int = 1) -> Weight:
+def pack_conv_transpose1d(weight: mx.array, *, stride: int = 1, dtype: Dtype = "float32") -> Weight:
     """Rearrange a weight (O, K, C) for the backend in use; see `pack_conv1d`."""
     op = "conv_transpose1d"
     dispatch.check_arrays(op, weight=weight)
     dispatch.check_whole(op, stride=stride)
     dispatch.check(op, weight.ndim == 3, "weight", "of shape (O, K, C)", tuple(weight.shape))
     dispatch.check(op, stride >= 1, "stride", "at least 1", stride)
-    run = dispatch.select(op, {"cpu": _pack_cpu, "reference": _pack_reference})
-    return run(weight, stride)
+    check_dtype("conv_transpose1d", dtype)
+    run = dispatch.select("conv_transpose1d", {"cpu": _pack_cpu, "reference": _pack_reference})
+    return run(weight, stride, dtype)
 
 
-def _pack_reference(weight: mx.array, stride: int) -> mx.array:
+def _pack_reference(weight: mx.array, stride: int, dtype: Dtype) -> mx.array:
     return weight.astype(mx.float32)
 
 
-def _pack_cpu(weight: mx.array, stride: int) -> PackedWeight:
+def _pack_cpu(weight: mx.array, stride: int, dtype: Dtype = "float32") -> PackedWeight:
     from .. import native
 
-    data = native.ext().conv_transpose1d_pack(weight, stride=stride)
-    return PackedWeight("conv_transpose1d", data, tuple(weight.shape), stride=(stride,))
+    dtype = faster_dtype(dtype, weight.shape[-1], weight.shape[0])
+    data = native.ext().conv_transpose1d_pack(weight, stride=stride, dtype=dtype)
+    return PackedWeight("conv_transpose1d", data, tuple(weight.shape), stride=(stride,), dtype=dtype)
 
 
 def _conv_transpose1d_cpu(

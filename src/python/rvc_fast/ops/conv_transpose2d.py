@@ -13,7 +13,16 @@ import mlx.core as mx
 import numpy as np
 
 from . import dispatch
-from .packed import ACTIVATIONS, Activation, PackedWeight, Weight, epilogue
+from .packed import (
+    ACTIVATIONS,
+    Activation,
+    Dtype,
+    PackedWeight,
+    Weight,
+    check_dtype,
+    epilogue,
+    faster_dtype,
+)
 from .spec import Case, OpSpec
 
 dispatch.register("conv_transpose2d", "cpu")
@@ -40,26 +49,28 @@ def conv_transpose2d_reference(
     return y if beside is None else mx.concatenate([y, beside.astype(y.dtype)], axis=-1)
 
 
-def pack_conv_transpose2d(weight: mx.array, *, stride: Pair = (1, 1)) -> Weight:
+def pack_conv_transpose2d(weight: mx.array, *, stride: Pair = (1, 1), dtype: Dtype = "float32") -> Weight:
     """Rearrange a weight (O, KH, KW, C) for the backend in use; see `pack_conv1d`."""
     op = "conv_transpose2d"
     dispatch.check_arrays(op, weight=weight)
     dispatch.check(op, weight.ndim == 4, "weight", "of shape (O, KH, KW, C)", tuple(weight.shape))
     stride = dispatch.pair(op, "stride", stride)
     dispatch.check(op, min(stride) >= 1, "stride", "at least 1", stride)
-    run = dispatch.select(op, {"cpu": _pack_cpu, "reference": _pack_reference})
-    return run(weight, stride)
+    check_dtype("conv_transpose2d", dtype)
+    run = dispatch.select("conv_transpose2d", {"cpu": _pack_cpu, "reference": _pack_reference})
+    return run(weight, stride, dtype)
 
 
-def _pack_reference(weight: mx.array, stride: Pair) -> mx.array:
+def _pack_reference(weight: mx.array, stride: Pair, dtype: Dtype) -> mx.array:
     return weight.astype(mx.float32)
 
 
-def _pack_cpu(weight: mx.array, stride: Pair) -> PackedWeight:
+def _pack_cpu(weight: mx.array, stride: Pair, dtype: Dtype = "float32") -> PackedWeight:
     from .. import native
 
-    data = native.ext().conv_transpose2d_pack(weight, stride=stride)
-    return PackedWeight("conv_transpose2d", data, tuple(weight.shape), stride=tuple(stride))
+    dtype = faster_dtype(dtype, weight.shape[-1], weight.shape[0])
+    data = native.ext().conv_transpose2d_pack(weight, stride=stride, dtype=dtype)
+    return PackedWeight("conv_transpose2d", data, tuple(weight.shape), stride=tuple(stride), dtype=dtype)
 
 
 def _conv_transpose2d_cpu(

@@ -11,7 +11,16 @@ import mlx.core as mx
 import numpy as np
 
 from . import dispatch
-from .packed import ACTIVATIONS, Activation, PackedWeight, Weight, epilogue
+from .packed import (
+    ACTIVATIONS,
+    Activation,
+    Dtype,
+    PackedWeight,
+    Weight,
+    check_dtype,
+    epilogue,
+    faster_dtype,
+)
 from .spec import Case, OpSpec
 
 dispatch.register("linear", "cpu")
@@ -29,21 +38,24 @@ def linear_reference(
     return epilogue(x @ weight.astype(x.dtype).T, bias, activation, residual, 1.0)
 
 
-def pack_linear(weight: mx.array) -> Weight:
+def pack_linear(weight: mx.array, *, dtype: Dtype = "float32") -> Weight:
     """Rearrange a weight (O, C) for the backend in use; see `pack_conv1d`."""
     dispatch.check_arrays("linear", weight=weight)
     dispatch.check("linear", weight.ndim == 2, "weight", "of shape (O, C)", tuple(weight.shape))
-    return dispatch.select("linear", {"cpu": _pack_cpu, "reference": _pack_reference})(weight)
+    check_dtype("linear", dtype)
+    return dispatch.select("linear", {"cpu": _pack_cpu, "reference": _pack_reference})(weight, dtype)
 
 
-def _pack_reference(weight: mx.array) -> mx.array:
+def _pack_reference(weight: mx.array, dtype: Dtype) -> mx.array:
     return weight.astype(mx.float32)
 
 
-def _pack_cpu(weight: mx.array) -> PackedWeight:
+def _pack_cpu(weight: mx.array, dtype: Dtype = "float32") -> PackedWeight:
     from .. import native
 
-    return PackedWeight("linear", native.ext().linear_pack(weight), tuple(weight.shape))
+    dtype = faster_dtype(dtype, weight.shape[1], weight.shape[0])
+    data = native.ext().linear_pack(weight, dtype=dtype)
+    return PackedWeight("linear", data, tuple(weight.shape), dtype=dtype)
 
 
 def _linear_cpu(

@@ -7,8 +7,15 @@ from typing import Literal
 
 import mlx.core as mx
 
+from ..errors import InputError
+
 Activation = Literal["relu", "gelu", "sigmoid", "tanh"]
+Dtype = Literal["float32", "bfloat16"]
 ACTIVATIONS: tuple[str, ...] = ("relu", "gelu", "sigmoid", "tanh")
+DTYPES: tuple[str, ...] = ("float32", "bfloat16")
+
+# Half a tile: what is missing to a whole one is multiplied as zeros.
+BFLOAT16_LEAST = 16
 
 
 @dataclass(frozen=True)
@@ -17,7 +24,8 @@ class PackedWeight:
 
     `shape` is the shape of the array it was made from (MLX layout, channels last), `groups` its groups and
     `stride` the strides of a transposed convolution, whose layout depends on them;
-    `algorithm` names what the kernel will do with `data` ("direct" multiplies taps one by one).
+    `algorithm` names what the kernel will do with `data` ("direct" multiplies taps one by one), `dtype` what it multiplies in;
+    sums are float32.
     """
 
     op: str
@@ -26,9 +34,36 @@ class PackedWeight:
     groups: int = 1
     algorithm: str = "direct"
     stride: tuple[int, ...] = ()
+    dtype: Dtype = "float32"
 
 
 Weight = mx.array | PackedWeight
+
+
+def bfloat16_missing() -> str | None:
+    """Return why nothing can be multiplied in bfloat16 here, or None."""
+    from .. import native
+    from . import dispatch
+
+    backend, reason = dispatch.route("conv1d")
+    if backend != "cpu":
+        return f"it needs the compiled CPU kernels, and {reason}"
+    if not native.ext().bfloat16():
+        return f"this CPU has neither AMX-BF16 nor AVX512-BF16, or RVC_FAST_ISA={native.ext().isa()} leaves them out"
+    return None
+
+
+def check_dtype(what: str, dtype: str) -> None:
+    """InputError unless `dtype` is one of the two and can be multiplied in here."""
+    if dtype not in DTYPES:
+        raise InputError(f"[{what}] dtype must be one of {DTYPES}, got {dtype!r}")
+    if dtype == "bfloat16" and (why := bfloat16_missing()) is not None:
+        raise InputError(f"[{what}] dtype must be 'float32' here, got 'bfloat16': {why}")
+
+
+def faster_dtype(dtype: Dtype, channels: int, outputs: int) -> Dtype:
+    """Return "float32" where bfloat16 would be slower: too few channels or outputs (of a group) for its tiles."""
+    return dtype if min(channels, outputs) >= BFLOAT16_LEAST else "float32"
 
 
 def activate(x: mx.array, activation: Activation | None) -> mx.array:

@@ -23,7 +23,7 @@ from . import dispatch
 from .blocks import after
 from .blocks import blocks as split
 from .conv1d import conv1d, pack_conv1d
-from .packed import PackedWeight, Weight
+from .packed import Dtype, PackedWeight, Weight, check_dtype, faster_dtype
 from .spec import Case, OpSpec, Tolerance
 
 
@@ -41,7 +41,7 @@ Block = Sequence[Step]
 dispatch.register("resblock", "cpu")
 
 
-def pack_resblock(weight: mx.array, *, algorithm: str = "auto") -> Weight:
+def pack_resblock(weight: mx.array, *, algorithm: str = "auto", dtype: Dtype = "float32") -> Weight:
     """Rearrange the weight (C, K, C) of one convolution, float32, float16 or bfloat16, for the backend in use.
 
     Do it once at load; `ResConv` takes the result in place of the weight. On the reference route the weight
@@ -50,36 +50,46 @@ def pack_resblock(weight: mx.array, *, algorithm: str = "auto") -> Weight:
     Args:
         algorithm: of the CPU kernel. "auto" takes the fastest for the shape; "direct" keeps the weight's size,
             which saves memory; "fast" insists on a fast one; or the name of one, such as "k7n16e10".
+        dtype: what to multiply in, see `pack_conv1d`. Only "direct" comes in "bfloat16"; "auto" takes it where it
+            is faster than a fast one in float32.
 
     Raises:
-        InputError: an algorithm that there is not, or not for this shape.
+        InputError: an algorithm that there is not, or not for this shape and dtype; a dtype that the CPU has not.
     """
     dispatch.check_arrays("resblock", weight=weight)
     shape = tuple(weight.shape)
     fits = len(shape) == 3 and shape[0] == shape[2]
     dispatch.check("resblock", fits, "weight", "of shape (C, K, C)", shape)
+    check_dtype("resblock", dtype)
     if algorithm == "direct":
-        return pack_conv1d(weight)
-    return dispatch.select("resblock", {"cpu": _pack_cpu, "reference": _pack_reference})(weight, algorithm)
+        return pack_conv1d(weight, dtype=dtype)
+    run = dispatch.select("resblock", {"cpu": _pack_cpu, "reference": _pack_reference})
+    return run(weight, algorithm, dtype)
 
 
-def _pack_reference(weight: mx.array, algorithm: str) -> mx.array:
+def _pack_reference(weight: mx.array, algorithm: str, dtype: Dtype) -> mx.array:
     dispatch.check(
         "resblock", algorithm == "auto", "algorithm", '"auto" or "direct" without the CPU kernel', algorithm
     )
     return weight.astype(mx.float32)
 
 
-def _pack_cpu(weight: mx.array, algorithm: str) -> PackedWeight:
+def _pack_cpu(weight: mx.array, algorithm: str, dtype: Dtype = "float32") -> PackedWeight:
     from .. import native
 
     shape = tuple(weight.shape)
+    dtype = faster_dtype(dtype, shape[2], shape[0])
     try:
-        name = native.ext().resblock_algorithm(shape[0], shape[1], algorithm)
+        if algorithm == "auto":
+            name = native.ext().resblock_algorithm(shape[0], shape[1], "auto", dtype=dtype)
+            if name != "direct":
+                dtype = "float32"
+        else:
+            name = native.ext().resblock_algorithm(shape[0], shape[1], algorithm)
+        data = native.ext().resblock_pack(weight, algorithm=name, dtype=dtype)
     except ValueError as e:
         raise InputError(str(e)) from None
-    data = native.ext().resblock_pack(weight, algorithm=name)
-    return PackedWeight("resblock", data, shape, algorithm=name)
+    return PackedWeight("resblock", data, shape, algorithm=name, dtype=dtype)
 
 
 def _conv(
