@@ -83,7 +83,11 @@ def conv_transpose1d(
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array: ...
 def conv_transpose2d_pack(
-    weight: mx.array, *, stride: tuple[int, int] = (1, 1), dtype: str = "float32", stream: mx.Stream | mx.Device | None = None
+    weight: mx.array,
+    *,
+    stride: tuple[int, int] = (1, 1),
+    dtype: str = "float32",
+    stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array: ...
 def conv_transpose2d(
     x: mx.array,
