@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <chrono>
 #include <stdexcept>
+#include <thread>
 
 #include "attention/attention.h"
 #include "bigru/bigru.h"
@@ -174,7 +175,10 @@ NB_MODULE(_ext, m) {
   });
   m.def("race", [] {
     int64_t sum = 0;
-    parallel_for(10000, [&](int64_t i) { sum += i; });
+    parallel_for(50, [&](int64_t i) {
+      sum += i;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));  // so that another thread gets its turn
+    });
     return sum;
   });
 #endif
