@@ -1,4 +1,5 @@
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
@@ -17,6 +18,7 @@
 #include "conv_transpose1d/conv_transpose1d.h"
 #include "conv_transpose2d/conv_transpose2d.h"
 #include "core/pool.h"
+#include "iir/iir.h"
 #include "isa/bf16.h"
 #include "isa/kernels.h"
 #include "knn/knn.h"
@@ -76,6 +78,22 @@ double fma_peak(const std::string& dtype) {
   return best;
 }
 
+using Doubles = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+// x filtered from the given delays on, as a new numpy array.
+nb::ndarray<nb::numpy, double> iir_filter(Doubles b, Doubles a, Doubles x, Doubles delays) {
+  const size_t order = delays.shape(0);
+  if (order < 1 || b.shape(0) != order + 1 || a.shape(0) != order + 1) {
+    throw std::invalid_argument("[iir] b and a must have one value more than delays");
+  }
+  std::vector<double> state(delays.data(), delays.data() + order);
+  auto* y = new double[x.shape(0)];
+  nb::capsule owner(y, [](void* p) noexcept { delete[] static_cast<double*>(p); });
+  iir(b.data(), a.data(), static_cast<int>(order), x.data(), static_cast<int64_t>(x.shape(0)), state.data(),
+      y);
+  return {y, {x.shape(0)}, owner};
+}
+
 }  // namespace
 }  // namespace rvc_fast
 
@@ -88,6 +106,8 @@ NB_MODULE(_ext, m) {
   m.def("bfloat16", [] { return isa().bf16 != nullptr; });
   m.def("threads", &threads);
   m.def("fma_peak", &fma_peak, "dtype"_a = "float32", nb::call_guard<nb::gil_scoped_release>());
+
+  m.def("iir", &iir_filter, "b"_a, "a"_a, "x"_a, "delays"_a);
 
   m.def("conv1d_pack", &conv1d_pack, "weight"_a, nb::kw_only(), "groups"_a = 1, "dtype"_a = "float32",
         "stream"_a = nb::none());

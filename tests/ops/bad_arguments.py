@@ -165,7 +165,7 @@ def bad_arrays(name: str, argument: str, x: mx.array) -> Iterator[tuple[str, Any
 def bad_numbers(name: str, argument: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Everything that cannot stand in the place of an option."""
     if isinstance(value, str):
-        yield from ((repr(v), v) for v in ("", "tanh", "nearest "))
+        yield from ((repr(v), v) for v in ("", "swish", "nearest "))
         return
     for v in (float("nan"), "text", [1, 2, 3], mx.array(1)):
         yield repr(v), v

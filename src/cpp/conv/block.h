@@ -21,6 +21,8 @@ struct TileOutput {
   float* y;
   int64_t y_row;
   float scale;
+  const float* ahead;  // what the next tiles will want: fetched into L2 on the way, ahead_step bytes a step
+  int64_t ahead_step;
 };
 
 // `step` floats of w per reduction step.
@@ -33,10 +35,13 @@ static void tile(const Segment* begin, const Segment* end, const float* x, int64
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) a[r][n] = V{};
   }
+  const char* ahead = reinterpret_cast<const char*>(out.ahead);
   for (const Segment* s = begin; s != end; ++s) {
     const float* p = x + s->offset;
 #pragma GCC unroll 2
     for (int64_t c = s->length; c > 0; --c, ++p, w += step) {
+      __builtin_prefetch(ahead, 0, 2);
+      ahead += out.ahead_step;
       V b[N];
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) b[n] = load(w + n * RVC_LANES);
@@ -125,11 +130,17 @@ static void conv_block(const ConvBlock& b) {
       int width = step == 32 && kTileColumns == 32 ? 32 : 16;
       int columns = static_cast<int>(b.columns - column < width ? b.columns - column : width);
       const float* w = b.w + panel * reduction + done * step + (column - panel);
+      int64_t length = 0;
+      for (const Segment* s = begin; s != end; ++s) length += s->length;
       for (int64_t line = 0; line < b.lines; ++line) {
         for (int64_t t = 0, row = 0; t < tiles; ++t) {
           int more = t < larger ? 1 : 0, rows = static_cast<int>(small) + more;
           int64_t at = line * b.y_line + row * b.y_row + column;
           TileOutput out{};
+          // Each tile fetches its share of the panel after this one; the first to use a panel would otherwise
+          // wait for the cache beyond L2 (17 % on 768 -> 3072 with 96 rows).
+          out.ahead_step = step * 4 / (tiles * b.lines);
+          out.ahead = w + step * length + (line * tiles + t) * (step * length / (tiles * b.lines));
           if (b.blocks == 1 && columns == width && b.activation == kNone) {
             out.bias = b.bias ? b.bias + column : nullptr;
             out.residual = b.residual ? b.residual + at : nullptr;

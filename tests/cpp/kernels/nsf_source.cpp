@@ -61,7 +61,10 @@ void nsf_case(const Kernels& k, const Options& o) {
         want[at].value +=
             weight[h] * (sine + (f > 0 ? 0.003 : 0.1 / 3) * double(noise[at * o.harmonics + h]));
       }
-      if (o.by_frame) sum = double(step * float(o.hop) + 0.5f) - 0.5;
+      if (o.by_frame) {
+        volatile float product = step * float(o.hop);  // rounded before 0.5 is added, also where there is FMA
+        sum = double(product + 0.5f) - 0.5;
+      }
       const double off = advance[h * row + t] - sum;
       check(std::abs(off - std::rint(off)) < 1e-10 && std::abs(advance[h * row + t]) <= 0.5,
             what + ": advance");
