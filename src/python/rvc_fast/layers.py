@@ -15,7 +15,7 @@ import numpy as np
 
 from . import ops
 from .errors import FileFormatError, InputError
-from .ops.packed import Activation, Weight
+from .ops.packed import Activation, Weight, check_dtype
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Packing:
     def __post_init__(self) -> None:
         if self.memory not in ("normal", "low"):
             raise InputError(f"[load] memory must be 'normal' or 'low', got {self.memory!r}")
-        ops.check_dtype("load", self.dtype)
+        check_dtype("load", self.dtype)
 
 
 NORMAL = Packing()

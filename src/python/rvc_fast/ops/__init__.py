@@ -15,7 +15,7 @@ from .layer_norm import layer_norm
 from .linear import linear, pack_linear
 from .mel_stft import mel_stft, reflect_pad
 from .nsf_source import nsf_source
-from .packed import Dtype, PackedWeight, Weight, check_dtype
+from .packed import Dtype, PackedWeight, Weight
 from .relpos_attention import relpos_attention
 from .resblock import ResConv, pack_resblock, resblock_stage
 from .wavenet_gate import wavenet_gate
@@ -29,7 +29,6 @@ __all__ = [
     "attention",
     "bigru",
     "blocks",
-    "check_dtype",
     "conv1d",
     "conv2d",
     "conv_transpose1d",
