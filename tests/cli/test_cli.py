@@ -45,6 +45,16 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     return err
 
 
+def test_bfloat16_is_one_clear_refusal_where_it_cannot_be(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RVC_FAST_BACKEND", "reference")
+    out = tmp_path / "out.wav"
+    assert main(["convert", str(speech), *MODELS, "-o", str(out), "--dtype", "bfloat16"]) == 2
+    assert "dtype must be 'float32' here, got 'bfloat16'" in one_line(capsys)
+    assert not out.exists()
+
+
 def test_convert_writes_a_sound_and_json(
     speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

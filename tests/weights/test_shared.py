@@ -13,6 +13,7 @@ import pytest
 import rvc_fast
 from rvc_fast.errors import InputError
 from rvc_fast.layers import Packing
+from rvc_fast.ops.packed import bfloat16_missing
 from rvc_fast.resources import demo_dir
 from rvc_fast.synthesizer import load_voice
 
@@ -59,6 +60,16 @@ def test_low_memory_sounds_the_same() -> None:
     low = converter(memory="low").convert(sound, sample_rate=16000).samples
     error = 10 * np.log10(np.sum(normal**2) / np.sum((normal - low) ** 2))
     assert 90 < error < 200, "bit-identical sounds would mean that the same kernels ran"
+
+
+@pytest.mark.skipif(bfloat16_missing() is not None, reason="this CPU does not multiply in bfloat16")
+def test_bfloat16_is_another_model_and_sounds_alike() -> None:
+    assert load_voice(DEMO / "voice.pth") is not load_voice(DEMO / "voice.pth", Packing(dtype="bfloat16"))
+    sound = np.sin(np.arange(8000) * 0.08).astype(np.float32)
+    normal = converter().convert(sound, sample_rate=16000).samples
+    rounded = converter(dtype="bfloat16").convert(sound, sample_rate=16000).samples
+    error = 10 * np.log10(np.sum(normal**2) / np.sum((normal - rounded) ** 2))
+    assert 15 < error < 80
 
 
 def test_memory_is_checked() -> None:
