@@ -12,6 +12,7 @@ from typing import Any, Literal
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_flatten
 
 from . import ops
 from .errors import FileFormatError, InputError
@@ -56,6 +57,11 @@ class PackedLayer(nn.Module):
         """Replace the `weight` parameter by the kernel's layout of it."""
         if self._packed is None:
             self._packed = self._pack(self.pop("weight"), packing)
+
+    @property
+    def packed(self) -> mx.array | None:
+        """The memory of the packed weight, or None before packing."""
+        return self._packed.data if isinstance(self._packed, ops.PackedWeight) else self._packed
 
     @property
     def operands(self) -> tuple[Weight, mx.array | None]:
@@ -240,20 +246,38 @@ class LayerNorm(nn.Module):
 
 
 def pack(model: nn.Module, packing: Packing = NORMAL) -> None:
-    """Pack every layer of a loaded model and wait for it, so that inference starts with everything in place."""
-    for _, layer in model.named_modules():
+    """Pack every layer of a model and wait for it, so that inference starts with everything in place."""
+    for layer in model.modules():
         if isinstance(layer, PackedLayer):
             layer.pack(packing)
-            packed = layer._packed
-            # One at a time, so that plain and packed weights are not all in memory together.
-            mx.eval(packed if isinstance(packed, mx.array) or packed is None else packed.data)
+            mx.eval(layer.packed)
     mx.eval(model.parameters())
 
 
 def load(model: nn.Module, tensors: dict[str, np.ndarray], what: str, packing: Packing) -> None:
-    """Load exactly the model's parameters and pack it; FileFormatError names a tensor that does not fit."""
-    try:
-        model.load_weights([(name, mx.array(tensor)) for name, tensor in tensors.items()], strict=True)
-    except ValueError as e:
-        raise FileFormatError(f"[{what}] the tensors do not fit the model: {' '.join(str(e).split())}") from e
-    pack(model, packing)
+    """Give a new model its parameters, exactly these, and pack it.
+
+    Layer by layer: while one is packed the next is read, and plain and packed weights are never in memory
+    together.
+
+    Raises:
+        FileFormatError: a tensor that is missing, left over or of another shape, named.
+    """
+    wanted = {name: tuple(value.shape) for name, value in tree_flatten(model.parameters())}
+    for name in wanted.keys() - tensors.keys():
+        raise FileFormatError(f"[{what}] tensor {name!r} is missing")
+    for name, tensor in tensors.items():
+        if name not in wanted:
+            raise FileFormatError(f"[{what}] tensor {name!r} has no place in the model")
+        if tensor.shape != wanted[name]:
+            raise FileFormatError(
+                f"[{what}] tensor {name!r} must be of shape {wanted[name]}, got {tensor.shape}"
+            )
+    rest = dict(tensors)
+    for path, layer in model.named_modules():
+        if isinstance(layer, PackedLayer):
+            layer.weight = mx.array(rest.pop(f"{path}.weight"))
+            layer.pack(packing)
+            mx.async_eval(layer.packed)
+    model.load_weights([(name, mx.array(tensor)) for name, tensor in rest.items()], strict=False)
+    mx.eval([m.packed for m in model.modules() if isinstance(m, PackedLayer)], model.parameters())

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from ..errors import FileFormatError, InputError
-from ..layers import NORMAL, Packing, pack
+from ..layers import NORMAL, Packing, load
 from ..noise import NoiseSource
 from .config import SynthesizerConfig
 from .flow import Flow
@@ -119,10 +118,13 @@ class Synthesizer(nn.Module):
         norms' gamma and beta, and turns (O, C, K) into (O, K, C).
 
         Raises:
-            FileFormatError: one half of a weight norm is missing, or the two do not fit.
+            FileFormatError: one half of a weight norm is missing, the two do not fit, or a result is not finite.
         """
         kept = {name: value for name, value in tensors.items() if not name.startswith("enc_q.")}
         renamed = dict(_to_mlx(name, value) for name, value in _fuse(kept).items())
+        for name, value in renamed.items():
+            if not np.isfinite(value).all():
+                raise FileFormatError(f"[voice] tensor {name!r} holds numbers that are not finite")
         return {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in renamed.items()}
 
     @classmethod
@@ -131,29 +133,12 @@ class Synthesizer(nn.Module):
 
         Raises:
             FileFormatError: a configuration no network can be built with, or a tensor that is missing, left
-                over, of the wrong shape or not finite, named.
+                over or of the wrong shape, named.
         """
         model = cls(SynthesizerConfig.from_dict(checkpoint.config))
         tensors = checkpoint.tensors if checkpoint.packed else cls.sanitize(checkpoint.tensors)
-        model._check(tensors)
-        model.load_weights([(name, mx.array(value)) for name, value in tensors.items()], strict=True)
-        pack(model, packing)
+        load(model, tensors, "voice", packing)
         return model
-
-    def _check(self, tensors: dict[str, np.ndarray]) -> None:
-        wanted = dict(tree_flatten(self.parameters()))
-        for name in wanted.keys() - tensors.keys():
-            raise FileFormatError(f"[voice] tensor {name!r} is missing")
-        for name, value in tensors.items():
-            if name not in wanted:
-                raise FileFormatError(
-                    f"[voice] tensor {name!r} has no place in a {self._config.vocoder} voice"
-                )
-            want, got = tuple(wanted[name].shape), tuple(value.shape)
-            if got != want:
-                raise FileFormatError(f"[voice] tensor {name!r} must be of shape {want}, got {got}")
-            if not np.isfinite(value).all():
-                raise FileFormatError(f"[voice] tensor {name!r} holds numbers that are not finite")
 
     def infer(
         self,
