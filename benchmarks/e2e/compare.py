@@ -1,6 +1,6 @@
 """rvc_fast against its peers in one run: same machine, inputs, weights, padding, chunks and number of threads.
 
-    pip install '.[bench]' --extra-index-url https://download.pytorch.org/whl/cpu
+    pip install '.[bench]'
     python -m benchmarks.e2e.compare --seconds 1,10,60 --against torch,onnxruntime --json results.jsonl
 
 in the repository's root.
