@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from rvc_fast.errors import FileFormatError, InputError
+from rvc_fast.synthesizer import load_voice
 from rvc_fast.verify.seeded import read_manifest, seeded_weights
 from rvc_fast.weights import Checkpoint, load_checkpoint, save_packed
 
@@ -239,7 +240,7 @@ def test_refinegan(tmp_path):
         (slice(12, 13), ["10"], "upsample_rates must be made of positive"),
         (slice(11, 12), [[[1, 3]] * 3], "resblock_dilation_sizes do not fit"),
         (slice(11, 12), [7], "resblock_dilation_sizes must be made of positive"),
-        (slice(9, 10), ["2"], "resblock must be '1', got '2'"),
+        (slice(9, 10), ["3"], "resblock must be '1' or '2', got '3'"),
         (slice(17, 18), ["fast"], "sr must be made of positive"),
         (slice(17, 18), [-1], "sr must be made of positive"),
     ],
@@ -250,6 +251,17 @@ def test_bad_configs(tmp_path, index, value, words):
     file = {"weight": seeded(GOLDEN / "synth_tiny_32k.json", np.float16), "config": config}
     with pytest.raises(FileFormatError, match=words):
         load_checkpoint(write(tmp_path / "a.pth", torch_zip(file)))
+
+
+def test_residual_blocks_of_type_2(tmp_path):
+    """Single convolutions instead of pairs; the tensors say which, whatever the config states."""
+    tensors = seeded(GOLDEN / "synth_tiny_32k.json", np.float16)
+    single = {k.replace(".convs1.", ".convs."): v for k, v in tensors.items() if ".convs2." not in k}
+    file = {"weight": single, "config": stated("synth_tiny_32k")}
+    path = write(tmp_path / "a.pth", torch_zip(file))
+    assert load_checkpoint(path).config["resblock"] == "2"
+    assert load_voice(path).config.resblock == "2"
+    assert load_voice(GOLDEN / "voice_tiny_32k.pth").config.resblock == "1"
 
 
 # Embedders

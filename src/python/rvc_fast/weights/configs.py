@@ -99,8 +99,8 @@ def _stated_voice(config: Any) -> dict[str, Any]:
             stated[name] = [list(row) for row in rows]
         elif name is not None:
             stated[name] = list(value) if type(value) in (list, tuple) else value
-    if config[9] not in ("1", 1):
-        raise Malformed(f"its config's resblock must be '1', got {quote(config[9])}")
+    if config[9] not in ("1", 1, "2", 2):
+        raise Malformed(f"its config's resblock must be '1' or '2', got {quote(config[9])}")
     return stated
 
 
@@ -210,7 +210,10 @@ def voice_config(tensors: Tensors, stated: Any = None, facts: dict[str, Any] | N
             total = count(tensors, "dec.resblocks")
             if not stages or not total or total % stages:
                 raise Malformed(f"its decoder has {total} residual blocks for {stages} stages")
-            convs = [f"dec.resblocks.{j}.convs1" for j in range(total // stages)]
+            single = has(tensors, "dec.resblocks.0.convs.")
+            if single:
+                config["resblock"] = "2"
+            convs = [f"dec.resblocks.{j}.{'convs' if single else 'convs1'}" for j in range(total // stages)]
             kernels = [shape_of(tensors, f"{conv}.0", 3)[2] for conv in convs]
     depths = [count(tensors, conv) for conv in convs]
     if stated is None:
