@@ -177,8 +177,17 @@ class Folder:
             shapes = {k: t["shape"] for k, t in m["tensors"].items()}
             config["use_f0"] = m.get("use_f0", "enc_p.emb_pitch.weight" in shapes)
             config["vocoder"] = m.get("vocoder", "HiFi-GAN")
-            config["text_enc_hidden_dim"] = shapes.get("enc_p.emb_phone.weight", [0, 0])[1]
-            config.setdefault("version", "v1" if config["text_enc_hidden_dim"] == 256 else "v2")
+            width = config["text_enc_hidden_dim"] = shapes.get("enc_p.emb_phone.weight", [0, 0])[1]
+            # A voice as wide as its embedder's projection takes that: version v1.
+            embedders = [
+                self.manifests[c["hubert"]]["config"]
+                for c in self.cases.values()
+                if c.get("synth") == name and c.get("hubert") in self.manifests
+            ]
+            v1 = any(
+                width == e.get("classifier_proj_size", 256) != e.get("hidden_size", 768) for e in embedders
+            )
+            config.setdefault("version", "v1" if v1 or width == 256 else "v2")
         return Checkpoint(
             kind=CHECKPOINT_KINDS[m["kind"]],
             tensors=seeded_weights(m),
