@@ -90,3 +90,14 @@ def test_reference_backend_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatc
     stock = np.array(conv1d(x, w, padding=2, leaky=0.1))
     assert not np.array_equal(ours, stock), "the reference route ran the compiled kernel"
     np.testing.assert_allclose(ours, stock, rtol=1e-4, atol=1e-4)
+
+
+def test_an_unknown_instruction_set_is_an_error() -> None:
+    command = [sys.executable, "-m", "rvc_fast", "info"]
+    result = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "RVC_FAST_ISA": "avx1024"}, check=False
+    )
+    assert result.returncode == 2
+    assert "RVC_FAST_ISA" in result.stderr
+    assert "avx1024" in result.stderr
+    assert result.stderr.count("\n") == 1

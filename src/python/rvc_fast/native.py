@@ -13,6 +13,7 @@ from typing import Any
 import mlx.core as mx  # before the extension: registers mx.array and loads libmlx
 
 from . import env
+from .errors import InputError
 
 
 def _self_test(ext: ModuleType) -> None:
@@ -30,7 +31,10 @@ def load() -> tuple[ModuleType | None, str]:
     try:
         from . import _ext
 
-        _ext.configure(threads=env.threads() or 0, isa=env.isa() or "")
+        try:
+            _ext.configure(threads=env.threads() or 0, isa=env.isa() or "")
+        except ValueError as e:
+            raise InputError(f"[env] RVC_FAST_ISA: {e}") from e
         with mx.stream(mx.cpu):
             _self_test(_ext)
     except (ImportError, RuntimeError, TypeError, AttributeError) as e:
