@@ -1,7 +1,7 @@
 """The layers the models are built of: `mlx.nn`-like modules over `rvc_fast.ops`, their weights packed once.
 
-A layer holds `weight` as a plain parameter until `pack(model)` replaces it by the kernel's own layout;
-before that it works too, packing on every call.
+A layer holds `weight` as a plain parameter until `load` replaces it by the kernel's own layout; before that it
+works too, packing on every call.
 """
 
 from __future__ import annotations
@@ -243,15 +243,6 @@ class LayerNorm(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         return ops.layer_norm(x, self.weight, self.bias, eps=self._eps)
-
-
-def pack(model: nn.Module, packing: Packing = NORMAL) -> None:
-    """Pack every layer of a model and wait for it, so that inference starts with everything in place."""
-    for layer in model.modules():
-        if isinstance(layer, PackedLayer):
-            layer.pack(packing)
-            mx.eval(layer.packed)
-    mx.eval(model.parameters())
 
 
 def load(model: nn.Module, tensors: dict[str, np.ndarray], what: str, packing: Packing) -> None:
