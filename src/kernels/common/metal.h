@@ -1,7 +1,9 @@
 // The words that kernel bodies for both languages (.inc) are written in, for Metal.
 
+// DEVICE and IN_SHARED say where a pointer points, SHARED declares shared memory in a body.
 #define DEVICE device
 #define SHARED threadgroup
+#define IN_SHARED threadgroup
 #define FUNC inline
 #define UNROLL _Pragma("clang loop unroll(full)")
 
@@ -15,6 +17,9 @@
 
 // Options that are numbers arrive as the bits of a float.
 FUNC float as_float(int bits) { return as_type<float>(bits); }
+
+// Two float16 in 32 bits, the lower half first.
+FUNC float2 unpack_half(uint bits) { return float2(as_type<half2>(bits)); }
 
 // Exact functions: Metal's default ones lose digits when a kernel is compiled with fast math.
 FUNC float exp_(float x) { return metal::precise::exp(x); }
