@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from . import texts
+from . import addressing, texts
 
 SHIM = Path(__file__).resolve().parent / "shim"
 CACHE = Path(__file__).resolve().parents[3] / "build" / "emulator"
@@ -171,7 +171,7 @@ extern "C" __attribute__((no_sanitize("thread"))) void emu_entry(void* const* em
 def _metal_source(text: texts.Text, preprocessed: str) -> str:
     body, instance = texts.metal_instance(text.source)
     calls = []
-    for number, (kind, name, attribute) in enumerate(texts.metal_parameters(body, text.name)):
+    for number, (kind, _, attribute) in enumerate(texts.metal_parameters(body, text.name)):
         if attribute.startswith("buffer("):
             index = int(attribute[7:-1])
             if index != number:
@@ -213,6 +213,8 @@ class Kernel:
         if not self.file.exists():
             body = texts.metal_instance(text.source)[0] if text.language == "metal" else text.source
             kernel.write_text(body)
+            if text.language == "metal" and (wrong := addressing.check(text, CLANG, SHIM, self.file.parent)):
+                raise BuildError("\n".join(wrong))
             preprocessed = _run(
                 [CLANG, "-E", "-x", "c++", "-std=c++20", "-nostdinc", *PREPROCESS[text.language], str(kernel)]
             )
