@@ -19,7 +19,10 @@
 FUNC float as_float(int bits) { return as_type<float>(bits); }
 
 // Two float16 in 32 bits, the lower half first.
-FUNC float2 unpack_half(uint bits) { return float2(as_type<half2>(bits)); }
+FUNC float2 unpack_half(uint bits) {
+  const half2 halves = as_type<half2>(bits);
+  return {float(halves.x), float(halves.y)};
+}
 
 // Exact functions: Metal's default ones lose digits when a kernel is compiled with fast math.
 FUNC float exp_(float x) { return metal::precise::exp(x); }
