@@ -221,7 +221,13 @@ def _dims(
 ) -> dict[str, int]:
     n, n_fft = x.shape[0], window.shape[0]
     frames = (n + 2 * pad - n_fft) // hop + 1
-    return {"S": n, "N": n_fft, "F": frames, "M": filters.shape[0], "W": int(mx.sum(filters != 0).item())}
+    return {
+        "S": n,
+        "N": n_fft,
+        "F": frames,
+        "M": filters.shape[0],
+        "W": int(np.count_nonzero(np.array(filters))),
+    }
 
 
 def _flops(x: mx.array, window: mx.array, filters: mx.array, **options: Any) -> int:
