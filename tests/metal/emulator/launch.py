@@ -196,6 +196,7 @@ class Emulator:
         init_value: float | None,
         atomic: bool,
     ) -> list[mx.array]:
+        self.texts[text] = max(math.prod(group), self.texts.get(text, 0))
         arrays = {
             a.name: x for a, x in zip((a for a in text.inputs if a.what == "data"), inputs, strict=True)
         }
