@@ -186,7 +186,9 @@ def _pack_gpu(backend: str, w_hh: mx.array) -> Weight:
     missing = [(0, 0), (0, 0), (0, rows - hidden), (0, parts.columns - hidden)]
     data = mx.pad(w_hh.reshape(2, 3, hidden, hidden), missing)
     data = data.reshape(2, 3, rows, parts.chunks, parts.split, 4, parts.wide // 4)
-    return PackedWeight("bigru", mx.contiguous(data.transpose(3, 1, 0, 5, 2, 4, 6)), tuple(w_hh.shape))
+    return PackedWeight(
+        "bigru", mx.contiguous(data.transpose(3, 1, 0, 5, 2, 4, 6)), tuple(w_hh.shape), backend=backend
+    )
 
 
 def _check_recurrent(w_hh: Weight) -> None:

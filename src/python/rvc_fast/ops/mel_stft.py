@@ -77,7 +77,7 @@ def _mel_stft_gpu(
 ) -> mx.array:
     n_fft = window.shape[0]
     mels = filters.shape[0]
-    packed = filters.data if isinstance(filters, PackedWeight) else _pack_gpu(filters).data
+    packed = filters.data if isinstance(filters, PackedWeight) else _pack_gpu(backend, filters).data
     window = window.astype(mx.float32)
     points = _points(n_fft)
     if points > MOST_POINTS:
@@ -104,15 +104,14 @@ def pack_mel_stft(filters: mx.array) -> Weight:
     """Rearrange filters (mels, n_fft // 2 + 1) for the backend in use."""
     dispatch.check_arrays("mel_stft", filters=filters)
     dispatch.check("mel_stft", filters.ndim == 2, "filters", "of shape (mels, bins)", tuple(filters.shape))
-    gpus = dict.fromkeys(("metal", "cuda"), _pack_gpu)
-    return dispatch.select("mel_stft", {"cpu": _keep, "reference": _keep, **gpus})(filters)
+    return dispatch.select("mel_stft", {"cpu": _keep, "reference": _keep, **gpu.both(_pack_gpu)})(filters)
 
 
 def _keep(filters: mx.array) -> mx.array:
     return filters
 
 
-def _pack_gpu(filters: mx.array) -> PackedWeight:
+def _pack_gpu(backend: str, filters: mx.array) -> PackedWeight:
     """Each filter after the bin of its first value that is not 0 and the end of the last one."""
     counts = filters != 0
     bins = filters.shape[1]
@@ -120,7 +119,7 @@ def _pack_gpu(filters: mx.array) -> PackedWeight:
     end = mx.where(mx.any(counts, axis=1), bins - mx.argmax(counts[:, ::-1], axis=1), 0)
     bounds = mx.stack([first, end], axis=1).astype(mx.float32)
     data = mx.concatenate([bounds, filters.astype(mx.float32)], axis=1)
-    return PackedWeight("mel_stft", data, tuple(filters.shape))
+    return PackedWeight("mel_stft", data, tuple(filters.shape), backend=backend)
 
 
 def mel_stft(
@@ -219,20 +218,21 @@ def _case(
 def _dims(
     x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floor: float = 1e-5, pad: int = 0
 ) -> dict[str, int]:
+    """S samples, F frames of N of them, M filters of W values that are not 0, A operations of a transform."""
     n, n_fft = x.shape[0], window.shape[0]
-    frames = (n + 2 * pad - n_fft) // hop + 1
     return {
         "S": n,
         "N": n_fft,
-        "F": frames,
+        "F": (n + 2 * pad - n_fft) // hop + 1,
         "M": filters.shape[0],
         "W": int(np.count_nonzero(np.array(filters))),
+        "A": round(2.5 * n_fft * np.log2(n_fft)),
     }
 
 
 def _flops(x: mx.array, window: mx.array, filters: mx.array, **options: Any) -> int:
-    n = window.shape[0]
-    return _dims(x, window, filters, **options)["F"] * int(2.5 * n * np.log2(n) + 2 * filters.size)
+    dims = _dims(x, window, filters, **options)
+    return dims["F"] * (dims["A"] + 2 * filters.size)
 
 
 def _bytes(x: mx.array, window: mx.array, filters: mx.array, **options: Any) -> int:
