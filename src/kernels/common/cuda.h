@@ -2,6 +2,7 @@
 
 #define DEVICE
 #define SHARED __shared__
+#define THREAD
 #define FUNC __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
 
@@ -12,6 +13,12 @@
 using uint = unsigned int;
 
 FUNC float as_float(int bits) { return __int_as_float(bits); }
+
+// N neighbours in memory, read or written at once; their address is a multiple of their size.
+template <typename T, int N>
+struct alignas(N * sizeof(T)) Packed {
+  T v[N];
+};
 
 FUNC float exp_(float x) { return expf(x); }
 FUNC float log_(float x) { return logf(x); }

@@ -2,6 +2,7 @@
 
 #define DEVICE device
 #define SHARED threadgroup
+#define THREAD thread
 #define FUNC inline
 #define UNROLL _Pragma("clang loop unroll(full)")
 
@@ -15,6 +16,12 @@
 
 // Options that are numbers arrive as the bits of a float.
 FUNC float as_float(int bits) { return as_type<float>(bits); }
+
+// N neighbours in memory, read or written at once; their address is a multiple of their size.
+template <typename T, int N>
+struct alignas(N * sizeof(T)) Packed {
+  T v[N];
+};
 
 // Exact functions: Metal's default ones lose digits when a kernel is compiled with fast math.
 FUNC float exp_(float x) { return metal::precise::exp(x); }
