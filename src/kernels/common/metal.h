@@ -1,8 +1,10 @@
 // The words that kernel bodies for both languages (.inc) are written in, for Metal.
 
+// DEVICE and IN_SHARED say where a pointer points, SHARED declares shared memory in a body.
 #define DEVICE device
 #define SHARED threadgroup
 #define THREAD thread
+#define IN_SHARED threadgroup
 #define FUNC inline
 #define UNROLL _Pragma("clang loop unroll(full)")
 
@@ -22,6 +24,8 @@ template <typename T, int N>
 struct alignas(N * sizeof(T)) Packed {
   T v[N];
 };
+// Two float16 in 32 bits, the lower half first.
+FUNC float2 unpack_half(uint bits) { return float2(as_type<half2>(bits)); }
 
 // Exact functions: Metal's default ones lose digits when a kernel is compiled with fast math.
 FUNC float exp_(float x) { return metal::precise::exp(x); }
