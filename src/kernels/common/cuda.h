@@ -2,6 +2,8 @@
 
 #define DEVICE
 #define SHARED __shared__
+#define SHARED_PTR(type) type*
+#define THREAD
 #define FUNC __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
 

@@ -2,6 +2,8 @@
 
 #define DEVICE device
 #define SHARED threadgroup
+#define SHARED_PTR(type) threadgroup type*
+#define THREAD thread
 #define FUNC inline
 #define UNROLL _Pragma("clang loop unroll(full)")
 
