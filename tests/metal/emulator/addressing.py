@@ -1,0 +1,63 @@
+"""Checks the address spaces of Metal text: C++ for OpenCL has the same four, and clang on any machine compiles it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from . import texts
+
+OPTIONS = [
+    "-x",
+    "clcpp",
+    "-cl-std=clc++2021",
+    "-target",
+    "spir64-unknown-unknown",
+    "-fsyntax-only",
+    "-fno-caret-diagnostics",
+    "-Wno-unknown-attributes",
+    "-D__METAL__=1",
+    "-D__METAL_VERSION__=320",
+    "-Xclang",
+    # Without generic pointers every pointer must say what it points to, as in Metal.
+    "-cl-ext=-__opencl_c_generic_address_space,-__opencl_c_program_scope_global_variables,+cl_khr_fp16",
+]
+
+
+def _as_opencl(text: texts.Text) -> str:
+    """The text as a kernel that is no template and takes no references."""
+    body, instance = texts.metal_instance(text.source)
+    kernel = re.search(
+        rf"(?:template <([^>]*)>\n)?\[\[kernel\]\] void {text.name}\((.*?)\) \{{\n", body, re.S
+    )
+    if kernel is None:
+        raise RuntimeError(f"no kernel {text.name} in its text")
+    constants = ""
+    if kernel[1]:
+        for parameter, value in zip(kernel[1].split(", "), instance[1:-1].split(", "), strict=True):
+            kind, name = parameter.split()
+            constants += f" using {name} = {value};" if kind == "typename" else f" constexpr {kind} {name} = {value};"
+    parameters = re.sub(r" \[\[.*?\]\]", "", kernel[2])
+    parameters = re.sub(r"const constant int& ", "int ", parameters)
+    # One line for "template <...>", which is gone.
+    gap = "\n" if kernel[1] else ""
+    opened = f"{gap}kernel void {text.name}({parameters}) {{{constants}\n"
+    return body[: kernel.start()] + opened + body[kernel.end() :]
+
+
+def _errors(output: str) -> list[str]:
+    """The compiler's errors; not those that come of OpenCL knowing no moves between address spaces."""
+    blocks = re.split(r"^(?=.*?: (?:fatal )?error: )", output, flags=re.M)
+    found = [b.strip() for b in blocks if re.match(r".*?: (?:fatal )?error: ", b)]
+    return [b for b in found if "no matching constructor" not in b or "expects an rvalue" not in b]
+
+
+def check(text: texts.Text, clang: str, shim: Path, folder: Path) -> list[str]:
+    """Return what is wrong with the pointers of a Metal text, in the compiler's words."""
+    source = folder / "addressing.clcpp"
+    kernel = folder / "kernel.metal"
+    source.write_text(f'#include "opencl.h"\n#line 1 "{kernel}"\n{_as_opencl(text)}')
+    command = [clang, *OPTIONS, f"-I{shim}", f"-I{shim / 'metal'}", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return _errors(done.stderr) if done.returncode else []
