@@ -2,7 +2,7 @@
 
 #define DEVICE
 #define SHARED __shared__
-#define SHARED_PTR(type) type*
+#define IN_SHARED
 #define THREAD
 #define FUNC __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
@@ -14,6 +14,7 @@
 using uint = unsigned int;
 
 FUNC float as_float(int bits) { return __int_as_float(bits); }
+FUNC uint float_bits(float x) { return __float_as_uint(x); }
 
 FUNC float exp_(float x) { return expf(x); }
 FUNC float log_(float x) { return logf(x); }

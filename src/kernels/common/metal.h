@@ -1,8 +1,9 @@
 // The words that kernel bodies for both languages (.inc) are written in, for Metal.
 
+// DEVICE, IN_SHARED and THREAD say where a pointer or reference points, SHARED declares shared memory in a body.
 #define DEVICE device
 #define SHARED threadgroup
-#define SHARED_PTR(type) threadgroup type*
+#define IN_SHARED threadgroup
 #define THREAD thread
 #define FUNC inline
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -17,6 +18,7 @@
 
 // Options that are numbers arrive as the bits of a float.
 FUNC float as_float(int bits) { return as_type<float>(bits); }
+FUNC uint float_bits(float x) { return as_type<uint>(x); }
 
 // Exact functions: Metal's default ones lose digits when a kernel is compiled with fast math.
 FUNC float exp_(float x) { return metal::precise::exp(x); }

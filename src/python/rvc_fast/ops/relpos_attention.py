@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from . import dispatch, gpu
-from .spec import Case, OpSpec, Tolerance
+from .spec import HALF, Case, OpSpec, Tolerance
 
 dispatch.register("relpos_attention", "cpu", "metal", "cuda")
 
@@ -85,7 +85,6 @@ def _relpos_attention_gpu(
             **{name: a.swapaxes(1, 2).astype(q.dtype) for name, a in (("q", q), ("k", k), ("v", v))},
             **{name: a.astype(q.dtype) for name, a in (("rel_k", rel_k), ("rel_v", rel_v))},
         },
-        # A longer window than the sequence reaches no further, and stays in 32 bits.
         sizes=(heads, length, window),
         options={"HEAD": dim, "COLUMNS": columns},
         groups=(-(-length // QUERIES), batch * heads, -(-dim // (columns * SLAB))),
@@ -164,8 +163,10 @@ SPEC = OpSpec(
         Case("sharp", _sharp),
         _case("encoder_10s", 1, 2, 1000, 96, benchmark=True),
     ),
+    dims=lambda q, rel_k, **_: {**dict(zip("BHTD", q.shape, strict=True)), "R": rel_k.shape[0]},
     flops=lambda q, k, v, rel_k, rel_v, window: (
         4 * q.size * (q.shape[2] + rel_k.shape[0]) + 4 * q.shape[0] * q.shape[1] * q.shape[2] ** 2
     ),
     bytes=lambda q, k, v, rel_k, rel_v, window: 4 * (4 * q.size + 2 * rel_k.size),
+    tolerance={"float32": Tolerance(max_abs=2e-6, rms=1e-6), **HALF},
 )
