@@ -2,8 +2,8 @@
 
 #define DEVICE
 #define SHARED __shared__
-#define THREAD
 #define IN_SHARED
+#define THREAD
 #define FUNC __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
 
@@ -15,6 +15,7 @@ using uint = unsigned int;
 using ushort = unsigned short;
 
 FUNC float as_float(int bits) { return __int_as_float(bits); }
+FUNC uint float_bits(float x) { return __float_as_uint(x); }
 
 // N neighbours in memory, read or written at once; their address is a multiple of their size.
 template <typename T, int N>

@@ -1,10 +1,10 @@
 // The words that kernel bodies for both languages (.inc) are written in, for Metal.
 
-// DEVICE and IN_SHARED say where a pointer points, SHARED declares shared memory in a body.
+// DEVICE, IN_SHARED and THREAD say where a pointer or reference points, SHARED declares shared memory in a body.
 #define DEVICE device
 #define SHARED threadgroup
-#define THREAD thread
 #define IN_SHARED threadgroup
+#define THREAD thread
 #define FUNC inline
 #define UNROLL _Pragma("clang loop unroll(full)")
 
@@ -18,6 +18,7 @@
 
 // Options that are numbers arrive as the bits of a float.
 FUNC float as_float(int bits) { return as_type<float>(bits); }
+FUNC uint float_bits(float x) { return as_type<uint>(x); }
 
 // N neighbours in memory, read or written at once; their address is a multiple of their size.
 template <typename T, int N>
