@@ -79,11 +79,3 @@ inline T& emu_storage(const char* name) {
   return *static_cast<T*>(
       emu_group_storage(Declaration, sizeof(T), alignof(T) < Align ? Align : alignof(T), name));
 }
-
-// Clang calls it to round to bfloat16, and the GCC of some systems does not bring it.
-extern "C" __attribute__((weak, used)) __bf16 __truncsfbf2(float x) {
-  const uint32_t bits = __builtin_bit_cast(uint32_t, x);
-  const bool nan = (bits & 0x7FFFFFFFu) > 0x7F800000u;
-  const uint32_t rounded = nan ? bits | 0x400000u : bits + 0x7FFFu + (bits >> 16 & 1u);
-  return __builtin_bit_cast(__bf16, static_cast<uint16_t>(rounded >> 16));
-}
