@@ -932,4 +932,11 @@ EMU_UNDEFINED(divrem_overflow, "division by zero, or overflow of one")
 EMU_UNDEFINED(shift_out_of_bounds, "shift by more bits than there are")
 EMU_UNDEFINED(float_cast_overflow, "a float out of the integer's range is converted")
 
+// Older libgcc has no conversion to bfloat16: to the nearest, ties to even, NaN stays NaN.
+__bf16 __truncsfbf2(float x) {
+  const uint32_t bits = __builtin_bit_cast(uint32_t, x);
+  const uint32_t rounded = x == x ? bits + 0x7fffu + (bits >> 16 & 1u) : bits | 0x400000u;
+  return __builtin_bit_cast(__bf16, static_cast<uint16_t>(rounded >> 16));
+}
+
 }  // extern "C"
