@@ -15,13 +15,18 @@ OPTIONS = [
     "-target",
     "spir64-unknown-unknown",
     "-fsyntax-only",
+    "-cl-no-stdinc",
     "-fno-caret-diagnostics",
     "-Wno-unknown-attributes",
     "-D__METAL__=1",
     "-D__METAL_VERSION__=320",
     "-Xclang",
     # Without generic pointers every pointer must say what it points to, as in Metal.
-    "-cl-ext=-__opencl_c_generic_address_space,-__opencl_c_program_scope_global_variables,+cl_khr_fp16",
+    "-cl-ext=+cl_khr_fp16,"
+    + ",".join(
+        f"-__opencl_c_{feature}"
+        for feature in ("generic_address_space", "pipes", "device_enqueue", "program_scope_global_variables")
+    ),
 ]
 
 
@@ -48,8 +53,8 @@ def _as_opencl(text: texts.Text) -> str:
 
 def _errors(output: str) -> list[str]:
     """The compiler's errors; not those that come of OpenCL knowing no moves between address spaces."""
-    blocks = re.split(r"^(?=.*?: (?:fatal )?error: )", output, flags=re.M)
-    found = [b.strip() for b in blocks if re.match(r".*?: (?:fatal )?error: ", b)]
+    blocks = [b.strip() for b in re.split(r"^(?=.*\berror: )", output, flags=re.M)]
+    found = [b for b in blocks if "error: " in b]
     return [b for b in found if "no matching constructor" not in b or "expects an rvalue" not in b]
 
 
@@ -60,4 +65,6 @@ def check(text: texts.Text, clang: str, shim: Path, folder: Path) -> list[str]:
     source.write_text(f'#include "opencl.h"\n#line 1 "{kernel}"\n{_as_opencl(text)}')
     command = [clang, *OPTIONS, f"-I{shim}", f"-I{shim / 'metal'}", str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
-    return _errors(done.stderr) if done.returncode else []
+    if done.returncode and "error: " not in done.stderr:
+        raise RuntimeError(done.stderr)
+    return _errors(done.stderr)

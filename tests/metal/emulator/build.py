@@ -23,13 +23,17 @@ MACHINE = ["-std=c++20", "-O2", "-march=x86-64-v3", "-fPIC", "-fno-math-errno", 
 HALF = [f"-f{t}-excess-precision=none" for t in ("float16", "bfloat16")]
 # Vectorized accesses wider than 16 bytes would not be instrumented.
 SCALAR = ["-fno-vectorize", "-fno-slp-vectorize", "-fno-strict-aliasing", "-gline-tables-only"]
-UNDEFINED = "array-bounds,signed-integer-overflow,shift-exponent,integer-divide-by-zero,float-cast-overflow"
+UNDEFINED = "alignment,array-bounds,signed-integer-overflow,shift-exponent,integer-divide-by-zero,float-cast-overflow"
 INSTRUMENTED = [
     f"-fsanitize=thread,{UNDEFINED}",
     f"-fsanitize-recover={UNDEFINED}",
     "-fsanitize-minimal-runtime",
 ]
-PASSES = ["-tsan-instrument-func-entry-exit=0", "-tsan-instrument-atomics=0"]
+PASSES = [
+    "-tsan-instrument-func-entry-exit=0",
+    "-tsan-instrument-atomics=0",
+    "-tsan-instrument-read-before-write=1",
+]
 WARNINGS = ["-Wall", "-Wextra", "-Werror"] + [
     f"-Wno-{w}"
     for w in (
@@ -66,9 +70,9 @@ def supported() -> str | None:
 
 @functools.cache
 def _shim_key() -> str:
-    files = sorted(p for p in SHIM.rglob("*") if p.is_file())
-    version = _run([CLANG, "--version"])
-    content = version.encode() + b"".join(p.read_bytes() for p in files) + Path(__file__).read_bytes()
+    files = [p for p in SHIM.rglob("*") if p.is_file()]
+    files += [Path(__file__), Path(addressing.__file__), Path(texts.__file__)]
+    content = _run([CLANG, "--version"]).encode() + b"".join(p.read_bytes() for p in sorted(files))
     return hashlib.sha256(content).hexdigest()
 
 

@@ -129,6 +129,7 @@ class Emulator:
         self.language = language
         self.max_threads = max_threads
         self.launches: list[Launch] = []
+        self.texts: dict[texts.Text, int] = {}  # executed, and the threads of their largest group
         self._metal_kernel = mx.fast.metal_kernel
 
     def kernel(

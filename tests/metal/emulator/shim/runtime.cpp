@@ -922,6 +922,7 @@ void __tsan_init() {}
   void __ubsan_handle_##handler##_minimal() {                        \
     fail(__builtin_return_address(0), "undefined behaviour: " what); \
   }
+EMU_UNDEFINED(type_mismatch, "misaligned access")
 EMU_UNDEFINED(out_of_bounds, "index outside an array")
 EMU_UNDEFINED(add_overflow, "signed addition overflows")
 EMU_UNDEFINED(sub_overflow, "signed subtraction overflows")
