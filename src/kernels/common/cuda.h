@@ -16,6 +16,12 @@ using uint = unsigned int;
 FUNC float as_float(int bits) { return __int_as_float(bits); }
 FUNC uint float_bits(float x) { return __float_as_uint(x); }
 
+// N neighbours in memory, read or written at once; their address is a multiple of their size.
+template <typename T, int N>
+struct alignas(N * sizeof(T)) Packed {
+  T v[N];
+};
+
 FUNC float exp_(float x) { return expf(x); }
 FUNC float log_(float x) { return logf(x); }
 FUNC float tanh_(float x) { return tanhf(x); }

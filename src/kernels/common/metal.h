@@ -20,6 +20,12 @@
 FUNC float as_float(int bits) { return as_type<float>(bits); }
 FUNC uint float_bits(float x) { return as_type<uint>(x); }
 
+// N neighbours in memory, read or written at once; their address is a multiple of their size.
+template <typename T, int N>
+struct alignas(N * sizeof(T)) Packed {
+  T v[N];
+};
+
 // Exact functions: Metal's default ones lose digits when a kernel is compiled with fast math.
 FUNC float exp_(float x) { return metal::precise::exp(x); }
 FUNC float log_(float x) { return metal::precise::log(x); }

@@ -138,8 +138,13 @@ def check_finite(op: str, **numbers: object) -> None:
 def check_packed(
     op: str, weight: object, *made_for: str, groups: int = 1, stride: tuple[int, ...] = ()
 ) -> None:
-    """Raise InputError if `weight` was packed for another op than these, or other groups or strides."""
+    """Raise InputError if `weight` was packed for another op than these, other groups or strides, or elsewhere."""
     if isinstance(weight, PackedWeight):
+        backend = route(op).backend
+        here = weight.backend == backend
+        check(
+            op, here, "weight", f"packed where it is used, on {backend}", f"one packed for {weight.backend}"
+        )
         got = (weight.op, weight.groups, weight.stride)
         fits = weight.op in (made_for or (op,)) and got[1:] == (groups, stride)
         check(op, fits, "weight", f"packed for {op} with groups {groups} and stride {stride or 1}", got)

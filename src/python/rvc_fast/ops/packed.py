@@ -20,7 +20,7 @@ BFLOAT16_LEAST = 16
 
 @dataclass(frozen=True)
 class PackedWeight:
-    """A weight in the layout of one backend's kernel.
+    """A weight in the layout of the kernel of `backend`.
 
     `shape` is the shape of the array it was made from (MLX layout, channels last), `groups` its groups and
     `stride` the strides of a transposed convolution, whose layout depends on them;
@@ -34,7 +34,8 @@ class PackedWeight:
     groups: int = 1
     algorithm: str = "direct"
     stride: tuple[int, ...] = ()
-    dtype: Dtype = "float32"
+    dtype: str = "float32"
+    backend: str = "cpu"
 
 
 Weight = mx.array | PackedWeight
