@@ -11,7 +11,8 @@ import pytest
 
 from rvc_fast import native
 from rvc_fast.layers import PackedLayer, Packing
-from rvc_fast.verify.golden import MODELS, Folder, compare
+from rvc_fast.verify.golden import Folder, compare
+from rvc_fast.weights.models import MODELS
 
 GOLDEN = Path(__file__).parent / "golden"
 EXT = native.ext()
@@ -26,9 +27,8 @@ def folder() -> Folder:
 
 
 def build(folder: Folder, name: str) -> Any:
-    model = MODELS[folder.manifests[name]["kind"]].from_checkpoint(
-        folder.checkpoint(name), Packing(dtype="bfloat16")
-    )
+    checkpoint = folder.checkpoint(name)
+    model = MODELS[checkpoint.kind].from_checkpoint(checkpoint, Packing(dtype="bfloat16"))
     kinds = {m._packed.dtype for _, m in model.named_modules() if isinstance(m, PackedLayer)}
     assert "bfloat16" in kinds
     return model
