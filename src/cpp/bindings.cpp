@@ -18,12 +18,14 @@
 #include "conv2d/conv2d.h"
 #include "conv_transpose1d/conv_transpose1d.h"
 #include "conv_transpose2d/conv_transpose2d.h"
+#include "core/mapped.h"
 #include "core/pool.h"
 #include "iir/iir.h"
 #include "isa/bf16.h"
 #include "isa/kernels.h"
 #include "knn/knn.h"
 #include "layer_norm/layer_norm.h"
+#include "layout.h"
 #include "linear/linear.h"
 #include "mel_stft/mel_stft.h"
 #include "nsf_source/nsf_source.h"
@@ -106,6 +108,8 @@ NB_MODULE(_ext, m) {
   m.def("isas", &isas);
   m.def("bfloat16", [] { return isa().bf16 != nullptr; });
   m.def("threads", &threads);
+  m.def("layout", [] { return std::string(kLayout); });
+  m.def("map_arrays", &map_arrays, "fd"_a, "spans"_a);
   m.def("fma_peak", &fma_peak, "dtype"_a = "float32", nb::call_guard<nb::gil_scoped_release>());
 
   m.def("iir", &iir_filter, "b"_a, "a"_a, "x"_a, "delays"_a);
