@@ -374,6 +374,29 @@ def test_arrays_of_a_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.fromfile(path, np.float32), values)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_borrowed_weights_are_packed_the_same(dtype: type) -> None:
+    ext, rng = native.ext(), np.random.default_rng(0)
+    for shape, pack in (
+        ((33, 17), ext.linear_pack),
+        ((19, 3, 16), ext.conv1d_pack),
+        ((16, 3, 16), lambda w: ext.resblock_pack(w, algorithm="k3n2e8")),
+        ((5, 3, 2, 7), ext.conv2d_pack),
+    ):
+        weight = rng.standard_normal(shape).astype(dtype)
+        weight.flags.writeable = False
+        lent, copied = pack(ext.borrow(weight)), pack(mx.array(weight))
+        assert mx.array_equal(lent, copied).item(), shape
+
+
+def test_what_cannot_be_borrowed() -> None:
+    for x in (np.zeros(3), np.zeros(3, np.int32), np.zeros(3, np.uint16)):
+        with pytest.raises(ValueError, match=r"\[borrow\] x must be float32 or float16"):
+            native.ext().borrow(x)
+    with pytest.raises(TypeError):
+        native.ext().borrow(np.zeros((4, 4), np.float32).T)
+
+
 def test_the_layout_is_that_of_the_sources(tmp_path: Path, need_tool: Callable[[str], str]) -> None:
     cmake = need_tool("cmake")
     sources = tmp_path / "cpp"

@@ -5,9 +5,11 @@
 
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <system_error>
+#include <utility>
 
 #include "mlx/allocator.h"
 
@@ -43,18 +45,18 @@ bool size_before_data() {
   return found;
 }
 
-mx::array view(const std::shared_ptr<Mapping>& mapping, int64_t offset, int count, mx::Dtype type) {
-  char* data = mapping->data + offset;
-  if (!size_before_data()) {
-    return mx::array(static_cast<void*>(data), mx::Shape{count}, type, [mapping](void*) {});
-  }
-  size_t size = static_cast<size_t>(count) * mx::size_of(type);
-  std::memcpy(data - sizeof size, &size, sizeof size);
-  mx::array out(mx::Shape{count}, type, nullptr, {});
+// An array over `data`, freed by `release`; MLX reads a size in the 8 bytes before it.
+mx::array wrap(void* data, mx::Shape shape, mx::Dtype type, std::function<void()> release) {
+  if (!size_before_data()) return mx::array(data, std::move(shape), type, [release](void*) { release(); });
+  mx::array out(std::move(shape), type, nullptr, {});
   mx::array::Flags flags{};
-  flags.contiguous = flags.row_contiguous = flags.col_contiguous = true;
-  mx::allocator::Buffer buffer(data - sizeof size);
-  out.set_data(mx::allocator::Data(buffer, [mapping](mx::allocator::Buffer) {}), count, {1}, flags);
+  flags.contiguous = flags.row_contiguous = true;
+  flags.col_contiguous = out.ndim() <= 1;
+  mx::Strides strides(out.ndim(), 1);
+  for (int i = out.ndim() - 2; i >= 0; --i) strides[i] = strides[i + 1] * out.shape(i + 1);
+  mx::allocator::Buffer buffer(static_cast<char*>(data) - sizeof(size_t));
+  out.set_data(mx::allocator::Data(buffer, [release](mx::allocator::Buffer) { release(); }), out.size(),
+               std::move(strides), flags);
   out.set_status(mx::array::Status::available);
   return out;
 }
@@ -78,9 +80,16 @@ std::vector<mx::array> map_arrays(int fd, const std::vector<Span>& spans) {
     require(fits, kOp,
             "spans must be within the file and begin at multiples of 64, got " + std::to_string(count) +
                 " values at " + std::to_string(offset) + " of " + std::to_string(size) + " bytes");
-    arrays.push_back(view(mapping, offset, static_cast<int>(count), type));
+    char* data = mapping->data + offset;
+    const size_t bytes = static_cast<size_t>(count) * mx::size_of(type);
+    std::memcpy(data - sizeof bytes, &bytes, sizeof bytes);
+    arrays.push_back(wrap(data, {static_cast<int>(count)}, type, [mapping] {}));
   }
   return arrays;
+}
+
+mx::array borrow(const void* data, mx::Shape shape, mx::Dtype type) {
+  return wrap(const_cast<void*>(data), std::move(shape), type, [] {});
 }
 
 }  // namespace rvc_fast

@@ -14,7 +14,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from . import ops
+from . import native, ops
 from .errors import FileFormatError, InputError
 from .ops.packed import Activation, Weight, check_dtype
 
@@ -265,6 +265,15 @@ def packed_layers(model: nn.Module) -> dict[str, ops.PackedWeight]:
     return {path: packed for path, packed in layers.items() if isinstance(packed, ops.PackedWeight)}
 
 
+def _pack_from(layer: PackedLayer, tensor: np.ndarray, packing: Packing) -> None:
+    """Pack a layer's weight, without a copy of the tensor if a kernel of ours reads it."""
+    lent = isinstance(layer.plan(packing), ops.PackedWeight) and tensor.dtype in (np.float32, np.float16)
+    tensor = np.ascontiguousarray(tensor)
+    layer.weight = native.ext().borrow(tensor) if lent else mx.array(tensor)
+    layer.pack(packing)
+    mx.eval(layer.packed)  # while the tensor is here
+
+
 def load(
     model: nn.Module,
     tensors: dict[str, np.ndarray],
@@ -274,9 +283,8 @@ def load(
 ) -> None:
     """Give a new model its parameters, exactly these, and pack it.
 
-    Layer by layer: while one is packed the next is read, and plain and packed weights are never in memory
-    together. With `kernels` the packed weights are those; `model.kernels` says where they came from, None if
-    they were packed.
+    Layer by layer, so that plain and packed weights are never in memory together. With `kernels` the packed
+    weights are those; `model.kernels` says where they came from, None if they were packed.
 
     Raises:
         FileFormatError: a tensor that is missing, left over or of another shape, named.
@@ -300,9 +308,7 @@ def load(
         if path in ready:
             layer.adopt(ready[path])
         else:
-            layer.weight = mx.array(tensor)
-            layer.pack(packing)
-            mx.async_eval(layer.packed)
+            _pack_from(layer, tensor, packing)
     model.load_weights([(name, mx.array(tensor)) for name, tensor in rest.items()], strict=False)
     mx.eval([layer.packed for layer in layers.values()], model.parameters())
     model.kernels = None if kernels is None else kernels.path

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -259,8 +260,11 @@ def _voice_tensors(state: dict[Any, Any]) -> dict[str, np.ndarray]:
 
 
 def _finite(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    for name, array in tensors.items():
-        if not _is_finite(array):
+    # On a few threads: it is a pass over all of the file, and numpy works without Python's lock.
+    with ThreadPoolExecutor(4) as pool:
+        finite = list(pool.map(_is_finite, tensors.values()))
+    for (name, array), good in zip(tensors.items(), finite, strict=True):
+        if not good:
             raise Malformed(f"tensor {quote(name)} holds NaN or infinity")
         if array.dtype == np.float64:
             tensors[name] = array.astype(np.float32)
