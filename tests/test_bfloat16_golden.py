@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,16 @@ from rvc_fast.weights.models import MODELS
 
 GOLDEN = Path(__file__).parent / "golden"
 EXT = native.ext()
-pytestmark = pytest.mark.skipif(
-    EXT is None or not EXT.bfloat16(), reason="this CPU does not multiply in bfloat16"
-)
+ISAS = [] if EXT is None else [isa for isa in EXT.isas() if isa in ("amx", "avx512_bf16")]
+pytestmark = pytest.mark.skipif(not ISAS, reason="this CPU does not multiply in bfloat16")
+
+
+@pytest.fixture(autouse=True, params=ISAS)
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    before = EXT.isa()
+    EXT.configure(isa=request.param, threads=EXT.threads())
+    yield request.param
+    EXT.configure(isa=before, threads=EXT.threads())
 
 
 @pytest.fixture(scope="module")
