@@ -243,7 +243,7 @@ class Rmvpe(nn.Module):
         if w_hh is not None:
             config["gru_hidden"] = int(w_hh.shape[-1])
         model = cls(RmvpeConfig.from_dict(config))
-        load(model, tensors, "rmvpe", packing)
+        load(model, tensors, "rmvpe", packing, checkpoint.kernels)
         return model
 
     def salience(self, audio: mx.array, pad: Literal["reflect", "zeros"] = "reflect") -> mx.array:
