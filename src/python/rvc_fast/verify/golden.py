@@ -339,6 +339,11 @@ def _case_of(folder: Folder, stem: str) -> Callable[[Folder, str], Iterator[Row]
     raise FileFormatError(f"[verify] {stem}.safetensors is a case of unknown kind")
 
 
+def verify_case(folder: Folder, stem: str) -> Iterator[Row]:
+    """Yield one `Row` per output tensor of the case in STEM.safetensors."""
+    yield from _case_of(folder, stem)(folder, stem)
+
+
 def verify_folder(path: str | Path) -> Iterator[Row]:
     """Yield one `Row` per output tensor of every case in a golden folder.
 
