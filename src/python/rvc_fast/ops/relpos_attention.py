@@ -87,7 +87,7 @@ def _relpos_attention_gpu(
         },
         sizes=(heads, length, window),
         options={"HEAD": dim, "COLUMNS": columns},
-        groups=(-(-length // QUERIES), batch * heads, -(-dim // (columns * SLAB))),
+        groups=(batch * heads * -(-length // QUERIES), -(-dim // (columns * SLAB)), 1),
         threads=THREADS,
         outputs=[((batch, length, heads, dim), q.dtype)],
     )
