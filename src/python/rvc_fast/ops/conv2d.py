@@ -6,6 +6,7 @@ y = activation(conv(x) + bias) + residual
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -48,7 +49,10 @@ def pack_conv2d(weight: mx.array, *, dtype: Dtype = "float32") -> Weight:
     dispatch.check_arrays("conv2d", weight=weight)
     dispatch.check("conv2d", weight.ndim == 4, "weight", "of shape (O, KH, KW, C)", tuple(weight.shape))
     check_dtype("conv2d", dtype)
-    backends = {"cpu": _pack_cpu, **dict.fromkeys(("reference", "metal", "cuda"), plain_weight)}
+    backends: dict[str, Callable[..., Any]] = {
+        "cpu": _pack_cpu,
+        **dict.fromkeys(("reference", "metal", "cuda"), plain_weight),
+    }
     return dispatch.select("conv2d", backends)(weight, dtype)
 
 
@@ -145,8 +149,15 @@ def conv2d(
         activation,
     )
     dispatch.check_shape("conv2d", "residual", residual, out)
-    backends = {"cpu": _conv2d_cpu, "reference": conv2d_reference, "metal": _conv2d_gpu, "cuda": _conv2d_gpu}
-    return dispatch.select("conv2d", backends)(x, weight, bias, padding=pad, activation=activation, residual=residual)
+    backends: dict[str, Callable[..., Any]] = {
+        "cpu": _conv2d_cpu,
+        "reference": conv2d_reference,
+        "metal": _conv2d_gpu,
+        "cuda": _conv2d_gpu,
+    }
+    return dispatch.select("conv2d", backends)(
+        x, weight, bias, padding=pad, activation=activation, residual=residual
+    )
 
 
 def _case(

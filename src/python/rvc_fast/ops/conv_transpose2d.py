@@ -115,9 +115,7 @@ def _pack_gpu(backend: str, weight: mx.array, stride: Pair, dtype: Dtype = "floa
     data = mx.pad(weight.astype(mx.float32), [(0, 0), *missing, (0, 0)])
     data = data.reshape(out, taps[0], stride[0], taps[1], stride[1], channels)[:, ::-1, :, ::-1]
     data = mx.contiguous(data.transpose(2, 4, 0, 1, 3, 5).reshape(-1, *taps, channels))
-    return PackedWeight(
-        "conv_transpose2d", data, tuple(weight.shape), stride=tuple(stride), backend=backend
-    )
+    return PackedWeight("conv_transpose2d", data, tuple(weight.shape), stride=tuple(stride), backend=backend)
 
 
 def _conv_transpose2d_gpu(
@@ -139,9 +137,7 @@ def _conv_transpose2d_gpu(
     packed = weight if isinstance(weight, PackedWeight) else _pack_gpu(backend, weight, stride)
     out, *kernel, _ = packed.shape
     taps = packed.data.shape[1:3]
-    size = [
-        (x.shape[1 + i] - 1) * stride[i] - 2 * padding[i] + kernel[i] + output_padding[i] for i in (0, 1)
-    ]
+    size = [(x.shape[1 + i] - 1) * stride[i] - 2 * padding[i] + kernel[i] + output_padding[i] for i in (0, 1)]
     rows = [-(-(size[i] + padding[i]) // stride[i]) for i in (0, 1)]
     # As many zeros after x as the last rows reach for; the last ones of x may be cropped, too.
     after = [max(0, rows[i] - x.shape[1 + i]) for i in (0, 1)]

@@ -5,6 +5,7 @@ y = activation(x @ weight.T + bias) + residual
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -45,7 +46,10 @@ def pack_linear(weight: mx.array, *, dtype: Dtype = "float32") -> Weight:
     dispatch.check_arrays("linear", weight=weight)
     dispatch.check("linear", weight.ndim == 2, "weight", "of shape (O, C)", tuple(weight.shape))
     check_dtype("linear", dtype)
-    backends = {"cpu": _pack_cpu, **dict.fromkeys(("reference", "metal", "cuda"), plain_weight)}
+    backends: dict[str, Callable[..., Any]] = {
+        "cpu": _pack_cpu,
+        **dict.fromkeys(("reference", "metal", "cuda"), plain_weight),
+    }
     return dispatch.select("linear", backends)(weight, dtype)
 
 
@@ -124,7 +128,12 @@ def linear(
     )
     out = (*x.shape[:-1], shape[0])
     dispatch.check_shape("linear", "residual", residual, out)
-    backends = {"cpu": _linear_cpu, "reference": linear_reference, "metal": _linear_gpu, "cuda": _linear_gpu}
+    backends: dict[str, Callable[..., Any]] = {
+        "cpu": _linear_cpu,
+        "reference": linear_reference,
+        "metal": _linear_gpu,
+        "cuda": _linear_gpu,
+    }
     return dispatch.select("linear", backends)(x, weight, bias, activation=activation, residual=residual)
 
 

@@ -16,6 +16,7 @@ advance of a frame ("frame", 2.4e-7 cycles below 800 Hz: at most 2.4e-5 Hz at 10
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -251,7 +252,11 @@ def nsf_source(
     dispatch.check(op, known, "interpolation", "'nearest' or 'linear'", repr(interpolation))
     whole = accumulation == "sample" or (accumulation == "frame" and interpolation == "nearest")
     dispatch.check(op, whole, "accumulation", "'sample', or 'frame' with 'nearest'", repr(accumulation))
-    backends = {"cpu": _nsf_source_cpu, "reference": nsf_source_reference, **gpu.both(_nsf_source_gpu)}
+    backends: dict[str, Callable[..., Any]] = {
+        "cpu": _nsf_source_cpu,
+        "reference": nsf_source_reference,
+        **gpu.both(_nsf_source_gpu),
+    }
     # The kernel keeps the phases within a frame in shared memory then.
     many = interpolation == "linear" and weight.shape[0] > MOST_HARMONICS
     limit = f"more than {MOST_HARMONICS} harmonics are interpolated" if many else None
