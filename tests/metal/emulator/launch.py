@@ -129,6 +129,7 @@ class Emulator:
         self.language = language
         self.max_threads = max_threads
         self.launches: list[Launch] = []
+        self.texts: dict[texts.Text, int] = {}  # executed, and the threads of their largest group
         self._metal_kernel = mx.fast.metal_kernel
 
     def kernel(
@@ -195,6 +196,7 @@ class Emulator:
         init_value: float | None,
         atomic: bool,
     ) -> list[mx.array]:
+        self.texts[text] = max(math.prod(group), self.texts.get(text, 0))
         arrays = {
             a.name: x for a, x in zip((a for a in text.inputs if a.what == "data"), inputs, strict=True)
         }

@@ -117,7 +117,6 @@ def cuda(
             constants += f"  using {key} = {CUDA_TYPES[value]};\n"
     text = (
         '\n#include "mlx/backend/cuda/device/utils.cuh"\n\n#include <cooperative_groups.h>\n\n'
-        "#define inf cuda::std::numeric_limits<float>::infinity()\n\n"
         f"{header}namespace mlx::core::cu {{\n\nnamespace cg = cooperative_groups;\n\n"
         f"__global__ void {function}(\n" + ",\n".join(declared) + ") {\n"
     )

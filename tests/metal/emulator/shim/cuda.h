@@ -14,14 +14,15 @@ struct dim3 {
   uint32_t x, y, z;
 };
 
-// CUDA's vectors have fields and no arithmetic, and are aligned to their size where that is a power of two.
-#define EMU_VECTOR(T, name)                                                          \
-  struct alignas(2 * sizeof(T)) name##2 { T x, y; };                                 \
-  struct name##3 { T x, y, z; };                                                     \
-  struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) name##4 { T x, y, z, w; }; \
-  inline name##2 make_##name##2(T x, T y) { return {x, y}; }                         \
-  inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; }                 \
-  inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
+// CUDA's vectors have fields and no arithmetic: as clang's vectors they are loaded whole, so that alignment
+// is checked.
+#define EMU_VECTOR(T, name)                                          \
+  typedef emu::vec<T, 2> name##2;                                    \
+  struct name##3 { T x, y, z; };                                     \
+  typedef emu::vec<T, 4> name##4;                                    \
+  inline name##2 make_##name##2(T x, T y) { return name##2 {x, y}; } \
+  inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; } \
+  inline name##4 make_##name##4(T x, T y, T z, T w) { return name##4 {x, y, z, w}; }
 EMU_VECTOR(float, float)
 EMU_VECTOR(int, int)
 EMU_VECTOR(unsigned int, uint)
@@ -206,13 +207,10 @@ inline float __half2float(__half x) { return static_cast<float>(x); }
 inline __nv_bfloat16 __float2bfloat16(float x) { return static_cast<__nv_bfloat16>(x); }
 inline __nv_bfloat16 __float2bfloat16_rn(float x) { return static_cast<__nv_bfloat16>(x); }
 inline float __bfloat162float(__nv_bfloat16 x) { return static_cast<float>(x); }
-struct alignas(4) __half2 {
-  __half x, y;
-};
+typedef emu::vec<__half, 2> __half2;
 typedef __half2 half2;
-struct alignas(4) __nv_bfloat162 {
-  __nv_bfloat16 x, y;
-};
+typedef emu::vec<__nv_bfloat16, 2> __nv_bfloat162;
+typedef __nv_bfloat162 nv_bfloat162;
 inline __half2 make_half2(__half x, __half y) { return {x, y}; }
 inline __half2 __halves2half2(__half x, __half y) { return {x, y}; }
 inline __half2 __floats2half2_rn(float x, float y) {

@@ -25,7 +25,7 @@ typedef ulong size_t;
 typedef long ptrdiff_t;
 typedef ulong uintptr_t;
 
-#define EMU_VECTORS(T)                               \
+#define EMU_VECTORS(T)                                \
   typedef T T##2 __attribute__((ext_vector_type(2))); \
   typedef T T##3 __attribute__((ext_vector_type(3))); \
   typedef T T##4 __attribute__((ext_vector_type(4)));
@@ -45,6 +45,24 @@ typedef half4 bfloat4;
 enum class mem_flags { mem_none = 0, mem_device = 1, mem_threadgroup = 2, mem_texture = 4 };
 constexpr mem_flags operator|(mem_flags a, mem_flags b) { return mem_flags(int(a) | int(b)); }
 
+enum memory_order { memory_order_relaxed };
+
+#define INFINITY __builtin_inff()
+#define HUGE_VALF __builtin_inff()
+#define NAN __builtin_nanf("")
+#define FLT_MAX __FLT_MAX__
+#define FLT_MIN __FLT_MIN__
+#define FLT_EPSILON __FLT_EPSILON__
+#define HALF_MAX ((half)65504.0f)
+#define M_PI_F 3.14159265358979323846f
+#define M_PI_2_F 1.57079632679489661923f
+#define M_1_PI_F 0.318309886183790671538f
+#define M_2_PI_F 0.636619772367581343076f
+#define M_E_F 2.71828182845904523536f
+#define M_LN2_F 0.693147180559945309417f
+#define M_LOG2E_F 1.44269504088896340736f
+#define M_SQRT2_F 1.41421356237309504880f
+#define M_SQRT1_2_F 0.707106781186547524401f
 #define METAL_FUNC inline
 
 template <class T, class U>
@@ -113,12 +131,13 @@ typedef uint packed_uint4 __attribute__((ext_vector_type(4), aligned(4)));
   T name(T, any_t<T>);
 #define EMU_ALL_MATH                                                                                       \
   EMU_MATH(exp)                                                                                            \
-  EMU_MATH(exp2) EMU_MATH(exp10) EMU_MATH(log) EMU_MATH(log2) EMU_MATH(log10) EMU_MATH(sin) EMU_MATH(cos)  \
-      EMU_MATH(tan) EMU_MATH(asin) EMU_MATH(acos) EMU_MATH(atan) EMU_MATH(sinh) EMU_MATH(cosh)             \
-          EMU_MATH(tanh) EMU_MATH(sqrt) EMU_MATH(rsqrt) EMU_MATH(sinpi) EMU_MATH(cospi) EMU_MATH(floor)    \
-              EMU_MATH(ceil) EMU_MATH(round) EMU_MATH(rint) EMU_MATH(trunc) EMU_MATH(fabs) EMU_MATH(fract) \
-                  EMU_MATH2(pow) EMU_MATH2(powr) EMU_MATH2(atan2) EMU_MATH2(fmod) EMU_MATH2(fmin)          \
-                      EMU_MATH2(fmax) EMU_MATH2(copysign) EMU_MATH2(divide)
+  EMU_MATH(exp2)                                                                                           \
+  EMU_MATH(exp10) EMU_MATH(log) EMU_MATH(log2) EMU_MATH(log10) EMU_MATH(sin) EMU_MATH(cos) EMU_MATH(tan)   \
+      EMU_MATH(asin) EMU_MATH(acos) EMU_MATH(atan) EMU_MATH(sinh) EMU_MATH(cosh) EMU_MATH(tanh)            \
+          EMU_MATH(sqrt) EMU_MATH(rsqrt) EMU_MATH(sinpi) EMU_MATH(cospi) EMU_MATH(floor) EMU_MATH(ceil)    \
+              EMU_MATH(round) EMU_MATH(rint) EMU_MATH(trunc) EMU_MATH(fabs) EMU_MATH(fract) EMU_MATH2(pow) \
+                  EMU_MATH2(powr) EMU_MATH2(atan2) EMU_MATH2(fmod) EMU_MATH2(fmin) EMU_MATH2(fmax)         \
+                      EMU_MATH2(copysign) EMU_MATH2(divide)
 EMU_ALL_MATH
 namespace precise {
 EMU_ALL_MATH
@@ -220,11 +239,17 @@ EMU_LOAD(__local)
 EMU_STORE(__global)
 EMU_STORE(__local)
 template <class D, class A, class B, class C>
-void simdgroup_multiply_accumulate(__private simdgroup_matrix<D>&, const __private simdgroup_matrix<A>&, const __private simdgroup_matrix<B>&,
+void simdgroup_multiply_accumulate(__private simdgroup_matrix<D>&, const __private simdgroup_matrix<A>&,
+                                   const __private simdgroup_matrix<B>&,
                                    const __private simdgroup_matrix<C>&);
 template <class D, class A, class B>
-void simdgroup_multiply(__private simdgroup_matrix<D>&, const __private simdgroup_matrix<A>&, const __private simdgroup_matrix<B>&);
+void simdgroup_multiply(__private simdgroup_matrix<D>&, const __private simdgroup_matrix<A>&,
+                        const __private simdgroup_matrix<B>&);
 
+// OpenCL has types of these names.
+#define atomic_int emu_atomic_int
+#define atomic_uint emu_atomic_uint
+#define atomic_float emu_atomic_float
 template <class T>
 struct atomic {
   T value;
@@ -232,10 +257,10 @@ struct atomic {
 typedef atomic<int> atomic_int;
 typedef atomic<uint> atomic_uint;
 typedef atomic<float> atomic_float;
-#define EMU_ATOMIC(name)                                  \
-  template <class T>                                      \
+#define EMU_ATOMIC(name)                                        \
+  template <class T>                                            \
   T name(volatile __global atomic<T>*, any_t<T>, memory_order); \
-  template <class T>                                      \
+  template <class T>                                            \
   T name(volatile __local atomic<T>*, any_t<T>, memory_order);
 EMU_ATOMIC(atomic_fetch_add_explicit)
 EMU_ATOMIC(atomic_fetch_sub_explicit)
@@ -277,3 +302,11 @@ Index elem_to_loc(Index, constant const int*, constant const int64_t*, int);
 #define char4(...) ((char4)(__VA_ARGS__))
 #define uchar4(...) ((uchar4)(__VA_ARGS__))
 #define ulong2(...) ((ulong2)(__VA_ARGS__))
+
+// OpenCL's other words are free in Metal.
+#define local emu_local
+#define global emu_global
+#define generic emu_generic
+#define read_only emu_read_only
+#define write_only emu_write_only
+#define read_write emu_read_write
