@@ -1,6 +1,7 @@
 // The words that kernel bodies for both languages (.inc) are written in, for Metal.
 
-// DEVICE, IN_SHARED and THREAD say where a pointer or reference points, SHARED declares shared memory in a body.
+// DEVICE, IN_SHARED and THREAD say where a pointer or reference points, SHARED declares shared memory in a
+// body.
 #define DEVICE device
 #define SHARED threadgroup
 #define IN_SHARED threadgroup

@@ -105,15 +105,16 @@ def _conv_transpose1d_cpu(
     )
 
 
-def _phases(out: int, kernel: int, channels: int, stride: int) -> tuple[int, int, int]:
+def _phases(weight: Weight, stride: int) -> tuple[int, int, int]:
     """Return the shape of the weight of the convolution that makes all phases, the outputs `stride` apart, at once."""
+    out, kernel, channels = weight.shape
     return stride * out, -(-kernel // stride), channels
 
 
 def _pack_gpu(backend: str, weight: mx.array, stride: int, dtype: Dtype = "float32") -> PackedWeight:
     """(O, K, C) -> (stride * O, ceil(K / stride), C), packed: phase r has the taps r, r + stride and so on, last first."""
     out, kernel, channels = weight.shape
-    shape = _phases(out, kernel, channels, stride)
+    shape = _phases(weight, stride)
     rows = mx.pad(weight, [(0, 0), (0, shape[1] * stride - kernel), (0, 0)])
     rows = rows.reshape(out, shape[1], stride, channels)[:, ::-1].transpose(2, 0, 1, 3).reshape(shape)
     packed = conv_tiles.pack(backend, "conv_transpose1d", rows)
@@ -136,7 +137,7 @@ def _conv_transpose1d_gpu(
     packed = weight if isinstance(weight, PackedWeight) else _pack_gpu(backend, weight, stride)
     out = packed.shape[0]
     length = _length(x, packed, stride=stride, padding=padding, output_padding=output_padding)
-    phases = dataclasses.replace(packed, shape=_phases(*packed.shape, stride))
+    phases = dataclasses.replace(packed, shape=_phases(packed, stride))
     return conv_tiles.convolve(
         backend,
         x,

@@ -16,6 +16,7 @@ advance of a frame ("frame", 2.4e-7 cycles below 800 Hz: at most 2.4e-5 Hz at 10
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -30,6 +31,7 @@ Interpolation = Literal["nearest", "linear"]
 Accumulation = Literal["frame", "sample"]
 SINE_AMPLITUDE = 0.1
 NOISE_STD = 0.003
+MOST_HARMONICS = 2048
 
 
 def _upsample(f0: np.ndarray, hop: int, interpolation: Interpolation) -> np.ndarray:
@@ -193,7 +195,7 @@ def _nsf_source_gpu(
         {"f0": f0, "noise": noise, "weight": weight, "bias": bias, "phase": phases},
         sizes=(frames, hop, sample_rate),
         options={"LINEAR": interpolation == "linear", "HARMONICS": harmonics},
-        groups=(frames, batch, 1),
+        groups=(frames * batch, 1, 1),
         threads=32 if hop <= 64 else 128,
         outputs=[((batch, frames * hop, 1), mx.float32)],
     )
@@ -250,8 +252,15 @@ def nsf_source(
     dispatch.check(op, known, "interpolation", "'nearest' or 'linear'", repr(interpolation))
     whole = accumulation == "sample" or (accumulation == "frame" and interpolation == "nearest")
     dispatch.check(op, whole, "accumulation", "'sample', or 'frame' with 'nearest'", repr(accumulation))
-    backends = {"cpu": _nsf_source_cpu, "reference": nsf_source_reference, **gpu.both(_nsf_source_gpu)}
-    return dispatch.select(op, backends)(
+    backends: dict[str, Callable[..., Any]] = {
+        "cpu": _nsf_source_cpu,
+        "reference": nsf_source_reference,
+        **gpu.both(_nsf_source_gpu),
+    }
+    # The kernel keeps the phases within a frame in shared memory then.
+    many = interpolation == "linear" and weight.shape[0] > MOST_HARMONICS
+    limit = f"more than {MOST_HARMONICS} harmonics are interpolated" if many else None
+    return dispatch.select(op, backends, {"metal": limit, "cuda": limit})(
         f0,
         noise,
         weight,
