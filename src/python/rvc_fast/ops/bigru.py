@@ -186,7 +186,8 @@ def _pack_gpu(backend: str, w_hh: mx.array) -> Weight:
     missing = [(0, 0), (0, 0), (0, rows - hidden), (0, parts.columns - hidden)]
     data = mx.pad(w_hh.reshape(2, 3, hidden, hidden), missing)
     data = data.reshape(2, 3, rows, parts.chunks, parts.split, 4, parts.wide // 4)
-    return PackedWeight("bigru", mx.contiguous(data.transpose(3, 1, 0, 5, 2, 4, 6)), tuple(w_hh.shape))
+    data = mx.contiguous(data.transpose(3, 1, 0, 5, 2, 4, 6))
+    return PackedWeight("bigru", data, tuple(w_hh.shape), backend=backend)
 
 
 def _check_recurrent(w_hh: Weight) -> None:
@@ -264,8 +265,9 @@ def bigru(
 
 def _project(x: mx.array, weight: Weight, bias: mx.array | None) -> mx.array:
     # On a GPU MLX's matmul is the kernel for this.
-    plain = isinstance(weight, mx.array) and dispatch.route("bigru").backend in ("metal", "cuda")
-    return (linear_reference if plain else linear)(x, weight, bias)
+    if isinstance(weight, mx.array) and dispatch.route("bigru").backend in ("metal", "cuda"):
+        return linear_reference(x, weight, bias)
+    return linear(x, weight, bias)
 
 
 def _case(name: str, batch: int, length: int, width: int, hidden: int, benchmark: bool = False) -> Case:

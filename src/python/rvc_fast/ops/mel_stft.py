@@ -77,7 +77,7 @@ def _mel_stft_gpu(
 ) -> mx.array:
     n_fft = window.shape[0]
     mels = filters.shape[0]
-    packed = filters.data if isinstance(filters, PackedWeight) else _pack_gpu(filters).data
+    packed = filters.data if isinstance(filters, PackedWeight) else _pack_gpu(backend, filters).data
     window = window.astype(mx.float32)
     points = _points(n_fft)
     if points > MOST_POINTS:
@@ -104,15 +104,15 @@ def pack_mel_stft(filters: mx.array) -> Weight:
     """Rearrange filters (mels, n_fft // 2 + 1) for the backend in use."""
     dispatch.check_arrays("mel_stft", filters=filters)
     dispatch.check("mel_stft", filters.ndim == 2, "filters", "of shape (mels, bins)", tuple(filters.shape))
-    gpus = dict.fromkeys(("metal", "cuda"), _pack_gpu)
-    return dispatch.select("mel_stft", {"cpu": _keep, "reference": _keep, **gpus})(filters)
+    backends = {"cpu": _keep, "reference": _keep, **gpu.both(_pack_gpu)}
+    return dispatch.select("mel_stft", backends)(filters)
 
 
 def _keep(filters: mx.array) -> mx.array:
     return filters
 
 
-def _pack_gpu(filters: mx.array) -> PackedWeight:
+def _pack_gpu(backend: str, filters: mx.array) -> PackedWeight:
     """Each filter after the bin of its first value that is not 0 and the end of the last one."""
     counts = filters != 0
     bins = filters.shape[1]
@@ -120,7 +120,7 @@ def _pack_gpu(filters: mx.array) -> PackedWeight:
     end = mx.where(mx.any(counts, axis=1), bins - mx.argmax(counts[:, ::-1], axis=1), 0)
     bounds = mx.stack([first, end], axis=1).astype(mx.float32)
     data = mx.concatenate([bounds, filters.astype(mx.float32)], axis=1)
-    return PackedWeight("mel_stft", data, tuple(filters.shape))
+    return PackedWeight("mel_stft", data, tuple(filters.shape), backend=backend)
 
 
 def mel_stft(
@@ -221,7 +221,8 @@ def _dims(
 ) -> dict[str, int]:
     n, n_fft = x.shape[0], window.shape[0]
     frames = (n + 2 * pad - n_fft) // hop + 1
-    return {"S": n, "N": n_fft, "F": frames, "M": filters.shape[0], "W": int(mx.sum(filters != 0).item())}
+    used = int(np.count_nonzero(np.array(filters)))
+    return {"S": n, "N": n_fft, "F": frames, "M": filters.shape[0], "W": used}
 
 
 def _flops(x: mx.array, window: mx.array, filters: mx.array, **options: Any) -> int:
