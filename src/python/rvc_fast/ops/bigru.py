@@ -13,7 +13,7 @@ import numpy as np
 
 from . import dispatch, gpu
 from .blocks import after, blocks
-from .linear import linear, linear_reference
+from .linear import linear
 from .packed import PackedWeight, Weight
 from .spec import Case, OpSpec, Tolerance
 
@@ -186,9 +186,8 @@ def _pack_gpu(backend: str, w_hh: mx.array) -> Weight:
     missing = [(0, 0), (0, 0), (0, rows - hidden), (0, parts.columns - hidden)]
     data = mx.pad(w_hh.reshape(2, 3, hidden, hidden), missing)
     data = data.reshape(2, 3, rows, parts.chunks, parts.split, 4, parts.wide // 4)
-    return PackedWeight(
-        "bigru", mx.contiguous(data.transpose(3, 1, 0, 5, 2, 4, 6)), tuple(w_hh.shape), backend=backend
-    )
+    data = mx.contiguous(data.transpose(3, 1, 0, 5, 2, 4, 6))
+    return PackedWeight("bigru", data, tuple(w_hh.shape), backend=backend)
 
 
 def _check_recurrent(w_hh: Weight) -> None:
@@ -252,8 +251,8 @@ def bigru(
     done: list[mx.array] = []
     for start, end in blocks(length, BLOCK):
         mirrored = slice(length - end, length - start)
-        forward = _project(after(x[:, start:end], done), w_ih[0], b_ih[0])
-        backward = _project(after(x[:, mirrored], done), w_ih[1], b_ih[1])
+        forward = linear(after(x[:, start:end], done), w_ih[0], b_ih[0])
+        backward = linear(after(x[:, mirrored], done), w_ih[1], b_ih[1])
         done.append(scan(forward, backward, w_hh, b_hh, h))
         h = mx.stack([done[-1][:, -1, :hidden], done[-1][:, 0, hidden:]]).astype(mx.float32)
         if length > BLOCK:
@@ -262,13 +261,6 @@ def bigru(
         return done[0]
     ahead, back = [y[..., :hidden] for y in done], [y[..., hidden:] for y in reversed(done)]
     return mx.concatenate([mx.concatenate(ahead, axis=1), mx.concatenate(back, axis=1)], axis=-1)
-
-
-def _project(x: mx.array, weight: Weight, bias: mx.array | None) -> mx.array:
-    if isinstance(weight, mx.array) and dispatch.route("bigru").backend in ("metal", "cuda"):
-        # On a GPU MLX's matmul is the kernel for this.
-        return linear_reference(x, weight, bias)
-    return linear(x, weight, bias)
 
 
 def _case(name: str, batch: int, length: int, width: int, hidden: int, benchmark: bool = False) -> Case:

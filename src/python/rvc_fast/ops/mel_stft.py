@@ -104,7 +104,8 @@ def pack_mel_stft(filters: mx.array) -> Weight:
     """Rearrange filters (mels, n_fft // 2 + 1) for the backend in use."""
     dispatch.check_arrays("mel_stft", filters=filters)
     dispatch.check("mel_stft", filters.ndim == 2, "filters", "of shape (mels, bins)", tuple(filters.shape))
-    return dispatch.select("mel_stft", {"cpu": _keep, "reference": _keep, **gpu.both(_pack_gpu)})(filters)
+    backends = {"cpu": _keep, "reference": _keep, **gpu.both(_pack_gpu)}
+    return dispatch.select("mel_stft", backends)(filters)
 
 
 def _keep(filters: mx.array) -> mx.array:

@@ -247,7 +247,7 @@ class Rmvpe(nn.Module):
         if recurrent is not None:
             config["gru_hidden"] = int(recurrent.shape[-1])
         model = cls(RmvpeConfig.from_dict(config))
-        load(model, tensors, "rmvpe", packing)
+        load(model, tensors, "rmvpe", packing, checkpoint.kernels)
         return model
 
     def salience(self, audio: mx.array, pad: Literal["reflect", "zeros"] = "reflect") -> mx.array:
