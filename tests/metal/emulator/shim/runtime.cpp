@@ -91,6 +91,7 @@ struct EmuBuffer {
   uint32_t cell_shift;  // log2 of the bytes in a cell
   uint32_t writable;
   uint32_t readable;  // before the kernel wrote it
+  uint64_t lowest;    // out, of a launch of the last group only: the first byte that was touched
 };
 
 struct EmuLaunch {
@@ -104,6 +105,7 @@ struct EmuLaunch {
   uint32_t storage_shift;      // log2 of the bytes in a cell of group storage
   uint32_t storage_limit;      // bytes
   uint32_t workers;
+  uint32_t last_only;     // execute the last group only
   uint32_t storage_used;  // out: bytes
   uint64_t error_pc;      // out: where in the kernel's file, 0 if unknown
   char error[1024];       // out: empty if all went well
@@ -508,6 +510,9 @@ inline void group_access(Worker& w, uintptr_t address, size_t size, const void* 
 template <Kind kind>
 inline void device_access(Worker& w, EmuBuffer& b, uintptr_t address, size_t size, const void* pc) {
   size_t offset = address - reinterpret_cast<uintptr_t>(b.data);
+  if (__builtin_expect(w.launch->last_only, 0)) {
+    b.lowest = std::min<uint64_t>(b.lowest, offset);
+  }
   if (!b.writable) {
     if (kind != reading) {
       fail(pc, "it %s byte %zu of `%s`, which is an input", verb[kind], offset, b.name);
@@ -844,9 +849,9 @@ int emu_launch(EmuLaunch* launch) {
   launch->storage_used = 0;
   failed = false;
   dl_iterate_phdr(find_module, reinterpret_cast<void*>(launch->entry));
-  std::atomic<uint32_t> taken{0};
+  std::atomic<uint32_t> taken{launch->last_only ? total - 1 : 0};
   static std::vector<Worker*> workers;
-  uint32_t count = std::max(1u, std::min(launch->workers, total));
+  uint32_t count = launch->last_only ? 1 : std::max(1u, std::min(launch->workers, total));
   while (workers.size() < count) {
     workers.push_back(new Worker);
   }
@@ -860,7 +865,7 @@ int emu_launch(EmuLaunch* launch) {
     w.arena_used = 0;
     w.storage_shift = launch->storage_shift;
     for (uint32_t i; !failed && (i = taken++) < total;) {
-      run_group(w, launch->reverse ? total - 1 - i : i);
+      run_group(w, launch->reverse && !launch->last_only ? total - 1 - i : i);
     }
     self = nullptr;
   };
