@@ -346,8 +346,8 @@ class _Run:
         if isinstance(value, mx.array):
             return _Sparse(name, value.nbytes, value.dtype.size, False)
         attribute = next(a for a in self.text.inputs if a.name == name).what != "data"
-        aligned = attribute or name.startswith(OURS)
-        buffer = _Guarded(name, value.nbytes, value.itemsize, False, misaligned and not aligned)
+        misaligned = misaligned and not attribute and not name.startswith(OURS)
+        buffer = _Guarded(name, value.nbytes, value.itemsize, False, misaligned)
         buffer.data[:] = value.reshape(-1).view(np.uint8)
         return buffer
 
