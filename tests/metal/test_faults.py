@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,8 @@ FAULTS = [
     ),
     Fault(
         "missing barrier before storage is used again",
-        STAGE + "BARRIER(); float v = t[63 - local]; BARRIER(); t[local] = v; BARRIER(); o[local] = t[local ^ 1];",
+        STAGE
+        + "BARRIER(); float v = t[63 - local]; BARRIER(); t[local] = v; BARRIER(); o[local] = t[local ^ 1];",
         STAGE + "BARRIER(); float v = t[63 - local]; t[local] = v; BARRIER(); o[local] = t[local ^ 1];",
         "race: .*`t`",
     ),
@@ -302,11 +302,10 @@ def execute(language: str, fault: Fault, body: str) -> mx.array:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_names(monkeypatch: pytest.MonkeyPatch, need_tool: Any) -> Iterator[None]:
+def _fresh_names(monkeypatch: pytest.MonkeyPatch, need_tool: Any) -> None:
     """All texts here have one name, which CUDA text must not have."""
     need_tool("clang++-19")
     monkeypatch.setattr(rules, "_cuda_texts", {})
-    yield
 
 
 PLANTED = [

@@ -21,9 +21,13 @@ CACHE = Path(__file__).resolve().parents[3] / "build" / "emulator"
 CLANG = "clang++-19"
 MACHINE = ["-std=c++20", "-O2", "-march=x86-64-v3", "-fPIC", "-fno-math-errno", "-ffp-contract=on"]
 HALF = [f"-f{t}-excess-precision=none" for t in ("float16", "bfloat16")]
+# Each access asks for the thread it is in, which must not be a call.
+RUNTIME = ["-shared", "-Wall", "-Wextra", "-ftls-model=initial-exec"]
 # Vectorized accesses wider than 16 bytes would not be instrumented.
 SCALAR = ["-fno-vectorize", "-fno-slp-vectorize", "-fno-strict-aliasing", "-gline-tables-only"]
-UNDEFINED = "alignment,array-bounds,signed-integer-overflow,shift-exponent,integer-divide-by-zero,float-cast-overflow"
+UNDEFINED = (
+    "alignment,array-bounds,signed-integer-overflow,shift-exponent,integer-divide-by-zero,float-cast-overflow"
+)
 INSTRUMENTED = [
     f"-fsanitize=thread,{UNDEFINED}",
     f"-fsanitize-recover={UNDEFINED}",
@@ -97,7 +101,7 @@ def runtime() -> ctypes.CDLL:
     """The emulator itself, loaded so that kernels find its functions."""
     target = _cached("runtime", "runtime.so")
     if not target.exists():
-        _compile([CLANG, *MACHINE, "-shared", "-Wall", "-Wextra", str(SHIM / "runtime.cpp")], target)
+        _compile([CLANG, *MACHINE, *RUNTIME, str(SHIM / "runtime.cpp")], target)
     library = ctypes.CDLL(str(target), mode=ctypes.RTLD_GLOBAL)
     library.emu_map.restype, library.emu_map.argtypes = ctypes.c_void_p, [ctypes.c_uint64]
     library.emu_first_unwritten.restype = ctypes.c_uint64

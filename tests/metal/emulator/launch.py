@@ -52,6 +52,7 @@ class _Buffer(ctypes.Structure):
         ("cell_shift", ctypes.c_uint32),
         ("writable", ctypes.c_uint32),
         ("readable", ctypes.c_uint32),
+        ("lowest", ctypes.c_uint64),
     )
 
 
@@ -68,6 +69,7 @@ class _Launch(ctypes.Structure):
         ("storage_shift", ctypes.c_uint32),
         ("storage_limit", ctypes.c_uint32),
         ("workers", ctypes.c_uint32),
+        ("last_only", ctypes.c_uint32),
         ("storage_used", ctypes.c_uint32),
         ("error_pc", ctypes.c_uint64),
         ("error", ctypes.c_char * 1024),
@@ -75,6 +77,9 @@ class _Launch(ctypes.Structure):
 
 
 CELL_BYTES = 16
+PAGE = 4096
+# Elements from where on 32 bits do not number them.
+HUGE = 2**31
 
 
 def to_numpy(array: mx.array) -> np.ndarray:
@@ -91,45 +96,85 @@ def _from_bytes(data: np.ndarray, shape: Sequence[int], dtype: mx.Dtype) -> mx.a
     return mx.array(data.view(np.dtype(name)).reshape(shape))
 
 
-class _Guarded:
-    """Memory of a launch between guard zones; `cells` of an output record who touched what."""
+class _Memory:
+    """A buffer of a launch; `cells` of an output record who touched what."""
 
-    def __init__(self, name: str, size: int, itemsize: int, misaligned: bool, writable: bool) -> None:
+    address: int
+
+    def __init__(self, name: str, size: int, itemsize: int, writable: bool) -> None:
         self.name, self.size, self.itemsize, self.writable = name, size, itemsize, writable
-        self.memory = np.full(size + 2 * GUARD + 64, GUARD_BYTE, np.uint8)
-        start = -self.memory.ctypes.data % 64 + GUARD + (itemsize if misaligned else 0)
-        self.data = self.memory[start : start + size]
-        self.start = start
         self.shift = int(math.log2(min(itemsize, 4)))
-        self.cells_size = (size >> self.shift) * CELL_BYTES if writable else 0
-        self.cells = build.runtime().emu_map(self.cells_size) if writable else None
+        self._mapped: list[tuple[int, int]] = []
+        self.cells = self._map((size >> self.shift) * CELL_BYTES) if writable else None
+
+    def _map(self, size: int) -> int:
+        address = build.runtime().emu_map(size)
+        self._mapped.append((address, size))
+        return address
 
     def free(self) -> None:
-        if self.cells:
-            build.runtime().emu_unmap(ctypes.c_void_p(self.cells), ctypes.c_uint64(self.cells_size))
+        for address, size in self._mapped:
+            build.runtime().emu_unmap(ctypes.c_void_p(address), ctypes.c_uint64(size))
 
     def broken(self) -> str | None:
-        """Which guard byte was overwritten, by an access that was not instrumented."""
-        for offset, zone in (
-            (-self.start, self.memory[: self.start]),
-            (self.size, self.memory[self.start + self.size :]),
-        ):
-            changed = np.flatnonzero(zone != GUARD_BYTE)
-            if changed.size:
-                return f"out of bounds: byte {offset + int(changed[0])} of `{self.name}`, which has {self.size}, was written"
+        """What happened around the buffer that no instrumented access did."""
         return None
 
     def describe(self, readable: bool) -> _Buffer:
-        data = self.data.ctypes.data
-        return _Buffer(self.name.encode(), data, self.size, self.cells, self.shift, self.writable, readable)
+        return _Buffer(
+            name=self.name.encode(),
+            data=self.address,
+            size=self.size,
+            cells=self.cells,
+            cell_shift=self.shift,
+            writable=self.writable,
+            readable=readable,
+            lowest=self.size,
+        )
+
+
+class _Guarded(_Memory):
+    """A buffer between guard zones, with `data`; misaligned ones are aligned to their element only."""
+
+    def __init__(self, name: str, size: int, itemsize: int, writable: bool, misaligned: bool) -> None:
+        super().__init__(name, size, itemsize, writable)
+        self.memory = np.full(size + 2 * GUARD + 64, GUARD_BYTE, np.uint8)
+        self.start = -self.memory.ctypes.data % 64 + GUARD + (itemsize if misaligned else 0)
+        self.data = self.memory[self.start : self.start + size]
+        self.address = self.data.ctypes.data
+
+    def broken(self) -> str | None:
+        zones = (-self.start, self.memory[: self.start]), (self.size, self.memory[self.start + self.size :])
+        for offset, zone in zones:
+            changed = np.flatnonzero(zone != GUARD_BYTE)
+            if changed.size:
+                at = offset + int(changed[0])
+                return f"out of bounds: byte {at} of `{self.name}`, which has {self.size}, was written"
+        return None
+
+
+class _Sparse(_Memory):
+    """Zeros that take no memory before they are touched: buffers larger than this machine."""
+
+    def __init__(self, name: str, size: int, itemsize: int, writable: bool) -> None:
+        super().__init__(name, size, itemsize, writable)
+        self.address = self._map(size + 2 * PAGE) + PAGE
 
 
 class Emulator:
-    """Replaces the constructors of one language; `launches` lists what was executed."""
+    """Replaces the constructors of one language; `launches` lists what was executed.
 
-    def __init__(self, language: str, max_threads: int = rules.PORTABLE_THREADS) -> None:
+    With `last_group_only` a launch executes its last group alone, on arrays of any size: those of 2^31 elements and
+    more take no memory, and that group must touch none of them in their first half. That is how offsets of 32 bits
+    are found. Inputs for it are `mx.broadcast_to(mx.zeros(1), shape)`, which are never evaluated; outputs mean nothing.
+    """
+
+    def __init__(
+        self, language: str, max_threads: int = rules.PORTABLE_THREADS, last_group_only: bool = False
+    ) -> None:
         self.language = language
         self.max_threads = max_threads
+        self.last_group_only = last_group_only
         self.launches: list[Launch] = []
         self.texts: dict[texts.Text, int] = {}  # executed, and the threads of their largest group
         self._metal_kernel = mx.fast.metal_kernel
@@ -172,7 +217,7 @@ class Emulator:
             shape = {"output_shapes": shapes, "output_dtypes": list(output_dtypes)}
             try:
                 rules.check_launch(self.language, arrays, shapes, grid, threadgroup, self.max_threads)
-                mx.eval(arrays)
+                mx.eval([x for x in arrays if not self._sparse(x.size)])
                 if self.language == "metal":
                     launch = {"grid": grid, "threadgroup": threadgroup, "template": template, **shape}
                     text = texts.metal(made, names, source, arrays, **launch)
@@ -198,17 +243,21 @@ class Emulator:
         init_value: float | None,
         atomic: bool,
     ) -> list[mx.array]:
+        self.texts[text] = max(math.prod(group), self.texts.get(text, 0))
         arrays = {
             a.name: x for a, x in zip((a for a in text.inputs if a.what == "data"), inputs, strict=True)
         }
-        values = {}
+        values: dict[str, np.ndarray | mx.array] = {}
         for argument in text.inputs:
             array = arrays[argument.array]
-            if argument.what == "data":
-                values[argument.name] = to_numpy(array)
-            else:
+            if argument.what != "data":
                 values[argument.name] = self._attribute(array, argument.what)
-        run = _Run(self.language, text, values, shapes, dtypes, grid, group, init_value)
+            else:
+                values[argument.name] = array if self._sparse(array.size) else to_numpy(array)
+        run = _Run(self, text, values, shapes, dtypes, grid, group, init_value)
+        if self.last_group_only:
+            run(reverse=False)
+            return [mx.broadcast_to(mx.zeros((1,), t), s) for s, t in zip(shapes, dtypes, strict=True)]
         first, seconds, storage = run(reverse=False)
         if seconds < REPEAT_SECONDS:
             second, _, _ = run(reverse=True)
@@ -233,6 +282,9 @@ class Emulator:
         )
         return [_from_bytes(d, s, t) for d, s, t in zip(first, shapes, dtypes, strict=True)]
 
+    def _sparse(self, elements: int) -> bool:
+        return self.last_group_only and elements >= HUGE
+
     def _attribute(self, array: mx.array, what: str) -> np.ndarray:
         strides = [math.prod(array.shape[i + 1 :]) for i in range(array.ndim)]
         value = {"shape": array.shape, "strides": strides, "ndim": [array.ndim]}[what]
@@ -246,19 +298,20 @@ class _Run:
 
     def __init__(
         self,
-        language: str,
+        emulator: Emulator,
         text: texts.Text,
-        inputs: dict[str, np.ndarray],
+        inputs: dict[str, np.ndarray | mx.array],
         shapes: Sequence[tuple[int, ...]],
         dtypes: Sequence[mx.Dtype],
         grid: tuple[int, int, int],
         group: tuple[int, int, int],
         init_value: float | None,
     ) -> None:
-        self.language, self.text, self.inputs = language, text, inputs
+        self.language, self.last_group_only = emulator.language, emulator.last_group_only
+        self.text, self.inputs = text, inputs
         self.shapes, self.dtypes, self.init_value = shapes, dtypes, init_value
         self.grid, self.group = grid, group
-        self.title = f"[{language} {text.name}, grid {tuple(grid)}, threadgroup {tuple(group)}]"
+        self.title = f"[{self.language} {text.name}, grid {tuple(grid)}, threadgroup {tuple(group)}]"
         self.kernel = build.kernel(text)
 
     def _fill(self, output: _Guarded, dtype: mx.Dtype) -> None:
@@ -270,28 +323,38 @@ class _Run:
 
     def __call__(self, reverse: bool) -> tuple[list[np.ndarray], float, int]:
         """Execute; the outputs' bytes, the seconds and the bytes of group storage. EmulationError if a check fails."""
-        data = {a.name for a in self.text.inputs if a.what == "data" and not a.name.startswith(OURS)}
-        buffers, outputs = [], []
+        buffers: list[_Memory] = []
+        outputs: list[_Guarded] = []
         try:
             for name, value in self.inputs.items():
-                buffer = _Guarded(name, value.nbytes, value.itemsize, reverse and name in data, False)
-                buffer.data[:] = value.reshape(-1).view(np.uint8)
-                buffers.append(buffer)
+                buffers.append(self._input(name, value, reverse))
             for argument, shape, dtype in zip(self.text.outputs, self.shapes, self.dtypes, strict=True):
-                buffer = _Guarded(argument.name, math.prod(shape) * dtype.size, dtype.size, False, True)
-                self._fill(buffer, dtype)
-                outputs.append(buffer)
-            buffers += outputs
+                elements = math.prod(shape)
+                if self.last_group_only and elements >= HUGE:
+                    buffers.append(_Sparse(argument.name, elements * dtype.size, dtype.size, True))
+                    continue
+                outputs.append(_Guarded(argument.name, elements * dtype.size, dtype.size, True, False))
+                buffers.append(outputs[-1])
+                self._fill(outputs[-1], dtype)
             seconds, storage = self._launch(buffers, reverse)
             return [o.data.copy() for o in outputs], seconds, storage
         finally:
             for buffer in buffers:
                 buffer.free()
 
-    def _launch(self, buffers: list[_Guarded], reverse: bool) -> tuple[float, int]:
+    def _input(self, name: str, value: np.ndarray | mx.array, misaligned: bool) -> _Memory:
+        if isinstance(value, mx.array):
+            return _Sparse(name, value.nbytes, value.dtype.size, False)
+        data = next(a for a in self.text.inputs if a.name == name).what == "data"
+        misaligned = misaligned and data and not name.startswith(OURS)
+        buffer = _Guarded(name, value.nbytes, value.itemsize, False, misaligned)
+        buffer.data[:] = value.reshape(-1).view(np.uint8)
+        return buffer
+
+    def _launch(self, buffers: list[_Memory], reverse: bool) -> tuple[float, int]:
         runtime = build.runtime()
         described = (_Buffer * len(buffers))(*(b.describe(self.init_value is not None) for b in buffers))
-        arguments = (ctypes.c_void_p * len(buffers))(*(b.data.ctypes.data for b in buffers))
+        arguments = (ctypes.c_void_p * len(buffers))(*(b.address for b in buffers))
         launch = _Launch(
             entry=self.kernel.entry,
             arguments=arguments,
@@ -304,6 +367,7 @@ class _Run:
             storage_shift=self.kernel.shift,
             storage_limit=rules.STORAGE_LIMIT[self.language],
             workers=WORKERS,
+            last_only=self.last_group_only,
         )
         start = time.perf_counter()
         failed = runtime.emu_launch(ctypes.byref(launch))
@@ -312,15 +376,23 @@ class _Run:
             where = self.kernel.line(launch.error_pc) if launch.error_pc else ""
             message = launch.error.decode(errors="replace") + (f" [{where}]" if where else "")
             raise EmulationError(f"{self.title} {message}")
-        for buffer, described_buffer in zip(buffers, described, strict=True):
-            if broken := buffer.broken():
-                raise EmulationError(f"{self.title} {broken}")
-            if buffer.writable and self.init_value is None:
-                cell = runtime.emu_first_unwritten(ctypes.byref(described_buffer))
-                at = cell << described_buffer.cell_shift
-                if at < buffer.size:
-                    element, count = at // buffer.itemsize, buffer.size // buffer.itemsize
-                    raise EmulationError(
-                        f"{self.title} element {element} of {count} of `{buffer.name}` was never written"
-                    )
+        for buffer, after in zip(buffers, described, strict=True):
+            if wrong := buffer.broken() or self._unwritten(buffer, after):
+                raise EmulationError(f"{self.title} {wrong}")
         return seconds, launch.storage_used
+
+    def _unwritten(self, buffer: _Memory, after: _Buffer) -> str | None:
+        if self.last_group_only:
+            if buffer.size // buffer.itemsize < HUGE or after.lowest >= buffer.size // 2:
+                return None
+            return (
+                f"its last group touches byte {after.lowest} of `{buffer.name}`, which has {buffer.size}:"
+                " an offset of 32 bits?"
+            )
+        if not buffer.writable or self.init_value is not None:
+            return None
+        cell = build.runtime().emu_first_unwritten(ctypes.byref(after))
+        element, count = (cell << buffer.shift) // buffer.itemsize, buffer.size // buffer.itemsize
+        return (
+            f"element {element} of {count} of `{buffer.name}` was never written" if element < count else None
+        )

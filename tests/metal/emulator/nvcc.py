@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ HEADERS = BUILD / f"mlx-cuda-{MLX}"
 ARCHITECTURES = ("sm_80", "sm_90", "sm_120")
 # Registers of a multiprocessor: a group that needs more of them does not start.
 REGISTERS = 65536
+STATIC_SHARED = 48 * 1024
 INCLUDES = ("mlx/include/cccl/", "mlx/include/mlx/backend/cuda/device/")
 # Headers among the library's strings, by a line that only they have.
 EMBEDDED = {
@@ -70,6 +72,11 @@ def fetch(wheel: Path | None = None) -> None:
         part.rename(HEADERS)
 
 
+def find() -> str | None:
+    """Return nvcc's path, or None."""
+    return shutil.which("nvcc")
+
+
 @dataclass(frozen=True)
 class Resources:
     """What a kernel takes on one generation of GPUs, as ptxas counts it."""
@@ -78,6 +85,18 @@ class Resources:
     registers: int
     shared: int
     spilled: int
+
+    def problems(self, threads: int) -> list[str]:
+        """What would make a launch with groups of `threads` fail or crawl."""
+        found = []
+        allocated = -(-self.registers // 8) * 8 * threads
+        if allocated > REGISTERS:
+            found.append(f"{self.registers} registers of {threads} threads: there are {REGISTERS}")
+        if self.shared > STATIC_SHARED:
+            found.append(f"{self.shared} bytes of static shared memory: there are {STATIC_SHARED}")
+        if self.spilled:
+            found.append(f"{self.spilled} bytes of registers are spilled to memory")
+        return found
 
 
 class Refused(Exception):
@@ -143,15 +162,21 @@ class Compiler:
         if source not in self._texts:
             self._texts[source] = name, self._pool.submit(compile_text, self.nvcc, source)
 
-    def results(self) -> dict[str, tuple[str, int, list[Resources] | Refused]]:
-        """Wait for all: text -> name, threads of its largest group, resources or nvcc's refusal."""
-        found: dict[str, tuple[str, int, list[Resources] | Refused]] = {}
+    def problems(self) -> tuple[int, list[str]]:
+        """Wait for all; return how many there were, and what is wrong with them."""
+        found = []
         for source, (name, future) in self._texts.items():
             try:
-                found[source] = name, self._threads[source], future.result()
+                resources = future.result()
             except Refused as error:
-                found[source] = name, self._threads[source], error
-        return found
+                found.append(f"{name}: {error}")
+                continue
+            found += [
+                f"{name} on {r.architecture}: {p}"
+                for r in resources
+                for p in r.problems(self._threads[source])
+            ]
+        return len(self._texts), found
 
 
 def main(argv: Sequence[str] | None = None) -> None:

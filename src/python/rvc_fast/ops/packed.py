@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,6 +68,11 @@ def faster_dtype(dtype: Dtype, channels: int, outputs: int) -> Dtype:
     return dtype if min(channels, outputs) >= BFLOAT16_LEAST else "float32"
 
 
+def plain_weight(weight: mx.array, *_: object) -> mx.array:
+    """What packing is where MLX's own kernels take the weight as it is: float32, as the result of other packings."""
+    return weight.astype(mx.float32)
+
+
 def activate(x: mx.array, activation: Activation | None) -> mx.array:
     """Apply ReLU, exact (erf) GELU, a sigmoid, tanh, or nothing."""
     if activation is None:
@@ -99,3 +105,19 @@ def epilogue(
     if residual is not None:
         y = y + residual
     return y if scale == 1.0 else y * scale
+
+
+@functools.partial(mx.compile, shapeless=True)
+def _fused(
+    y: mx.array, bias: mx.array | None, activation: Activation | None, residual: mx.array | None
+) -> mx.array:
+    return epilogue(y.astype(mx.float32), bias, activation, residual, 1.0).astype(y.dtype)
+
+
+def fused_epilogue(
+    y: mx.array, bias: mx.array | None, activation: Activation | None, residual: mx.array | None
+) -> mx.array:
+    """`epilogue` after one of MLX's own kernels: at most one more launch, float32 inside."""
+    if bias is None and activation is None and residual is None:
+        return y
+    return _fused(y, bias, activation, residual)

@@ -19,6 +19,13 @@ class Tolerance:
     rms: float
 
 
+# What rounding a result once to these dtypes costs, half a unit in the last place, and a little for what led to it.
+HALF = {
+    "float16": Tolerance(max_abs=6e-4, rms=4e-4),
+    "bfloat16": Tolerance(max_abs=5e-3, rms=3e-3),
+}
+
+
 @dataclass(frozen=True)
 class Case:
     """One set of shapes and options: `make(rng)` gives the keyword arguments of the op."""

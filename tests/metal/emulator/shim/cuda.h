@@ -14,16 +14,15 @@ struct dim3 {
   uint32_t x, y, z;
 };
 
-// CUDA's vectors have fields and no arithmetic: as clang's vectors they are loaded whole, so that alignment is checked.
-#define EMU_VECTOR(T, name)                                               \
-  typedef emu::vec<T, 2> name##2;                                         \
-  struct name##3 {                                                        \
-    T x, y, z;                                                            \
-  };                                                                      \
-  typedef emu::vec<T, 4> name##4;                                         \
-  inline name##2 make_##name##2(T x, T y) { return name##2{x, y}; }       \
-  inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; }      \
-  inline name##4 make_##name##4(T x, T y, T z, T w) { return name##4{x, y, z, w}; }
+// CUDA's vectors have fields and no arithmetic: as clang's vectors they are loaded whole, so that alignment
+// is checked.
+#define EMU_VECTOR(T, name)                                          \
+  typedef emu::vec<T, 2> name##2;                                    \
+  struct name##3 { T x, y, z; };                                     \
+  typedef emu::vec<T, 4> name##4;                                    \
+  inline name##2 make_##name##2(T x, T y) { return name##2 {x, y}; } \
+  inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; } \
+  inline name##4 make_##name##4(T x, T y, T z, T w) { return name##4 {x, y, z, w}; }
 EMU_VECTOR(float, float)
 EMU_VECTOR(int, int)
 EMU_VECTOR(unsigned int, uint)

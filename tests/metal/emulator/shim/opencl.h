@@ -25,7 +25,7 @@ typedef ulong size_t;
 typedef long ptrdiff_t;
 typedef ulong uintptr_t;
 
-#define EMU_VECTORS(T)                               \
+#define EMU_VECTORS(T)                                \
   typedef T T##2 __attribute__((ext_vector_type(2))); \
   typedef T T##3 __attribute__((ext_vector_type(3))); \
   typedef T T##4 __attribute__((ext_vector_type(4)));
@@ -131,12 +131,13 @@ typedef uint packed_uint4 __attribute__((ext_vector_type(4), aligned(4)));
   T name(T, any_t<T>);
 #define EMU_ALL_MATH                                                                                       \
   EMU_MATH(exp)                                                                                            \
-  EMU_MATH(exp2) EMU_MATH(exp10) EMU_MATH(log) EMU_MATH(log2) EMU_MATH(log10) EMU_MATH(sin) EMU_MATH(cos)  \
-      EMU_MATH(tan) EMU_MATH(asin) EMU_MATH(acos) EMU_MATH(atan) EMU_MATH(sinh) EMU_MATH(cosh)             \
-          EMU_MATH(tanh) EMU_MATH(sqrt) EMU_MATH(rsqrt) EMU_MATH(sinpi) EMU_MATH(cospi) EMU_MATH(floor)    \
-              EMU_MATH(ceil) EMU_MATH(round) EMU_MATH(rint) EMU_MATH(trunc) EMU_MATH(fabs) EMU_MATH(fract) \
-                  EMU_MATH2(pow) EMU_MATH2(powr) EMU_MATH2(atan2) EMU_MATH2(fmod) EMU_MATH2(fmin)          \
-                      EMU_MATH2(fmax) EMU_MATH2(copysign) EMU_MATH2(divide)
+  EMU_MATH(exp2)                                                                                           \
+  EMU_MATH(exp10) EMU_MATH(log) EMU_MATH(log2) EMU_MATH(log10) EMU_MATH(sin) EMU_MATH(cos) EMU_MATH(tan)   \
+      EMU_MATH(asin) EMU_MATH(acos) EMU_MATH(atan) EMU_MATH(sinh) EMU_MATH(cosh) EMU_MATH(tanh)            \
+          EMU_MATH(sqrt) EMU_MATH(rsqrt) EMU_MATH(sinpi) EMU_MATH(cospi) EMU_MATH(floor) EMU_MATH(ceil)    \
+              EMU_MATH(round) EMU_MATH(rint) EMU_MATH(trunc) EMU_MATH(fabs) EMU_MATH(fract) EMU_MATH2(pow) \
+                  EMU_MATH2(powr) EMU_MATH2(atan2) EMU_MATH2(fmod) EMU_MATH2(fmin) EMU_MATH2(fmax)         \
+                      EMU_MATH2(copysign) EMU_MATH2(divide)
 EMU_ALL_MATH
 namespace precise {
 EMU_ALL_MATH
@@ -238,10 +239,12 @@ EMU_LOAD(__local)
 EMU_STORE(__global)
 EMU_STORE(__local)
 template <class D, class A, class B, class C>
-void simdgroup_multiply_accumulate(__private simdgroup_matrix<D>&, const __private simdgroup_matrix<A>&, const __private simdgroup_matrix<B>&,
+void simdgroup_multiply_accumulate(__private simdgroup_matrix<D>&, const __private simdgroup_matrix<A>&,
+                                   const __private simdgroup_matrix<B>&,
                                    const __private simdgroup_matrix<C>&);
 template <class D, class A, class B>
-void simdgroup_multiply(__private simdgroup_matrix<D>&, const __private simdgroup_matrix<A>&, const __private simdgroup_matrix<B>&);
+void simdgroup_multiply(__private simdgroup_matrix<D>&, const __private simdgroup_matrix<A>&,
+                        const __private simdgroup_matrix<B>&);
 
 // OpenCL has types of these names.
 #define atomic_int emu_atomic_int
@@ -254,10 +257,10 @@ struct atomic {
 typedef atomic<int> atomic_int;
 typedef atomic<uint> atomic_uint;
 typedef atomic<float> atomic_float;
-#define EMU_ATOMIC(name)                                  \
-  template <class T>                                      \
+#define EMU_ATOMIC(name)                                        \
+  template <class T>                                            \
   T name(volatile __global atomic<T>*, any_t<T>, memory_order); \
-  template <class T>                                      \
+  template <class T>                                            \
   T name(volatile __local atomic<T>*, any_t<T>, memory_order);
 EMU_ATOMIC(atomic_fetch_add_explicit)
 EMU_ATOMIC(atomic_fetch_sub_explicit)

@@ -91,6 +91,7 @@ struct EmuBuffer {
   uint32_t cell_shift;  // log2 of the bytes in a cell
   uint32_t writable;
   uint32_t readable;  // before the kernel wrote it
+  uint64_t lowest;    // out, of a launch of the last group only: the first byte that was touched
 };
 
 struct EmuLaunch {
@@ -104,6 +105,7 @@ struct EmuLaunch {
   uint32_t storage_shift;      // log2 of the bytes in a cell of group storage
   uint32_t storage_limit;      // bytes
   uint32_t workers;
+  uint32_t last_only;     // execute the last group only
   uint32_t storage_used;  // out: bytes
   uint64_t error_pc;      // out: where in the kernel's file, 0 if unknown
   char error[1024];       // out: empty if all went well
@@ -124,7 +126,7 @@ struct Lane {
 
 struct Simdgroup {
   uint32_t exists, ready, arrived;  // masks of lanes
-  uint32_t barrier[3];              // time of the last barrier that ordered this kind of memory
+  Stamp barrier[3];                 // as the group's
   uint32_t parity, memory;
   const char* what;
   EmuBits slots[2][simd_width];
@@ -145,9 +147,10 @@ struct Worker {
   // What each access looks at first.
   uintptr_t stack = 0;
   char* arena = nullptr;
-  EmuBuffer* recent = nullptr;
+  EmuBuffer* recent[16];  // by call site
   uint32_t thread = 0, time = 1, storage_shift = 2;
-  uint32_t barrier[3] = {0, 0, 0};
+  Stamp me = 0;                  // of the running thread, now
+  Stamp barrier[3] = {0, 0, 0};  // the first stamp after the last barrier that ordered this kind of memory
   Cell* cells = nullptr;
 
   EmuLaunch* launch = nullptr;
@@ -224,6 +227,7 @@ uint32_t pick(uint32_t mask, bool reverse) {
 
 void resume(Worker& w, uint32_t thread, void** save) {
   w.thread = thread;
+  w.me = w.time << who_bits | thread;
   w.stack = reinterpret_cast<uintptr_t>(w.lanes[thread].stack);
   emu_switch(save, w.lanes[thread].sp);
 }
@@ -304,7 +308,7 @@ void forget_device(Worker& w) {
 
 // Barriers past the range of a stamp: the group's stamps begin again. What raced across this very barrier is
 // not seen.
-uint32_t tick(Worker& w) {
+Stamp tick(Worker& w) {
   if (w.time == max_time) {
     for (size_t i = 0; i < arena_size >> w.storage_shift; ++i) {
       if (w.cells[i].write != outside) {
@@ -313,14 +317,16 @@ uint32_t tick(Worker& w) {
     }
     forget_device(w);
     w.time = 0;
-    for (uint32_t& b : w.barrier) {
+    for (Stamp& b : w.barrier) {
       b = 0;
     }
     for (Simdgroup& s : w.simd) {
       s.barrier[EMU_DEVICE_MEMORY] = s.barrier[EMU_GROUP_MEMORY] = 0;
     }
   }
-  return ++w.time;
+  ++w.time;
+  w.me = w.time << who_bits | w.thread;
+  return w.time << who_bits;
 }
 
 void thread_main() {
@@ -421,40 +427,44 @@ struct Place {
 enum Kind { reading, writing, updating };  // updating: atomically
 const char* verb[] = {"reads", "writes", "atomically updates"};
 
+// Whether all threads have left behind what `stamp` stands for before the running one came here.
+inline bool ordered(const Worker& w, Stamp stamp, unsigned memory) {
+  if (stamp < w.barrier[memory] || (stamp & who_mask) == w.thread || stamp == 0) {
+    return true;
+  }
+  uint32_t simdgroup = w.thread / simd_width;
+  return simdgroup_of(stamp & who_mask) == simdgroup && stamp < w.simd[simdgroup].barrier[memory];
+}
+
 // Ordering inside a group; `memory` is the kind of memory, whose barriers count.
 template <Kind kind>
 inline void touch(Worker& w, Cell& cell, unsigned memory, const void* pc, auto place) {
-  const uint32_t thread = w.thread, simdgroup = thread / simd_width;
-  const uint32_t barrier = w.barrier[memory];
-  const Stamp me = w.time << who_bits | thread;
-  auto ordered = [&](Stamp stamp) {
-    uint32_t time = stamp >> who_bits, who = stamp & who_mask;
-    return time < barrier || who == thread || stamp == 0 ||
-           (simdgroup_of(who) == simdgroup && time < w.simd[simdgroup].barrier[memory]) ||
-           (kind == updating && who == who_atomic);
-  };
-  if (!ordered(cell.write)) {
+  const Stamp me = w.me;
+  // What this thread did to the cell since the last barrier was checked then, and what others did, when they
+  // did.
+  if (kind == reading ? cell.read == me : kind == writing && cell.write == me) {
+    return;
+  }
+  bool both_atomic = kind == updating && (cell.write & who_mask) == who_atomic;
+  if (__builtin_expect(!both_atomic && !ordered(w, cell.write, memory), 0)) {
     race(pc, place(), verb[kind], "written", cell.write);
   }
   if (kind == reading) {
-    if (cell.read == me) {
-      return;
-    }
-    uint32_t time = cell.read >> who_bits, who = cell.read & who_mask;
-    uint32_t merged = thread;
-    if (cell.read != 0 && time >= barrier && who != thread) {
-      if (simdgroup_of(who) != simdgroup) {
-        merged = who_several;
-      } else if (time >= w.simd[simdgroup].barrier[memory]) {
-        merged = who_simdgroup + simdgroup;
+    Stamp merged = me;
+    if (cell.read >= w.barrier[memory] && (cell.read & who_mask) != w.thread && cell.read != 0) {
+      uint32_t simdgroup = w.thread / simd_width, now = me & ~who_mask;
+      if (simdgroup_of(cell.read & who_mask) != simdgroup) {
+        merged = now | who_several;
+      } else if (cell.read >= w.simd[simdgroup].barrier[memory]) {
+        merged = now | (who_simdgroup + simdgroup);
       }
     }
-    cell.read = w.time << who_bits | merged;
+    cell.read = merged;
   } else {
-    if (!ordered(cell.read)) {
+    if (__builtin_expect(!ordered(w, cell.read, memory), 0)) {
       race(pc, place(), verb[kind], "read", cell.read);
     }
-    cell.write = kind == updating ? w.time << who_bits | who_atomic : me;
+    cell.write = kind == updating ? (me & ~who_mask) | who_atomic : me;
   }
 }
 
@@ -500,6 +510,9 @@ inline void group_access(Worker& w, uintptr_t address, size_t size, const void* 
 template <Kind kind>
 inline void device_access(Worker& w, EmuBuffer& b, uintptr_t address, size_t size, const void* pc) {
   size_t offset = address - reinterpret_cast<uintptr_t>(b.data);
+  if (__builtin_expect(w.launch->last_only, 0)) {
+    b.lowest = std::min<uint64_t>(b.lowest, offset);
+  }
   if (!b.writable) {
     if (kind != reading) {
       fail(pc, "it %s byte %zu of `%s`, which is an input", verb[kind], offset, b.name);
@@ -571,7 +584,26 @@ template <Kind kind>
 }
 
 template <Kind kind>
-inline void check(uintptr_t address, size_t size, size_t align, const void* pc) {
+__attribute__((noinline)) EmuBuffer* find_buffer(Worker& w, uintptr_t address, size_t size, const void* pc) {
+  for (uint32_t i = 0; i < w.launch->buffer_count; ++i) {
+    EmuBuffer& b = w.launch->buffers[i];
+    uintptr_t offset = address - reinterpret_cast<uintptr_t>(b.data);
+    if (offset < b.size && size <= b.size - offset) {
+      return &b;
+    }
+  }
+  if (kind == reading) {
+    for (const Range& r : module_ranges) {
+      if (r.begin <= address && address < r.end) {
+        return nullptr;
+      }
+    }
+  }
+  outside_buffers<kind>(w, address, size, pc);
+}
+
+template <Kind kind>
+[[gnu::always_inline]] inline void check(uintptr_t address, size_t size, size_t align, const void* pc) {
   Worker& w = *self;
   if (address - w.stack < stack_size) {
     return;
@@ -583,29 +615,16 @@ inline void check(uintptr_t address, size_t size, size_t align, const void* pc) 
   if (address - reinterpret_cast<uintptr_t>(w.arena) < arena_size) {
     return group_access<kind>(w, address, size, pc);
   }
-  EmuBuffer* b = w.recent;
-  if (address - reinterpret_cast<uintptr_t>(b->data) + size > b->size ||
-      address < reinterpret_cast<uintptr_t>(b->data)) {
-    EmuBuffer* end = w.launch->buffers + w.launch->buffer_count;
-    for (b = w.launch->buffers; b != end; ++b) {
-      uintptr_t offset = address - reinterpret_cast<uintptr_t>(b->data);
-      if (offset < b->size && size <= b->size - offset) {
-        break;
-      }
+  EmuBuffer*& recent = w.recent[reinterpret_cast<uintptr_t>(pc) / 2 % 16];
+  uintptr_t offset = address - reinterpret_cast<uintptr_t>(recent->data);
+  if (__builtin_expect(offset >= recent->size || size > recent->size - offset, 0)) {
+    EmuBuffer* found = find_buffer<kind>(w, address, size, pc);
+    if (!found) {
+      return;
     }
-    if (b == end) {
-      if (kind == reading) {
-        for (const Range& r : module_ranges) {
-          if (r.begin <= address && address < r.end) {
-            return;
-          }
-        }
-      }
-      outside_buffers<kind>(w, address, size, pc);
-    }
-    w.recent = b;
+    recent = found;
   }
-  device_access<kind>(w, *b, address, size, pc);
+  device_access<kind>(w, *recent, address, size, pc);
 }
 
 int find_module(dl_phdr_info* info, size_t, void* entry) {
@@ -658,7 +677,7 @@ void emu_group_barrier(unsigned memory, const char* what) {
   w.barrier_memory = w.waiting == 0 ? memory : w.barrier_memory & memory;
   if (++w.waiting == w.threads) {
     w.waiting = 0;
-    uint32_t now = tick(w);
+    Stamp now = tick(w);
     for (unsigned kind : {EMU_DEVICE_MEMORY, EMU_GROUP_MEMORY}) {
       if (w.barrier_memory & kind) {
         w.barrier[kind] = now;
@@ -681,7 +700,7 @@ void emu_simd_barrier(unsigned memory, const char* what) {
   Simdgroup& mine = w.simd[w.thread / simd_width];
   mine.memory = mine.arrived == 0 ? memory : mine.memory & memory;
   rendezvous(what, [&](Simdgroup& s) {
-    uint32_t now = tick(w);
+    Stamp now = tick(w);
     for (unsigned kind : {EMU_DEVICE_MEMORY, EMU_GROUP_MEMORY}) {
       if (s.memory & kind) {
         s.barrier[kind] = now;
@@ -774,12 +793,15 @@ EmuPair emu_matmul8(EmuPair a, EmuPair b, EmuPair c) {
     if (g.exists != ~0u) {
       fail(nullptr, "a simdgroup matrix operation needs 32 lanes, this simdgroup has %u", emu_lanes());
     }
+    using Row = float __attribute__((ext_vector_type(8)));
+    Row b[8], row;
+    memcpy(b, g.b, sizeof b);
     for (int i = 0; i < 8; ++i) {
+      memcpy(&row, d + i * 8, sizeof row);
       for (int k = 0; k < 8; ++k) {
-        for (int j = 0; j < 8; ++j) {
-          d[i * 8 + j] += g.a[i * 8 + k] * g.b[k * 8 + j];
-        }
+        row += g.a[i * 8 + k] * b[k];
       }
+      memcpy(d + i * 8, &row, sizeof row);
     }
   });
   return {d[at], d[at + 1]};
@@ -827,9 +849,9 @@ int emu_launch(EmuLaunch* launch) {
   launch->storage_used = 0;
   failed = false;
   dl_iterate_phdr(find_module, reinterpret_cast<void*>(launch->entry));
-  std::atomic<uint32_t> taken{0};
+  std::atomic<uint32_t> taken{launch->last_only ? total - 1 : 0};
   static std::vector<Worker*> workers;
-  uint32_t count = std::max(1u, std::min(launch->workers, total));
+  uint32_t count = launch->last_only ? 1 : std::max(1u, std::min(launch->workers, total));
   while (workers.size() < count) {
     workers.push_back(new Worker);
   }
@@ -837,13 +859,13 @@ int emu_launch(EmuLaunch* launch) {
     self = &w;
     w.launch = launch;
     w.groups = {groups[0], groups[1], groups[2]};
-    w.recent = launch->buffers;
+    std::fill(std::begin(w.recent), std::end(w.recent), launch->buffers);
     // The cells of an earlier launch may be of another size.
     memset(w.cells, 0xFF, arena_size * sizeof(Cell));
     w.arena_used = 0;
     w.storage_shift = launch->storage_shift;
     for (uint32_t i; !failed && (i = taken++) < total;) {
-      run_group(w, launch->reverse ? total - 1 - i : i);
+      run_group(w, launch->reverse && !launch->last_only ? total - 1 - i : i);
     }
     self = nullptr;
   };
