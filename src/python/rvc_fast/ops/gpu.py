@@ -86,9 +86,14 @@ def _bits(value: Any) -> Any:
     return struct.unpack("<i", struct.pack("<f", value))[0] if isinstance(value, float) else value
 
 
+@functools.cache
+def _absent(dtype: mx.Dtype) -> mx.array:
+    return mx.array([0] * LEAST_ELEMENTS, dtype=dtype)
+
+
 def _input(array: mx.array | None, dtype: mx.Dtype) -> mx.array:
     if array is None:
-        return mx.zeros((LEAST_ELEMENTS,), dtype)
+        return _absent(dtype)
     if array.size < LEAST_ELEMENTS:
         return mx.pad(array.reshape(-1), (0, LEAST_ELEMENTS - array.size))
     return array
