@@ -35,6 +35,12 @@ static void tile(const Segment* begin, const Segment* end, const float* x, int64
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) a[r][n] = V{};
   }
+  if (out.residual) {
+    for (int r = 0; r < R; ++r) {
+      __builtin_prefetch(out.residual + r * out.y_row);
+      if (N * RVC_LANES > 16) __builtin_prefetch(out.residual + r * out.y_row + 16);
+    }
+  }
   const char* ahead = reinterpret_cast<const char*>(out.ahead);
   for (const Segment* s = begin; s != end; ++s) {
     const float* p = x + s->offset;

@@ -51,6 +51,8 @@ int find_variant(const char* name);
 // Tiles of a fast variant that cover `rows`, and the rows that they write.
 int64_t tile_count(const SameConv& c);
 int64_t written_rows(const SameConv& c);
+// Rows of a direct convolution that share one pass over the weights and stay in the cache meanwhile.
+int64_t direct_rows(const SameConv& c);
 int64_t same_conv_workspace(const SameConv& c);
 
 int64_t fast_packed_size(int variant, int channels);
