@@ -66,7 +66,7 @@ def test_work_is_counted(spec: OpSpec) -> None:
 
 
 def test_every_op_is_complete() -> None:
-    """One slug everywhere: module, spec, benchmark, and a C++ folder for a CPU kernel."""
+    """One slug everywhere: module, spec, benchmark, a C++ folder for a CPU kernel, a text for a GPU kernel."""
     assert set(SPECS) == set(dispatch.ops())
     for op, spec in SPECS.items():
         assert spec.name == op
@@ -74,3 +74,5 @@ def test_every_op_is_complete() -> None:
         assert (ROOT / "benchmarks" / "ops" / f"bench_{op}.py").is_file()
         if "cpu" in dispatch.backends(op):
             assert (ROOT / "src" / "cpp" / op / f"{op}.cpp").is_file()
+    for folder in (ROOT / "src" / "kernels").iterdir():
+        assert folder.name == "common" or dispatch.backends(folder.name) >= {"metal", "cuda"}

@@ -1,4 +1,4 @@
-"""Files that travel with the package: the model manifest and the demo models (`models/` of the repository)."""
+"""Files that travel with the package: the model manifest, the demo models, and the text of the GPU kernels."""
 
 from __future__ import annotations
 
@@ -9,13 +9,23 @@ import rvc_fast
 from .errors import RvcFastError
 
 
-def models_dir() -> Path:
-    """Return the `models` folder: inside an installed package, or at the top of a source checkout."""
+def _find(inside: str, checkout: str, known: str) -> Path:
+    """Return a folder inside an installed package, or of the source checkout, by a file known to be there."""
     package = [Path(p) for p in rvc_fast.__path__]
-    for folder in [p / "models" for p in package] + [p.parents[2] / "models" for p in package]:
-        if (folder / "manifest.json").is_file():
+    for folder in [p / inside for p in package] + [p.parents[2] / checkout for p in package]:
+        if (folder / known).is_file():
             return folder
-    raise RvcFastError(f"[resources] models/manifest.json is missing beside the package in {package[0]}")
+    raise RvcFastError(f"[resources] {inside}/{known} is missing beside the package in {package[0]}")
+
+
+def models_dir() -> Path:
+    """Return the `models` folder."""
+    return _find("models", "models", "manifest.json")
+
+
+def kernels_dir() -> Path:
+    """Return the folder of the GPU kernels' text, one folder per op."""
+    return _find("kernels", "src/kernels", "common/metal.h")
 
 
 def demo_dir() -> Path:

@@ -32,7 +32,8 @@ class OpSpec:
     """An op's contract for tests and benchmarks.
 
     `flops(**kwargs)` counts multiplies and adds, `bytes(**kwargs)` what must at least move to and from
-    memory.
+    memory in float32. `dims(**kwargs)` gives the letters in which the head of a GPU kernel's file states both.
+    `tolerance` is by dtype of the inputs; other than float32 they are what remains after rounding them to it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class OpSpec:
     cases: tuple[Case, ...]
     flops: Callable[..., int]
     bytes: Callable[..., int]
+    dims: Callable[..., dict[str, int]] | None = None
     tolerance: Mapping[str, Tolerance] = field(
         default_factory=lambda: {"float32": Tolerance(max_abs=2e-6, rms=1e-6)}
     )

@@ -10,10 +10,12 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from . import dispatch
+from . import dispatch, gpu
 from .spec import Case, OpSpec
 
-dispatch.register("wavenet_gate", "cpu")
+dispatch.register("wavenet_gate", "cpu", "metal", "cuda")
+
+THREADS = 256
 
 
 def wavenet_gate_reference(x: mx.array, g: mx.array) -> mx.array:
@@ -26,6 +28,23 @@ def _wavenet_gate_cpu(x: mx.array, g: mx.array) -> mx.array:
     from .. import native
 
     return native.ext().wavenet_gate(x, g)
+
+
+def _wavenet_gate_gpu(backend: str, x: mx.array, g: mx.array) -> mx.array:
+    batch, length, width = x.shape
+    shape = (batch, length, width // 2)
+    y = gpu.launch(
+        backend,
+        "wavenet_gate",
+        "wavenet_gate",
+        {"x": x, "g": g},
+        sizes=(*shape, g.shape[0] > 1, g.shape[1] > 1),
+        options={},
+        groups=(-(-x.size // (2 * THREADS)), 1, 1),
+        threads=THREADS,
+        outputs=[(shape, x.dtype)],
+    )
+    return y[0]
 
 
 def wavenet_gate(x: mx.array, g: mx.array) -> mx.array:
@@ -49,9 +68,8 @@ def wavenet_gate(x: mx.array, g: mx.array) -> mx.array:
     check(
         "wavenet_gate", fits and g.shape[2] == x.shape[2], "g", f"broadcastable to {x.shape}", tuple(g.shape)
     )
-    return dispatch.select("wavenet_gate", {"cpu": _wavenet_gate_cpu, "reference": wavenet_gate_reference})(
-        x, g
-    )
+    backends = {"cpu": _wavenet_gate_cpu, "reference": wavenet_gate_reference, **gpu.both(_wavenet_gate_gpu)}
+    return dispatch.select("wavenet_gate", backends)(x, g)
 
 
 def _case(name: str, batch: int, length: int, hidden: int, per_frame: bool = False, **options: Any) -> Case:
@@ -74,6 +92,9 @@ SPEC = OpSpec(
         _case("batch_per_frame", 3, 17, 16, per_frame=True),
         _case("several_items", 2, 1001, 50, per_frame=True),
         _case("flow_10s", 1, 1000, 192, benchmark=True),
+    ),
+    dims=lambda x, g: dict(
+        zip("BTH", (*x.shape[:2], x.shape[2] // 2), strict=True), G=g.shape[0] * g.shape[1]
     ),
     flops=lambda x, g: 4 * x.size,
     bytes=lambda x, g: 4 * (x.size + g.size + x.size // 2),

@@ -1,0 +1,140 @@
+"""Launching our kernels on a GPU: the one place that calls `mx.fast.metal_kernel` and `mx.fast.cuda_kernel`.
+
+A kernel is a file src/kernels/OP/KERNEL.{metal,cu}, or .inc with one body for both languages: functions, then
+`RVC_KERNEL(name, (inputs), (outputs)) { body }`. The words a body may use are in src/kernels/common; it
+finds `group`, `local`, `lane` and `simd` (the position of its group in the grid, its thread's index there, its lane
+and the index of its simdgroup), the options of the launch as constants, and for an input `bias` that may be
+absent `HAS_BIAS`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+from ..errors import RvcFastError
+from ..resources import kernels_dir
+
+# More would not fit the registers of some kernels on some chips.
+MOST_THREADS = 512
+# MLX hands over smaller inputs in another address space, where pointers to them have another type.
+LEAST_ELEMENTS = 8
+
+_SUFFIX = {"metal": "metal", "cuda": "cu"}
+_KERNEL = re.compile(
+    r"^RVC_KERNEL\((\w+), \(([^)]*)\), \(([^)]*)\)\) \{\n(.*?)^\}$", re.MULTILINE | re.DOTALL
+)
+_COMMENT = re.compile(r"[ \t]*//[^\n]*")
+
+
+class Text(NamedTuple):
+    """A kernel's text as MLX takes it."""
+
+    header: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    source: str
+
+
+@functools.cache
+def text(backend: str, op: str, kernel: str) -> Text:
+    """Return the text of a kernel, without comments: MLX looks for names in them too."""
+    folder = kernels_dir()
+    own = folder / op / f"{kernel}.{_SUFFIX[backend]}"
+    both = folder / op / f"{kernel}.inc"
+    code = _COMMENT.sub("", (own if own.is_file() else both).read_text("ascii"))
+    found = _KERNEL.search(code)
+    if found is None or found[1] != kernel:
+        raise RvcFastError(f"[{op}] the file of the {backend} kernel {kernel} does not define it")
+    inputs, outputs = (tuple(names.replace(",", " ").split()) for names in (found[2], found[3]))
+    common = folder / "common"
+    header = _COMMENT.sub("", (common / f"{backend}.h").read_text("ascii")) + code[: found.start()]
+    return Text(header, inputs, outputs, (common / f"{backend}_prologue.inc").read_text("ascii") + found[4])
+
+
+@functools.cache
+def _build(backend: str, op: str, kernel: str, dtypes: tuple[str, ...]) -> Callable[..., list[mx.array]]:
+    t = text(backend, op, kernel)
+    make: Any = mx.fast.metal_kernel if backend == "metal" else mx.fast.cuda_kernel
+    return make(
+        name="_".join(("rvc", kernel, *dtypes)),
+        input_names=list(t.inputs),
+        output_names=list(t.outputs),
+        source=t.source,
+        header=t.header,
+    )
+
+
+@functools.cache
+def _sizes(sizes: tuple[int, ...]) -> mx.array:
+    return mx.array([*sizes, *[0] * (LEAST_ELEMENTS - len(sizes))], dtype=mx.int32)
+
+
+def _option(value: bool | int | float | mx.Dtype) -> bool | int | mx.Dtype:
+    return struct.unpack("<i", struct.pack("<f", value))[0] if isinstance(value, float) else value
+
+
+def _input(array: mx.array | None, dtype: mx.Dtype) -> mx.array:
+    if array is None:
+        return mx.zeros((LEAST_ELEMENTS,), dtype)
+    if array.size < LEAST_ELEMENTS:
+        return mx.pad(array.reshape(-1), (0, LEAST_ELEMENTS - array.size))
+    return array
+
+
+def launch(
+    backend: str,
+    op: str,
+    kernel: str,
+    inputs: Mapping[str, mx.array | None],
+    *,
+    sizes: Sequence[int],
+    options: Mapping[str, bool | int | float | mx.Dtype],
+    groups: tuple[int, int, int],
+    threads: int,
+    outputs: Sequence[tuple[tuple[int, ...], mx.Dtype]],
+) -> list[mx.array]:
+    """Launch a kernel and return its outputs, lazily as everything in MLX.
+
+    Args:
+        backend: "metal" or "cuda".
+        inputs: by name, in C order after MLX made them so; none of them empty. The first gives `T`. The shape of an
+            input is not known to the kernel.
+        sizes: whole numbers below 2^31, the kernel's input `sizes`.
+        options: constants of the kernel, which is compiled once for each set of them. A float arrives as its bits,
+            for `as_float`.
+        groups: how many thread groups, along three axes; each at least 1.
+        threads: of a group, a multiple of 32, the kernel's `THREADS`.
+        outputs: shape and dtype of each, none of them empty.
+    """
+    t = text(backend, op, kernel)
+    dtype = next(a.dtype for a in inputs.values() if a is not None)
+    given = {"sizes": _sizes(tuple(sizes)), **{name: _input(a, dtype) for name, a in inputs.items()}}
+    flags = {
+        f"HAS_{name.upper()}": a is not None
+        for name, a in inputs.items()
+        if f"HAS_{name.upper()}" in t.source
+    }
+    template = {"T": dtype, "THREADS": threads, **flags, **{k: _option(v) for k, v in options.items()}}
+    arrays = [given.pop(name) for name in t.inputs]
+    if given.keys() or threads > MOST_THREADS or threads % 32 or min(groups) < 1:
+        raise RvcFastError(f"[{op}] a wrong launch of {kernel}: {[*given]}, {groups} groups of {threads}")
+    run = _build(backend, op, kernel, tuple(str(a.dtype).rpartition(".")[2] for a in arrays))
+    return run(
+        inputs=arrays,
+        template=[*template.items()],
+        grid=(groups[0] * threads, groups[1], groups[2]),
+        threadgroup=(threads, 1, 1),
+        output_shapes=[shape for shape, _ in outputs],
+        output_dtypes=[dtype for _, dtype in outputs],
+    )
+
+
+def both(run: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """Return `run` for `dispatch.select`, where it takes the backend's name first."""
+    return {backend: functools.partial(run, backend) for backend in _SUFFIX}
