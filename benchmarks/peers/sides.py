@@ -21,7 +21,7 @@ from torch import nn
 from rvc_fast import env, pipeline
 from rvc_fast.bench import limits, models
 from rvc_fast.bench.sides import Side
-from rvc_fast.bench.work import STAGES, Arrays, Task
+from rvc_fast.bench.work import Arrays, Task
 from rvc_fast.noise import NoiseSource, SeededNoise
 from rvc_fast.pitch.rmvpe import HOP
 from rvc_fast.resources import golden_dir
@@ -112,7 +112,9 @@ class Peer(Side):
         frames, number = phone.shape[1], np.array([speaker])
         latent = np.array(noise.normal((1, CONFIG.inter_channels, frames)))
         mean, log_deviation = self.network("text_encoder", (np.array(phone), np.array(pitch)))()
-        z = self.network("flow", (mean + np.exp(log_deviation) * latent * np.float32(TEMPERATURE), number))()[0]
+        z = self.network("flow", (mean + np.exp(log_deviation) * latent * np.float32(TEMPERATURE), number))()[
+            0
+        ]
         noise.uniform((1, 1, 1))
         excitation = np.array(noise.normal((1, frames * self.hop, 1)))
         return mx.array(self.network("decoder", (z, number, np.array(f0), excitation))()[0])
@@ -180,7 +182,6 @@ class OnnxRuntime(Peer):
     """ONNX Runtime's CPU provider, on exports made for the exact shapes. RMVPE's mel is PyTorch's."""
 
     name = "onnxruntime"
-    stages = tuple(stage for stage in (*STAGES, "warm") if stage not in ("mel", "retrieval"))
 
     def __init__(self) -> None:
         super().__init__()
@@ -215,7 +216,9 @@ class OnnxRuntime(Peer):
         feed = {f"x{i}": a for i, a in enumerate(arrays)}
         return lambda: session.run(None, feed)
 
-    def _salience(self, key: tuple[Any, ...], rmvpe: Rmvpe, audio: np.ndarray) -> Callable[[], list[np.ndarray]]:
+    def _salience(
+        self, key: tuple[Any, ...], rmvpe: Rmvpe, audio: np.ndarray
+    ) -> Callable[[], list[np.ndarray]]:
         sound = torch.from_numpy(audio)
 
         def mel() -> np.ndarray:

@@ -139,12 +139,14 @@ def packed(
 ) -> dict[str, Any]:
     """Return the arguments with weights packed as loading a model would, everything evaluated."""
     given = dict(kwargs)
-    narrow = dtype if dtype == "bfloat16" and dispatch.route(spec.name).backend == "cpu" else "float32"
+    on_cpu = dispatch.route(spec.name).backend == "cpu"
+    narrow: ops.Dtype = "bfloat16" if dtype == "bfloat16" and on_cpu else "float32"
     if spec.name in PACK:
         given["weight"] = PACK[spec.name](kwargs, narrow)
     elif spec.name == "resblock":
 
         def pack(conv: ResConv) -> ResConv:
+            assert isinstance(conv.weight, mx.array)
             return conv._replace(weight=ops.pack_resblock(conv.weight, algorithm=algorithm, dtype=narrow))
 
         given["blocks"] = [[[pack(conv) for conv in step] for step in block] for block in kwargs["blocks"]]

@@ -61,9 +61,7 @@ def quantiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 def times(seconds: Sequence[float]) -> dict[str, float]:
     """Return the row's three times."""
-    return {
-        f"p{p}_ms": round(1e3 * v, 4) for p, v in zip((20, 50, 80), quantiles(seconds), strict=True)
-    }
+    return {f"p{p}_ms": round(1e3 * v, 4) for p, v in zip((20, 50, 80), quantiles(seconds), strict=True)}
 
 
 def ratios(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
@@ -122,7 +120,7 @@ def identity(row: Mapping[str, Any]) -> Identity:
 def described(row: Mapping[str, Any]) -> str:
     """Return the identity in words."""
     seconds = "" if row["seconds"] is None else f", {row['seconds']:g} s"
-    batch = f", batch of {row['batch']}" if row.get("batch", 1) > 1 else ""
+    batch = f", {row['batch']} at once" if row.get("batch", 1) > 1 else ""
     dtype = "" if row["dtype"] == "float32" else f", {row['dtype']}"
     return f"{row['suite']} {row['name']}{seconds}{batch}{dtype}"
 
@@ -142,7 +140,9 @@ def duration(ms: float | None) -> str:
 
 def common_peer(a: Row, b: Row) -> str | None:
     """Return a peer that both rows were measured against, the first of b's."""
-    return next((p for p, peer in b["peers"].items() if "ratio" in peer and "ratio" in a["peers"].get(p, {})), None)
+    return next(
+        (p for p, peer in b["peers"].items() if "ratio" in peer and "ratio" in a["peers"].get(p, {})), None
+    )
 
 
 def slower(a: Row, b: Row) -> tuple[float, bool]:
@@ -207,8 +207,8 @@ def text(row: Row) -> list[str]:
 
     title = described(row)
     if row["p50_ms"] is None:
-        return [f"{title:46} {row['note']}"]
-    parts = [f"{spread(row):32}"]
+        return [f"{title:60} {row['note']}"]
+    parts = [f"{spread(row):30}"]
     if row["rtf"]:
         parts.append(f"{1 / row['rtf']:.3g} x real time")
     if row.get("of_limit") is not None:
@@ -216,12 +216,12 @@ def text(row: Row) -> list[str]:
     if row.get("published") is not None:
         parts.append(f"{row['published']:.0%} of published")
     parts.append(f"{row['snr_db']:.0f} dB")
-    lines = [f"{title:46} {', '.join(parts)}"]
+    lines = [f"{title:60} {', '.join(parts)}"]
     for name, peer in row["peers"].items():
         said = f"{peer['snr_db']:.0f} dB" if peer.get("snr_db") is not None else ""
         if "ratio" not in peer:
-            lines.append(f"  {name:44} {', '.join(p for p in (peer['note'], said) if p)}")
+            lines.append(f"  {name:58} {', '.join(p for p in (peer['note'], said) if p)}")
             continue
         ratio = f"{peer['ratio']:.2f} times ours ({peer['ratio_p20']:.2f} - {peer['ratio_p80']:.2f})"
-        lines.append(f"  {name:44} {spread(peer):32}, {ratio}, {said}")
+        lines.append(f"  {name:58} {spread(peer):30}, {ratio}, {said}")
     return lines

@@ -91,12 +91,13 @@ def default_peers() -> tuple[str, ...]:
 def plan(options: Options) -> list[Task]:
     """Return what is measured, in order; InputError for what cannot be measured here."""
     tasks: list[Task] = []
+    alone = set(options.suites) == {"kernels"}  # else batches of kernels would take minutes from the rest
     if "kernels" in options.suites:
         for spec in kernels.choose(sides.specs(), options.ops, options.dtype):
             for case in kernels.cases(spec):
-                for batch in dict.fromkeys((1, options.batch)):
+                for batch in dict.fromkeys((1, options.batch)) if alone else (1,):
                     tasks.append(Task("kernels", f"{spec.name}/{case.name}", None, batch))
-    if set(options.suites) == {"kernels"}:
+    if alone:
         return tasks
     if options.dtype not in sides.BARS:
         raise InputError(f"[bench] stages have the dtypes {', '.join(sides.BARS)}, got {options.dtype!r}")
@@ -182,14 +183,7 @@ class Session:
         return total
 
     def _taking_part(self, task: Task) -> list[str]:
-        kernel_peers = ("mlx", "direct")
-        return [
-            name
-            for name in self.peers
-            if (name in kernel_peers or task.suite != "kernels")
-            and not (task.suite == "convert" and task.name != "warm")
-            and not (name == "direct" and task.name.partition("/")[0] not in sides.DIRECT)
-        ]
+        return [name for name in self.peers if sides.takes_part(name, task)]
 
     def _learn(self, side: str, task: Task, seconds: float) -> None:
         self._costs[side, task.name] = seconds / self._unit(task)
@@ -244,7 +238,9 @@ class Session:
             row["peers"][name] = self._against(name, task, checked, ours)
         if not ours and checked.seconds > LONG:
             ours.append(checked.seconds)
-        while len(ours) < self.options.repeats and (not ours or self._left() > 2 * checked.seconds + OVERHEAD):
+        while len(ours) < self.options.repeats and (
+            not ours or self._left() > 2 * checked.seconds + OVERHEAD
+        ):
             if ours and checked.seconds > LONG:
                 break
             self._say(f"run {len(ours) + 1} of {self.options.repeats}")
@@ -270,18 +266,23 @@ class Session:
         peer, key = self.peers[name], (name, task.name)
         if key in self._lost:
             return {"note": "left out: it did not finish a shorter one"}
-        theirs = self._expected(name, task)
-        need = theirs + LEAST_PAIRS * (theirs + checked.seconds) + OVERHEAD
+        expected = self._expected(name, task)
+        need = expected + LEAST_PAIRS * (expected + checked.seconds) + OVERHEAD
         if need > self._left():
             self.left_out.append(f"{name} of {task.title} (about {_clock(need)})")
-            return {"note": f"left out: about {_clock(need)}, more than is left of {self.options.minutes:g} minutes"}
+            return {
+                "note": f"left out: about {_clock(need)}, more than is left of {self.options.minutes:g} minutes"
+            }
         try:
             self._say(f"{name}, comparing outputs")
             facts = self._facts_of(name)
             if facts.get("device", limits.device()) != limits.device():
                 return {"note": f"left out: it runs on {facts['device']}, ours on {limits.device()}"}
             if (golden := facts.get("golden_db", BAR_DB)) < BAR_DB:
-                return facts | {"red": True, "note": f"WRONG MODEL, not timed: {golden:.1f} dB of the golden cases"}
+                return facts | {
+                    "red": True,
+                    "note": f"WRONG MODEL, not timed: {golden:.1f} dB of the golden cases",
+                }
             theirs = peer.check(task, True)
         except Lost as e:
             self._lost.add(key)
@@ -295,7 +296,7 @@ class Session:
         if bar is not None and not snr >= bar:
             return found | {"red": True, "note": f"OUTPUTS DIFFER, not timed: must be {bar:.0f} dB"}
         pairs: list[tuple[float, float]] = []
-        one = worker.loops(max(checked.seconds, 0.0)), worker.loops(theirs.seconds)
+        one = worker.loops(checked.seconds), worker.loops(theirs.seconds)
         try:
             while len(pairs) < self.options.repeats:
                 if len(pairs) >= LEAST_PAIRS and self._left() < theirs.seconds + checked.seconds + OVERHEAD:
@@ -335,7 +336,9 @@ def contestants(options: Options, threads: int) -> tuple[worker.Remote, dict[str
     def remote(name: str, dtype: str, limit: float) -> worker.Remote:
         return worker.Remote(name, dtype, environment(name, threads), limit)
 
-    peers = {n: remote(n, options.dtype if n == "direct" else "float32", options.limit) for n in options.against}
+    peers = {
+        n: remote(n, options.dtype if n == "direct" else "float32", options.limit) for n in options.against
+    }
     return remote("rvc_fast", options.dtype, 3600.0), peers
 
 

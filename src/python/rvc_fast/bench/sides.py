@@ -37,7 +37,7 @@ from ..synthesizer import load_voice
 from ..synthesizer.hifigan import SLOPE
 from ..verify.golden import compare
 from . import kernels, models
-from .work import RATE, STAGES, Arrays, Task, inputs, synthetic_sound
+from .work import RATE, Arrays, Task, inputs, synthetic_sound
 
 # SNR in dB that outputs must reach, by what is multiplied in: ours against the recorded outputs of the public code's
 # models, a peer's against ours.
@@ -89,11 +89,6 @@ class Side:
 
     name: str
     dtype = "float32"
-    stages: tuple[str, ...] = (*STAGES, "warm")
-
-    def can(self, task: Task) -> bool:
-        """Whether the side takes part in a task."""
-        return task.suite != "kernels" and task.name in self.stages
 
     def prepare(self, stage: str, arrays: Arrays) -> Callable[[], Any]:
         """Return what is timed of a stage: one run of a chunk, its inputs converted beforehand."""
@@ -183,9 +178,6 @@ class Ours(Side):
 
     def facts(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "backend": backends()}
-
-    def can(self, task: Task) -> bool:
-        return True
 
     def _convert(self, sound: np.ndarray) -> np.ndarray:
         return pipeline.run(
@@ -315,10 +307,6 @@ class Ours(Side):
         return self._gates[task.name], bar(task, self.dtype)
 
 
-# What "direct" differs in.
-DIRECT = ("decoder", "resblocks", "resblock")
-
-
 class Direct(Ours):
     """rvc_fast with the direct algorithm in the residual blocks, which is what little memory means."""
 
@@ -326,17 +314,11 @@ class Direct(Ours):
     memory = "low"
     algorithm = "direct"
 
-    def can(self, task: Task) -> bool:
-        return task.name.partition("/")[0] in DIRECT
-
 
 class Mlx(Ours):
     """rvc_fast on stock MLX, without kernels of ours; its process is started with RVC_FAST_BACKEND=reference."""
 
     name = "mlx"
-
-    def can(self, task: Task) -> bool:
-        return task.suite == "kernels" or task.name in (*STAGES, "warm")
 
     def _kernel(self, task: Task) -> Callable[[], Any]:
         spec, case = op_and_case(task)
@@ -349,8 +331,23 @@ OWN: dict[str, type[Ours]] = {"rvc_fast": Ours, "direct": Direct, "mlx": Mlx}
 # Those in benchmarks/peers/sides.py, which needs the packages of the extra `bench`.
 PYTORCH = ("torch", "torch-compile", "torch-bf16", "onnxruntime")
 PEERS = (*PYTORCH, "mlx", "direct")
+# What a peer leaves out: ONNX has no complex numbers, and distances that are rounded to bfloat16 are not those of the
+# nearest vectors.
+WITHOUT = {"onnxruntime": ("mel",), "torch-bf16": ("retrieval",)}
+# What "direct" differs in.
+DIRECT = ("decoder", "resblocks", "resblock")
 # What a process of a side is started with.
 ENVIRONMENT = {"mlx": {"RVC_FAST_BACKEND": "reference"}, "direct": {"RVC_FAST_BACKEND": "cpu"}}
+
+
+def takes_part(peer: str, task: Task) -> bool:
+    """Whether a peer is measured in a task."""
+    name = task.name.partition("/")[0]
+    if peer == "direct":
+        return name in DIRECT
+    if task.suite == "kernels":
+        return peer == "mlx"
+    return name not in ("cold start", "batch", *WITHOUT.get(peer, ()))
 
 
 @dataclass

@@ -43,7 +43,7 @@ class Task:
         stage = what[self.suite]() if self.suite in what else None
         parts = [self.name if stage is None else stage.title]
         parts += [f"{self.seconds:g} s"] if self.seconds is not None else []
-        parts += [f"batch of {self.batch}"] if self.batch > 1 else []
+        parts += [f"{self.batch} at once"] if self.batch > 1 else []
         return ", ".join(parts)
 
 
@@ -78,7 +78,7 @@ STAGES = {
 CONVERT = {
     "cold start": Stage("cold start: rvc-fast convert in a new process", 1),
     "warm": Stage("whole conversion"),
-    "batch": Stage("conversions in as many threads", 10),
+    "batch": Stage("conversions in a thread each", 10),
 }
 
 

@@ -48,7 +48,6 @@ class Contestant(Protocol):
     """What the session talks to: `Local`, or `Remote`, which is one in another process."""
 
     def facts(self) -> dict[str, Any]: ...
-    def can(self, task: Task) -> bool: ...
     def gate(self, task: Task) -> tuple[float, float | None]: ...
     def check(self, task: Task, outputs: bool) -> Checked: ...
     def time(self, loops: int) -> float: ...
@@ -85,9 +84,6 @@ class Local:
 
     def facts(self) -> dict[str, Any]:
         return self.side.facts()
-
-    def can(self, task: Task) -> bool:
-        return self.side.can(task)
 
     def gate(self, task: Task) -> tuple[float, float | None]:
         """Return (SNR in dB, what it must reach or None); see `Ours.gate`."""
@@ -157,6 +153,8 @@ def loops(seconds: float) -> int:
 def _serve(pipe: Connection, name: str, dtype: str, environment: Mapping[str, str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started us decides what an interrupt means
     os.environ.update(environment)
+    # Libraries that print their troubles must not print into our results.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     side: Local | None = None
     while True:
         try:
@@ -227,9 +225,6 @@ class Remote:
 
     def facts(self) -> dict[str, Any]:
         return self._call("facts")
-
-    def can(self, task: Task) -> bool:
-        return self._call("can", task)
 
     def gate(self, task: Task) -> tuple[float, float | None]:
         return self._call("gate", task)

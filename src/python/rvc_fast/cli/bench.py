@@ -102,7 +102,9 @@ class _Status:
 
     def __call__(self, text: str) -> None:
         if self._shown:
-            print(f"\r\x1b[K{text[: os.get_terminal_size(2).columns - 1]}", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r\x1b[K{text[: os.get_terminal_size(2).columns - 1]}", end="", file=sys.stderr, flush=True
+            )
 
     def clear(self) -> None:
         if self._shown:
@@ -152,7 +154,7 @@ def _options(args: argparse.Namespace) -> Options:
     from ..bench.work import STAGES
     from ..errors import InputError
 
-    suites = SUITES
+    suites: tuple[str, ...] = SUITES
     if args.suite is not None:
         if args.suite not in SUITES:
             raise InputError(f"[bench] suite must be one of {', '.join(SUITES)}, got {args.suite!r}")
