@@ -227,7 +227,7 @@ struct simdgroup_matrix {
   vec<T, 2> elements;
   simdgroup_matrix() {}
   explicit simdgroup_matrix(T) {}
-  EMU_OBJECT vec<T, 2>& thread_elements() { return elements; }
+  EMU_OBJECT vec<T, 2>& thread_elements() EMU_OBJECT { return elements; }
 };
 typedef simdgroup_matrix<float> simdgroup_float8x8;
 typedef simdgroup_matrix<half> simdgroup_half8x8;
