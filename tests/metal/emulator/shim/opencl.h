@@ -131,16 +131,41 @@ typedef uint packed_uint4 __attribute__((ext_vector_type(4), aligned(4)));
 #define EMU_MATH2(name) \
   template <class T>    \
   T name(T, any_t<T>);
-#define EMU_ALL_MATH                                                                                         \
-  EMU_MATH(exp)                                                                                              \
-  EMU_MATH(exp2)                                                                                             \
-  EMU_MATH(exp10)                                                                                            \
-  EMU_MATH(log)                                                                                              \
-  EMU_MATH(log2) EMU_MATH(log10) EMU_MATH(sin) EMU_MATH(cos) EMU_MATH(tan) EMU_MATH(asin) EMU_MATH(acos)     \
-      EMU_MATH(atan) EMU_MATH(sinh) EMU_MATH(cosh) EMU_MATH(tanh) EMU_MATH(sqrt) EMU_MATH(rsqrt)             \
-          EMU_MATH(sinpi) EMU_MATH(cospi) EMU_MATH(floor) EMU_MATH(ceil) EMU_MATH(round) EMU_MATH(rint)      \
-              EMU_MATH(trunc) EMU_MATH(fabs) EMU_MATH(fract) EMU_MATH2(pow) EMU_MATH2(powr) EMU_MATH2(atan2) \
-                  EMU_MATH2(fmod) EMU_MATH2(fmin) EMU_MATH2(fmax) EMU_MATH2(copysign) EMU_MATH2(divide)
+#define EMU_ALL_MATH   \
+  EMU_MATH(exp);       \
+  EMU_MATH(exp2);      \
+  EMU_MATH(exp10);     \
+  EMU_MATH(log);       \
+  EMU_MATH(log2);      \
+  EMU_MATH(log10);     \
+  EMU_MATH(sin);       \
+  EMU_MATH(cos);       \
+  EMU_MATH(tan);       \
+  EMU_MATH(asin);      \
+  EMU_MATH(acos);      \
+  EMU_MATH(atan);      \
+  EMU_MATH(sinh);      \
+  EMU_MATH(cosh);      \
+  EMU_MATH(tanh);      \
+  EMU_MATH(sqrt);      \
+  EMU_MATH(rsqrt);     \
+  EMU_MATH(sinpi);     \
+  EMU_MATH(cospi);     \
+  EMU_MATH(floor);     \
+  EMU_MATH(ceil);      \
+  EMU_MATH(round);     \
+  EMU_MATH(rint);      \
+  EMU_MATH(trunc);     \
+  EMU_MATH(fabs);      \
+  EMU_MATH(fract);     \
+  EMU_MATH2(pow);      \
+  EMU_MATH2(powr);     \
+  EMU_MATH2(atan2);    \
+  EMU_MATH2(fmod);     \
+  EMU_MATH2(fmin);     \
+  EMU_MATH2(fmax);     \
+  EMU_MATH2(copysign); \
+  EMU_MATH2(divide);
 EMU_ALL_MATH
 namespace precise {
 EMU_ALL_MATH
