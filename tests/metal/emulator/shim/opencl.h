@@ -219,7 +219,7 @@ struct simdgroup_matrix {
   vec<T, 2> elements;
   simdgroup_matrix() {}
   explicit simdgroup_matrix(T) {}
-  __private vec<T, 2>& thread_elements() { return elements; }
+  __private vec<T, 2>& thread_elements() __private { return elements; }
 };
 typedef simdgroup_matrix<float> simdgroup_float8x8;
 typedef simdgroup_matrix<half> simdgroup_half8x8;
