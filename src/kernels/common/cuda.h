@@ -12,6 +12,7 @@
 #define SIMD_BARRIER() __syncwarp()
 
 using uint = unsigned int;
+using ushort = unsigned short;
 
 FUNC float as_float(int bits) { return __int_as_float(bits); }
 FUNC uint float_bits(float x) { return __float_as_uint(x); }
@@ -21,6 +22,10 @@ template <typename T, int N>
 struct alignas(N * sizeof(T)) Packed {
   T v[N];
 };
+FUNC float2 unpack_half(uint bits) {
+  const ushort low = bits & 0xffffu, high = bits >> 16;
+  return {float(reinterpret_cast<const __half&>(low)), float(reinterpret_cast<const __half&>(high))};
+}
 
 FUNC float exp_(float x) { return expf(x); }
 FUNC float log_(float x) { return logf(x); }

@@ -26,6 +26,11 @@ template <typename T, int N>
 struct alignas(N * sizeof(T)) Packed {
   T v[N];
 };
+// Two float16 in 32 bits, the lower half first.
+FUNC float2 unpack_half(uint bits) {
+  const half2 both = as_type<half2>(bits);
+  return float2(float(both.x), float(both.y));
+}
 
 // Exact functions: Metal's default ones lose digits when a kernel is compiled with fast math.
 FUNC float exp_(float x) { return metal::precise::exp(x); }
