@@ -24,7 +24,7 @@ def ext() -> Iterator[ModuleType]:
 
 @pytest.fixture
 def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Take the route that a test is parametrized with: "reference" or "cpu/ISA"."""
+    """Take the route that a test is parametrized with: "reference", "cpu/ISA", "metal" or "cuda"."""
     backend, _, isa = request.param.partition("/")
     if isa:
         request.getfixturevalue("ext").configure(isa=isa)

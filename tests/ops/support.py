@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+import mlx.core as mx
+
 import rvc_fast.ops
 from rvc_fast import native
 from rvc_fast.ops.spec import OpSpec
@@ -31,5 +33,6 @@ def isas() -> list[str]:
 
 
 def routes() -> list[str]:
-    """ "reference", then "cpu/ISA" for each of `isas()`."""
-    return ["reference"] + [f"cpu/{isa}" for isa in isas()]
+    """ "reference", "cpu/ISA" for each of `isas()`, and "metal" or "cuda" where MLX has a GPU."""
+    gpus = [name for name, module in (("metal", mx.metal), ("cuda", mx.cuda)) if module.is_available()]
+    return ["reference", *(f"cpu/{isa}" for isa in isas()), *gpus]

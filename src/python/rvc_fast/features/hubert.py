@@ -232,7 +232,7 @@ class HubertModel(nn.Module):
             except (ValueError, IndexError) as e:
                 raise FileFormatError(f"[hubert] the tensors' shapes do not fit each other: {e}") from e
         model = cls(HubertConfig.from_dict(checkpoint.config), "final_proj.weight" in tensors)
-        load(model, tensors, "hubert", packing)
+        load(model, tensors, "hubert", packing, checkpoint.kernels)
         return model
 
     def _frames(self, audio: mx.array) -> mx.array:
