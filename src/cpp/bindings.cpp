@@ -30,6 +30,7 @@
 #include "linear/linear.h"
 #include "mel_stft/mel_stft.h"
 #include "nsf_source/nsf_source.h"
+#include "peak/peak.h"
 #include "relpos_attention/relpos_attention.h"
 #include "resblock/resblock.h"
 #include "wavenet_gate/wavenet_gate.h"
@@ -127,6 +128,8 @@ NB_MODULE(_ext, m) {
   m.def("borrow", &borrow_numpy, "x"_a.noconvert());
   m.def("map_arrays", &map_arrays, "fd"_a, "spans"_a);
   m.def("fma_peak", &fma_peak, "dtype"_a = "float32", nb::call_guard<nb::gil_scoped_release>());
+  m.def("int8_peak", &int8_peak, nb::call_guard<nb::gil_scoped_release>());
+  m.def("memory_peak", &memory_peak, "kind"_a, "bytes"_a, nb::call_guard<nb::gil_scoped_release>());
 
   m.def("iir", &iir_filter, "b"_a, "a"_a, "x"_a, "delays"_a);
 

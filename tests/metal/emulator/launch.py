@@ -345,8 +345,8 @@ class _Run:
     def _input(self, name: str, value: np.ndarray | mx.array, misaligned: bool) -> _Memory:
         if isinstance(value, mx.array):
             return _Sparse(name, value.nbytes, value.dtype.size, False)
-        data = next(a for a in self.text.inputs if a.name == name).what == "data"
-        misaligned = misaligned and data and not name.startswith(OURS)
+        attribute = next(a for a in self.text.inputs if a.name == name).what != "data"
+        misaligned = misaligned and not attribute and not name.startswith(OURS)
         buffer = _Guarded(name, value.nbytes, value.itemsize, False, misaligned)
         buffer.data[:] = value.reshape(-1).view(np.uint8)
         return buffer

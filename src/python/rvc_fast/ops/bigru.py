@@ -186,8 +186,9 @@ def _pack_gpu(backend: str, w_hh: mx.array) -> Weight:
     missing = [(0, 0), (0, 0), (0, rows - hidden), (0, parts.columns - hidden)]
     data = mx.pad(w_hh.reshape(2, 3, hidden, hidden), missing)
     data = data.reshape(2, 3, rows, parts.chunks, parts.split, 4, parts.wide // 4)
-    data = mx.contiguous(data.transpose(3, 1, 0, 5, 2, 4, 6))
-    return PackedWeight("bigru", data, tuple(w_hh.shape), backend=backend)
+    return PackedWeight(
+        "bigru", mx.contiguous(data.transpose(3, 1, 0, 5, 2, 4, 6)), tuple(w_hh.shape), backend=backend
+    )
 
 
 def _check_recurrent(w_hh: Weight) -> None:
@@ -200,7 +201,7 @@ def bigru_reference(x: mx.array, w_ih: mx.array, w_hh: mx.array, b_ih: mx.array,
     """The definition, in stock MLX."""
     forward, backward = (x @ w_ih[d].T + b_ih[d] for d in (0, 1))
     h = mx.zeros((2, x.shape[0], w_hh.shape[2]))
-    return mx.concatenate([*_scan_reference(forward, backward, w_hh, b_hh, h)], axis=-1)
+    return _scan_reference(forward, backward, w_hh, b_hh, h)
 
 
 def bigru(
@@ -264,8 +265,8 @@ def bigru(
 
 
 def _project(x: mx.array, weight: Weight, bias: mx.array | None) -> mx.array:
-    # On a GPU MLX's matmul is the kernel for this.
     if isinstance(weight, mx.array) and dispatch.route("bigru").backend in ("metal", "cuda"):
+        # On a GPU MLX's matmul is the kernel for this.
         return linear_reference(x, weight, bias)
     return linear(x, weight, bias)
 
