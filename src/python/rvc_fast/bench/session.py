@@ -346,7 +346,5 @@ def threads(asked: int | None) -> int:
     """Return how many threads every side gets."""
     from .. import native
 
-    if asked is not None:
-        os.environ["RVC_FAST_THREADS"] = str(asked)
     ext = native.ext()
-    return int(ext.threads()) if ext is not None else asked or os.cpu_count() or 1
+    return asked or (int(ext.threads()) if ext is not None else os.cpu_count() or 1)

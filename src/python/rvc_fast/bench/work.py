@@ -138,11 +138,9 @@ def inputs(stage: str, seconds: float) -> Iterator[Arrays]:
             yield z, speaker, f0, normal(1, frames * config.hop, 1)
         elif stage == "retrieval":
             yield (normal(steps, models.HUBERT.hidden_size),)
-        elif stage == "resblocks":
+        else:
             blocks, length, width = [], frames, config.upsample_initial_channel
             for rate in config.upsample_rates:
                 length, width = length * rate, width // 2
                 blocks.append(normal(1, width, length))
             yield tuple(blocks)
-        else:
-            raise KeyError(stage)

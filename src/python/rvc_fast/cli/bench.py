@@ -192,8 +192,11 @@ def _options(args: argparse.Namespace) -> Options:
 
 
 def _measure(args: argparse.Namespace) -> int:
+    # Before anything reads them, and for the processes to come.
     if args.backend:
         os.environ["RVC_FAST_BACKEND"] = args.backend
+    if args.threads:
+        os.environ["RVC_FAST_THREADS"] = str(args.threads)
     from .. import native
     from ..bench import limits, machine, models, report, results, session
     from ..errors import InputError

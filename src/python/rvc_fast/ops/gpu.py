@@ -11,6 +11,7 @@ kernels share.
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -67,9 +68,11 @@ def text(backend: str, op: str, kernel: str) -> Text:
 @functools.cache
 def _build(backend: str, op: str, kernel: str, dtypes: tuple[str, ...]) -> Callable[..., list[mx.array]]:
     t = text(backend, op, kernel)
+    # MLX keeps compiled CUDA kernels on disk by name alone: another text needs another name.
+    digest = hashlib.blake2b("\n".join((t.header, t.source)).encode(), digest_size=4).hexdigest()
     make: Any = mx.fast.metal_kernel if backend == "metal" else mx.fast.cuda_kernel
     return make(
-        name="_".join(("rvc", kernel, *dtypes)),
+        name="_".join(("rvc", kernel, digest, *dtypes)),
         input_names=list(t.inputs),
         output_names=list(t.outputs),
         source=t.source,
