@@ -187,9 +187,10 @@ def test_progress_says_what_and_how_long() -> None:
     going = session(Fake("ours", log, Clock(), facts=OURS_FACTS), [], lambda _: None)
     going.progress = said.append
     going.run([DECODER, DECODER])
-    assert said[0].startswith("[1/2] decoder, its source included, 1 s: correctness · 0:00, about ")
-    assert said[-1].startswith("[2/2] ")
-    assert said[-1].endswith(" left")
+    assert said[0].startswith("[1/2, 0:00, about ")
+    assert said[0].endswith(" left] decoder, its source included, 1 s: correctness")
+    assert said[-1].startswith("[2/2, 0:11, about 0:0")
+    assert said[-1].endswith("1 s: run 5 of 5")
 
 
 def test_the_plan_holds_everything() -> None:

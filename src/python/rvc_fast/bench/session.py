@@ -147,14 +147,16 @@ class Session:
         """Measure all of them, in order."""
         self._our_facts = self.ours.facts()
         for number, task in enumerate(tasks):
-            self._where = f"[{number + 1}/{len(tasks)}] {task.title}"
-            self._remaining = tasks[number:]
+            self._place, self._title = f"{number + 1}/{len(tasks)}", task.title
+            self._after, self._current, self._began = tasks[number + 1 :], task, self.clock()
             self._measure(task)
 
     def _say(self, what: str) -> None:
-        done = self.clock() - self._start
-        ahead = min(sum(self._expected_row(t) for t in self._remaining), self._left())
-        self.progress(f"{self._where}: {what} · {_clock(done)}, about {_clock(ahead)} left")
+        done, here = self.clock() - self._start, self.clock() - self._began
+        ahead = max(0.0, self._expected_row(self._current) - here)
+        ahead = min(ahead + sum(self._expected_row(t) for t in self._after), self._left())
+        times = f"{_clock(done)}, about {_clock(ahead)} left"
+        self.progress(f"[{self._place}, {times}] {self._title}: {what}")
 
     def _left(self) -> float:
         return max(0.0, 60 * self.options.minutes - (self.clock() - self._start))
