@@ -63,20 +63,24 @@ def test_states_that_do_not_fit(gpu: Emulator, monkeypatch: pytest.MonkeyPatch) 
     assert not gpu.launches
 
 
-@pytest.mark.parametrize("backend", ["metal", "cuda"])
-@pytest.mark.parametrize("itemsize", [4, 2])
+@pytest.mark.parametrize(
+    ("backend", "itemsize", "share"),
+    [("metal", 4, 0.84), ("metal", 2, 0.69), ("cuda", 4, 0.75), ("cuda", 2, 0.51)],
+)
 @pytest.mark.parametrize("batch", [1, 4])
-def test_fewer_bytes_than_two_launches_a_step(backend: str, itemsize: int, batch: int) -> None:
+def test_fewer_bytes_than_two_launches_a_step(backend: str, itemsize: int, share: float, batch: int) -> None:
     """For RMVPE's layer, by the formula in the kernel's head."""
-    head = (kernels_dir() / "bigru" / "bigru.inc").read_text()
+    head = dict(
+        re.findall(r"^// ([a-z ]+) = (.*)$", (kernels_dir() / "bigru" / "bigru.inc").read_text(), re.M)
+    )
     parts = bigru.layout(backend, 256, itemsize)
     launch = bigru.plan(backend, batch, parts)
     on_chip = launch.kept + launch.staged
     columns = on_chip * parts.split * parts.wide
     letters = {"s": itemsize, "B": batch, "T": 1000, "I": 384, "H": 256, "G": launch.groups, "K": columns}
-    moved = eval(re.search(r"// moved = (.*)", head)[1], letters)
-    baseline = eval(re.search(r"move\n// (s \* \(.*\))\.", head)[1], letters)
-    assert moved < (0.86, 0.71)[itemsize == 2] * baseline
+    moved = eval(head["moved"], letters)
+    baseline = eval(head["two launches a step"], letters)
+    assert moved < share * baseline
     # The formula's streamed weights are what the launch's threads load.
     streamed = 2 * launch.groups * parts.threads * (parts.chunks - on_chip) * bigru.CHUNK
     assert 6 * 256 * (256 - columns) * itemsize * launch.groups == streamed

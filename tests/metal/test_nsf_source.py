@@ -55,6 +55,26 @@ def test_any_advance_is_exact(gpu: Emulator, step: float) -> None:
     assert [int(n) for n in np.array(phases)[0, 0]] == [in_fixed_point(n * exact) for n in range(9)]
 
 
+@pytest.mark.parametrize("gpu", LANGUAGES, indirect=True)
+@pytest.mark.parametrize("hop", [36, 441])
+def test_interpolated_frequencies_are_rounded_once(gpu: Emulator, hop: int) -> None:
+    frames, rate = 300, 100 * hop
+    f0 = np.random.default_rng(0).uniform(60, 900, frames).astype(np.float32)
+    options = {"interpolation": "linear", "accumulation": "sample"}
+    phases = gpu_phases(
+        gpu.language, mx.array(f0)[None], np.zeros((1, 1)), None, hop=hop, sample_rate=rate, **options
+    )
+    halves = 2 * np.arange(hop) + 1 - hop
+    other = np.where(halves < 0, np.r_[f0[0], f0[:-1]][:, None], np.r_[f0[1:], f0[-1]][:, None])
+    change = (other - f0[:, None]).astype(np.float64)
+    frequency = (f0[:, None] + change * (abs(halves) / (2 * hop))).astype(np.float32)
+    steps = fixed_cycles((frequency / np.float32(rate)).astype(np.float64)).reshape(frames, hop)
+    # uint64 wraps as phases do.
+    before = np.cumsum(steps.sum(axis=1)) - steps.sum(axis=1)
+    got = np.array(phases)[0, 0]
+    assert np.array_equal(got, before)
+
+
 def test_fixed_cycles() -> None:
     numbers = [0.0, 0.25, -0.25, 1 - 2**-53, 0.1, 123.7, -1e-30]
     got = [int(n) for n in fixed_cycles(np.array(numbers))]

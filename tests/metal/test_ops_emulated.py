@@ -20,6 +20,10 @@ MOST_FLOPS = 200_000_000
 
 
 def _round(value: Any, dtype: mx.Dtype) -> Any:
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_round(v, dtype) for v in value))
+    if isinstance(value, list):
+        return [_round(v, dtype) for v in value]
     floating = isinstance(value, mx.array) and mx.issubdtype(value.dtype, mx.floating)
     return value.astype(dtype) if floating else value
 

@@ -120,16 +120,24 @@ def head(file: Path) -> dict[str, str]:
 
 
 def test_kernels_are_found() -> None:
-    assert {p.parent.name for p in FILES} == {
-        op for op in dispatch.ops() if dispatch.backends(op) & {"metal", "cuda"}
+    ours = {
+        op
+        for op in dispatch.ops()
+        for backend in dispatch.backends(op) & {"metal", "cuda"}
+        if not dispatch.of_mlx(op, backend)
     }
+    # Whose kernel is another op's.
+    assert ours - {p.parent.name for p in FILES} == {"conv_transpose1d"}
+    assert {p.parent.name for p in FILES} <= ours
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_head_is_complete(file: Path) -> None:
     stated = head(file)
     assert stated.keys() >= {"flops", "bytes", "on chip", "threads"}
-    assert 32 <= int(stated["threads"]) <= rules.PORTABLE_THREADS
+    threads = [int(n) for n in re.findall(r"\d+", stated["threads"])]
+    assert threads
+    assert all(32 <= n <= rules.PORTABLE_THREADS for n in threads)
     assert stated["on chip"]
 
 

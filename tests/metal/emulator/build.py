@@ -153,6 +153,45 @@ def place_storage(text: str) -> str:
     return STORAGE.sub(replace, text)
 
 
+TENSOR_CORE = re.compile(r"mma\.sync\.aligned\.m16n8k16\.row\.col\.f32\.(f16|bf16)\.\1\.f32 ")
+ASSEMBLY = re.compile(r"\basm(?:\s+volatile)?\s*\(")
+
+
+def _operands(text: str) -> list[str]:
+    """The expressions of assembly's operands "+f"(a[0]), "r"(f(b))."""
+    found, depth, start = [], 0, 0
+    for at, character in enumerate(text):
+        if character == "(":
+            depth += 1
+            start = at + 1 if depth == 1 else start
+        elif character == ")":
+            depth -= 1
+            if depth == 0:
+                found.append(text[start:at])
+    return found
+
+
+def place_tensor_cores(text: str) -> str:
+    """Replace the one instruction of PTX that kernels write out by the emulator's function."""
+    pieces, at = [], 0
+    while match := ASSEMBLY.search(text, at):
+        end, depth = match.end(), 1
+        while depth:
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            end += 1
+        instruction, operands = re.match(
+            r"((?:\s*\"[^\"]*\")*)(.*)", text[match.end() : end - 1], re.S
+        ).groups()  # type: ignore[union-attr]
+        kind = TENSOR_CORE.match("".join(re.findall(r'"([^"]*)"', instruction)))
+        values = _operands(operands)
+        if kind is None or len(values) != 10:
+            raise BuildError(f"the emulator does not know the assembly {instruction.strip()}")
+        scalar = {"f16": "__half", "bf16": "__nv_bfloat16"}[kind[1]]
+        pieces += [text[at : match.start()], f"emu_mma_m16n8k16<{scalar}>({', '.join(values)})"]
+        at = end
+    return "".join(pieces) + text[at:]
+
+
 def cell_shift(translated: str) -> int:
     """log2 of the bytes in a cell of group storage: of the smallest type that may be stored there."""
     types = [
@@ -202,7 +241,7 @@ def _cuda_source(text: texts.Text, preprocessed: str) -> str:
         else:
             calls.append(f"*(const {kinds[argument.what]}*)emu_arguments[{index}]")
     entry = ENTRY.format(call=f"mlx::core::cu::{text.name}({', '.join(calls)})")
-    return f'#include "cuda.h"\n{place_storage(preprocessed)}\n{entry}'
+    return f'#include "cuda.h"\n{place_tensor_cores(place_storage(preprocessed))}\n{entry}'
 
 
 PREPROCESS = {

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -73,8 +74,9 @@ def fetch(wheel: Path | None = None) -> None:
 
 
 def find() -> str | None:
-    """Return nvcc's path, or None."""
-    return shutil.which("nvcc")
+    """Return the path of nvcc, of the system or of NVIDIA's packages for Python, or None."""
+    packaged = Path(sysconfig.get_paths()["purelib"]) / "nvidia" / "cu13" / "bin" / "nvcc"
+    return shutil.which("nvcc") or (str(packaged) if packaged.is_file() else None)
 
 
 @dataclass(frozen=True)

@@ -28,4 +28,4 @@ def install(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     forget_kernels()
     monkeypatch.setattr(mx.fast, f"{emulator.language}_kernel", emulator.kernel)
     monkeypatch.setattr(dispatch, "_device_backend", lambda: emulator.language)
-    monkeypatch.setenv("RVC_FAST_BACKEND", "auto")
+    monkeypatch.setenv("RVC_FAST_BACKEND", emulator.language)

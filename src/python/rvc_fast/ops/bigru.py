@@ -13,7 +13,7 @@ import numpy as np
 
 from . import dispatch, gpu
 from .blocks import after, blocks
-from .linear import linear, linear_reference
+from .linear import linear
 from .packed import PackedWeight, Weight
 from .spec import Case, OpSpec, Tolerance
 
@@ -251,8 +251,8 @@ def bigru(
     done: list[mx.array] = []
     for start, end in blocks(length, BLOCK):
         mirrored = slice(length - end, length - start)
-        forward = _project(after(x[:, start:end], done), w_ih[0], b_ih[0])
-        backward = _project(after(x[:, mirrored], done), w_ih[1], b_ih[1])
+        forward = linear(after(x[:, start:end], done), w_ih[0], b_ih[0])
+        backward = linear(after(x[:, mirrored], done), w_ih[1], b_ih[1])
         done.append(scan(forward, backward, w_hh, b_hh, h))
         h = mx.stack([done[-1][:, -1, :hidden], done[-1][:, 0, hidden:]]).astype(mx.float32)
         if length > BLOCK:
@@ -261,13 +261,6 @@ def bigru(
         return done[0]
     ahead, back = [y[..., :hidden] for y in done], [y[..., hidden:] for y in reversed(done)]
     return mx.concatenate([mx.concatenate(ahead, axis=1), mx.concatenate(back, axis=1)], axis=-1)
-
-
-def _project(x: mx.array, weight: Weight, bias: mx.array | None) -> mx.array:
-    # On a GPU MLX's matmul is the kernel for this.
-    if isinstance(weight, mx.array) and dispatch.route("bigru").backend in ("metal", "cuda"):
-        return linear_reference(x, weight, bias)
-    return linear(x, weight, bias)
 
 
 def _case(name: str, batch: int, length: int, width: int, hidden: int, benchmark: bool = False) -> Case:

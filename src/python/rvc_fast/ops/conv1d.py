@@ -29,9 +29,6 @@ from .spec import Case, OpSpec, Tolerance
 
 dispatch.register("conv1d", "cpu", "metal", "cuda")
 
-# Fewer channels or outputs in a group would leave most of a GPU's tiles empty; MLX has a kernel for these.
-LEAST_IN_GROUP = 8
-
 
 def conv1d_reference(
     x: mx.array,
@@ -136,9 +133,6 @@ def _conv1d_cpu(
 
 
 def _pack_gpu(backend: str, weight: mx.array, groups: int, dtype: Dtype = "float32") -> PackedWeight:
-    if groups > 1 and min(weight.shape[0] // groups, weight.shape[2]) < LEAST_IN_GROUP:
-        name = str(weight.dtype).rpartition(".")[2]
-        return PackedWeight("conv1d", weight, tuple(weight.shape), groups, "mlx", dtype=name, backend=backend)
     return conv_tiles.pack(backend, "conv1d", weight, groups)
 
 
@@ -158,21 +152,6 @@ def _conv1d_gpu(
     scale: float = 1.0,
 ) -> mx.array:
     packed = weight if isinstance(weight, PackedWeight) else _pack_gpu(backend, weight, groups)
-    if packed.algorithm == "mlx":
-        y = conv1d_reference(
-            x.astype(mx.float32),
-            packed.data,
-            bias,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            leaky=leaky,
-            activation=activation,
-            residual=residual,
-            scale=scale,
-        )
-        return y.astype(x.dtype)
     length = _length(x, weight, stride=stride, padding=padding, dilation=dilation)
     return conv_tiles.convolve(
         backend,

@@ -2,7 +2,8 @@
 
 `conv1d`, `conv_transpose1d` and `resblock` share it. The kernel (src/kernels/conv1d) multiplies tiles of 32 outputs and
 16 channels without looking at their edges, so a weight is packed as (groups, K, C, O) with zeros up to those. Fewer
-than 8 channels are laid side by side with their taps, as one tap of K * C channels.
+than 8 channels are laid side by side with their taps, as one tap of K * C channels, and groups of few outputs are
+merged.
 """
 
 from __future__ import annotations
@@ -34,14 +35,26 @@ def _laid(backend: str, weight: mx.array) -> mx.array:
     return mx.contiguous(weight)
 
 
+def _merged(weight: PackedWeight | mx.array, groups: int) -> int:
+    """Return how many groups of few outputs share a tile, their weights a block diagonal matrix."""
+    return min(groups, max(1, OUTPUTS * groups // weight.shape[0]))
+
+
 def pack(backend: str, op: str, weight: mx.array, groups: int = 1) -> PackedWeight:
     """Return a weight (O, K, C / groups) as the kernel reads it, in its own dtype."""
     out, taps, channels = weight.shape
-    rows = weight
+    merged = _merged(weight, groups)
+    rows = weight.reshape(groups, out // groups, taps, channels)
     if groups == 1 and channels < NARROW:
-        rows, taps, channels = weight.reshape(out, 1, taps * channels), 1, taps * channels
-    rows = rows.reshape(groups, out // groups, taps, channels).transpose(0, 2, 3, 1)
-    missing = -channels % CHANNELS, -(out // groups) % OUTPUTS
+        rows = rows.reshape(1, out, 1, taps * channels)
+    if merged > 1:
+        rows = mx.pad(rows, [(0, -groups % merged), (0, 0), (0, 0), (0, 0)])
+        rows = rows.reshape(-1, merged, out // groups, taps, 1, channels)
+        diagonal = mx.eye(merged, dtype=mx.bool_).reshape(merged, 1, 1, merged, 1)
+        rows = mx.where(diagonal, rows, mx.array(0, weight.dtype))
+        rows = rows.reshape(-1, merged * out // groups, taps, merged * channels)
+    rows = rows.transpose(0, 2, 3, 1)
+    missing = -rows.shape[2] % CHANNELS, -rows.shape[3] % OUTPUTS
     rows = mx.pad(rows, [(0, 0), (0, 0), (0, missing[0]), (0, missing[1])])
     dtype = str(weight.dtype).rpartition(".")[2]
     return PackedWeight(op, _laid(backend, rows), tuple(weight.shape), groups, dtype=dtype, backend=backend)
@@ -138,22 +151,24 @@ def convolve(
     t = tiles(padded, columns, *((1, 1) if folded else (taps, stride)), dilation, x.dtype.size)
     apart = 1 if t.all_taps and not folded else stride
     stages = 1 if t.all_taps else taps
-    outputs = out // weight.groups
-    multiples = outputs, crop * shape[1], shape[0] * shape[1]
+    merged = _merged(weight, weight.groups)
+    outputs = merged * out // weight.groups
+    multiples = out, outputs, crop * shape[1], shape[0] * shape[1]
     y = gpu.launch(
         backend,
         "conv1d",
         "conv1d",
-        {"x": x, "weight": array, "bias": bias, "residual": residual, "total": total},
+        {"x": x, "packed": array, "bias": bias, "residual": residual, "total": total},
         sizes=(
             x.shape[1],
             x.shape[2],
-            taps * channels if folded else channels,
+            taps * channels if folded else merged * channels,
             padded,
-            weight.groups,
+            array.shape[0],
             outputs,
             columns,
             rows,
+            out,
             *shape,
             stride,
             apart,
@@ -179,7 +194,7 @@ def convolve(
             "REPEATS": shape[1] != out,
             "FOURS": all(n % 4 == 0 for n in multiples),
         },
-        groups=(-(-rows // t.tall) * (columns // t.columns) * weight.groups * x.shape[0], 1, 1),
+        groups=(-(-rows // t.tall) * (columns // t.columns) * array.shape[0] * x.shape[0], 1, 1),
         threads=THREADS,
         outputs=[((x.shape[0], *shape), x.dtype)],
     )

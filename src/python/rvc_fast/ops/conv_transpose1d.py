@@ -291,6 +291,7 @@ SPEC = OpSpec(
         _case("stride 1", 1, 20, 32, 32, 5, padding=2),
         _case("padding beyond the first tap", 1, 30, 8, 16, 9, stride=2, padding=7, residual=True),
         _case("strided input", 2, 19, 18, 33, 4, stride=2, padding=1, strided=True),
+        _case("a decoder's step", 1, 12, 256, 128, 20, stride=10, padding=5, leaky=0.1, residual=True),
         _upsample(512, 48, 24, 12),
         _upsample(256, 480, 20, 10),
         _upsample(256, 480, 16, 8),

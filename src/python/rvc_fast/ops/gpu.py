@@ -11,6 +11,7 @@ kernels share.
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -67,9 +68,11 @@ def text(backend: str, op: str, kernel: str) -> Text:
 @functools.cache
 def _build(backend: str, op: str, kernel: str, dtypes: tuple[str, ...]) -> Callable[..., list[mx.array]]:
     t = text(backend, op, kernel)
+    # MLX keeps compiled CUDA kernels on disk by name alone: another text needs another name.
+    digest = hashlib.blake2b("\n".join((t.header, t.source)).encode(), digest_size=4).hexdigest()
     make: Any = mx.fast.metal_kernel if backend == "metal" else mx.fast.cuda_kernel
     return make(
-        name="_".join(("rvc", kernel, *dtypes)),
+        name="_".join(("rvc", kernel, digest, *dtypes)),
         input_names=list(t.inputs),
         output_names=list(t.outputs),
         source=t.source,
@@ -86,9 +89,14 @@ def _bits(value: Any) -> Any:
     return struct.unpack("<i", struct.pack("<f", value))[0] if isinstance(value, float) else value
 
 
+@functools.cache
+def _absent(dtype: mx.Dtype) -> mx.array:
+    return mx.array([0] * LEAST_ELEMENTS, dtype=dtype)
+
+
 def _input(array: mx.array | None, dtype: mx.Dtype) -> mx.array:
     if array is None:
-        return mx.zeros((LEAST_ELEMENTS,), dtype)
+        return _absent(dtype)
     if array.size < LEAST_ELEMENTS:
         return mx.pad(array.reshape(-1), (0, LEAST_ELEMENTS - array.size))
     return array

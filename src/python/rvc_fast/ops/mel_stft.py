@@ -219,15 +219,21 @@ def _case(
 def _dims(
     x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floor: float = 1e-5, pad: int = 0
 ) -> dict[str, int]:
+    """S samples, F frames of N of them, M filters of W values that are not 0, A operations of a transform."""
     n, n_fft = x.shape[0], window.shape[0]
-    frames = (n + 2 * pad - n_fft) // hop + 1
-    used = int(np.count_nonzero(np.array(filters)))
-    return {"S": n, "N": n_fft, "F": frames, "M": filters.shape[0], "W": used}
+    return {
+        "S": n,
+        "N": n_fft,
+        "F": (n + 2 * pad - n_fft) // hop + 1,
+        "M": filters.shape[0],
+        "W": int(np.count_nonzero(np.array(filters))),
+        "A": round(2.5 * n_fft * np.log2(n_fft)),
+    }
 
 
 def _flops(x: mx.array, window: mx.array, filters: mx.array, **options: Any) -> int:
-    n = window.shape[0]
-    return _dims(x, window, filters, **options)["F"] * int(2.5 * n * np.log2(n) + 2 * filters.size)
+    dims = _dims(x, window, filters, **options)
+    return dims["F"] * (dims["A"] + 2 * filters.size)
 
 
 def _bytes(x: mx.array, window: mx.array, filters: mx.array, **options: Any) -> int:

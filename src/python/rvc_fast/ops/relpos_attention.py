@@ -160,6 +160,7 @@ SPEC = OpSpec(
         _case("two_blocks", 1, 1, 521, 8),
         _case("window_0", 2, 1, 19, 5, window=0),
         _case("window_past_all_keys", 1, 2, 1031, 24, window=1100),
+        _case("encoder_heads", 1, 2, 101, 96),
         _case("wide_heads", 1, 2, 37, 150, window=3),
         Case("sharp", _sharp),
         _case("encoder_10s", 1, 2, 1000, 96, benchmark=True),

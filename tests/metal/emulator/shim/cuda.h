@@ -486,6 +486,33 @@ inline void mma_sync(fragment<accumulator, M, N, K, D>& d, const fragment<matrix
 }  // namespace nvcuda::wmma
 using nvcuda::wmma::__float_to_tf32;
 
+// The instruction mma.m16n8k16: where PTX says that a lane has its numbers of a, b, and c. Registers of a and
+// b hold two, the lower column of a, or row of b, in the lower half.
+template <class T>
+inline void emu_mma_m16n8k16(float& c0, float& c1, float& c2, float& c3, unsigned a0, unsigned a1,
+                             unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
+  const unsigned a[4] = {a0, a1, a2, a3}, b[2] = {b0, b1};
+  auto number = [](unsigned bits, int half) {
+    return static_cast<float>(__builtin_bit_cast(T, static_cast<unsigned short>(bits >> 16 * half)));
+  };
+  const int group = emu::lane() / 4, member = emu::lane() % 4;
+  float fa[8], fb[4], fc[4] = {c0, c1, c2, c3};
+  int at_a[8], at_b[4], at_c[4];
+  for (int i = 0; i < 8; ++i) {
+    int row = group + (i / 2 % 2) * 8, column = member * 2 + i % 2 + (i / 4) * 8;
+    fa[i] = number(a[i / 2], i % 2);
+    at_a[i] = row * 16 + column;
+  }
+  for (int i = 0; i < 4; ++i) {
+    int row = member * 2 + i % 2 + (i / 2) * 8;
+    fb[i] = number(b[i / 2], i % 2);
+    at_b[i] = row * 8 + group;
+    at_c[i] = (group + (i / 2) * 8) * 8 + member * 2 + i % 2;
+  }
+  emu_matmul_at(16, 8, 16, fa, at_a, fb, at_b, fc, at_c);
+  c0 = fc[0], c1 = fc[1], c2 = fc[2], c3 = fc[3];
+}
+
 namespace mlx::core::cu {
 template <class Index = int64_t>
 inline Index elem_to_loc(Index elem, const int* shape, const int64_t* strides, int ndim) {

@@ -49,6 +49,9 @@ uint32_t emu_lanes();  // of this simdgroup
 EmuPair emu_matmul8(EmuPair a, EmuPair b, EmuPair c);
 // c += a b, element i of a lane with n elements being number lane * n + i of the row-major matrix.
 void emu_matmul(int m, int n, int k, const float* a, const float* b, float* c);
+// The same, each element being at a given place of its row-major matrix.
+void emu_matmul_at(int m, int n, int k, const float* a, const int* at_a, const float* b, const int* at_b,
+                   float* c, const int* at_c);
 
 // Declares an atomic access of `size` bytes, which races with plain accesses only.
 void emu_atomic(const volatile void* address, size_t size);

@@ -67,6 +67,8 @@ enum memory_order { memory_order_relaxed };
 
 template <class T, class U>
 T as_type(U);
+template <class V, class... A>
+V emu_make(A...);
 
 namespace metal {
 template <class T>
@@ -129,15 +131,41 @@ typedef uint packed_uint4 __attribute__((ext_vector_type(4), aligned(4)));
 #define EMU_MATH2(name) \
   template <class T>    \
   T name(T, any_t<T>);
-#define EMU_ALL_MATH                                                                                       \
-  EMU_MATH(exp)                                                                                            \
-  EMU_MATH(exp2)                                                                                           \
-  EMU_MATH(exp10) EMU_MATH(log) EMU_MATH(log2) EMU_MATH(log10) EMU_MATH(sin) EMU_MATH(cos) EMU_MATH(tan)   \
-      EMU_MATH(asin) EMU_MATH(acos) EMU_MATH(atan) EMU_MATH(sinh) EMU_MATH(cosh) EMU_MATH(tanh)            \
-          EMU_MATH(sqrt) EMU_MATH(rsqrt) EMU_MATH(sinpi) EMU_MATH(cospi) EMU_MATH(floor) EMU_MATH(ceil)    \
-              EMU_MATH(round) EMU_MATH(rint) EMU_MATH(trunc) EMU_MATH(fabs) EMU_MATH(fract) EMU_MATH2(pow) \
-                  EMU_MATH2(powr) EMU_MATH2(atan2) EMU_MATH2(fmod) EMU_MATH2(fmin) EMU_MATH2(fmax)         \
-                      EMU_MATH2(copysign) EMU_MATH2(divide)
+#define EMU_ALL_MATH   \
+  EMU_MATH(exp);       \
+  EMU_MATH(exp2);      \
+  EMU_MATH(exp10);     \
+  EMU_MATH(log);       \
+  EMU_MATH(log2);      \
+  EMU_MATH(log10);     \
+  EMU_MATH(sin);       \
+  EMU_MATH(cos);       \
+  EMU_MATH(tan);       \
+  EMU_MATH(asin);      \
+  EMU_MATH(acos);      \
+  EMU_MATH(atan);      \
+  EMU_MATH(sinh);      \
+  EMU_MATH(cosh);      \
+  EMU_MATH(tanh);      \
+  EMU_MATH(sqrt);      \
+  EMU_MATH(rsqrt);     \
+  EMU_MATH(sinpi);     \
+  EMU_MATH(cospi);     \
+  EMU_MATH(floor);     \
+  EMU_MATH(ceil);      \
+  EMU_MATH(round);     \
+  EMU_MATH(rint);      \
+  EMU_MATH(trunc);     \
+  EMU_MATH(fabs);      \
+  EMU_MATH(fract);     \
+  EMU_MATH2(pow);      \
+  EMU_MATH2(powr);     \
+  EMU_MATH2(atan2);    \
+  EMU_MATH2(fmod);     \
+  EMU_MATH2(fmin);     \
+  EMU_MATH2(fmax);     \
+  EMU_MATH2(copysign); \
+  EMU_MATH2(divide);
 EMU_ALL_MATH
 namespace precise {
 EMU_ALL_MATH
@@ -214,12 +242,17 @@ bool simd_all(bool);
 bool simd_is_first();
 ulong simd_ballot(bool);
 
+#ifdef __opencl_c_generic_address_space
+#define EMU_OBJECT __generic
+#else
+#define EMU_OBJECT __private
+#endif
 template <class T, int Rows = 8, int Columns = 8>
 struct simdgroup_matrix {
   vec<T, 2> elements;
   simdgroup_matrix() {}
   explicit simdgroup_matrix(T) {}
-  __private vec<T, 2>& thread_elements() { return elements; }
+  EMU_OBJECT vec<T, 2>& thread_elements() EMU_OBJECT { return elements; }
 };
 typedef simdgroup_matrix<float> simdgroup_float8x8;
 typedef simdgroup_matrix<half> simdgroup_half8x8;
@@ -228,23 +261,21 @@ template <class T, int R = 8, int C = 8>
 simdgroup_matrix<T, R, C> make_filled_simdgroup_matrix(T);
 template <class T, int R = 8, int C = 8>
 simdgroup_matrix<T, R, C> make_diagonal_simdgroup_matrix(T);
-#define EMU_LOAD(space) \
-  template <class T>    \
-  void simdgroup_load(__private simdgroup_matrix<T>&, const space T*, ulong = 8, ulong2 = 0, bool = false);
-#define EMU_STORE(space) \
-  template <class T>     \
-  void simdgroup_store(const __private simdgroup_matrix<T>&, space T*, ulong = 8, ulong2 = 0, bool = false);
+// Matrices of any address space: in a member function of a class they may be generic.
+#define EMU_LOAD(space)       \
+  template <class M, class T> \
+  void simdgroup_load(M&&, const space T*, ulong = 8, ulong2 = 0, bool = false);
+#define EMU_STORE(space)      \
+  template <class M, class T> \
+  void simdgroup_store(M&&, space T*, ulong = 8, ulong2 = 0, bool = false);
 EMU_LOAD(__global)
 EMU_LOAD(__local)
 EMU_STORE(__global)
 EMU_STORE(__local)
 template <class D, class A, class B, class C>
-void simdgroup_multiply_accumulate(__private simdgroup_matrix<D>&, const __private simdgroup_matrix<A>&,
-                                   const __private simdgroup_matrix<B>&,
-                                   const __private simdgroup_matrix<C>&);
+void simdgroup_multiply_accumulate(D&&, A&&, B&&, C&&);
 template <class D, class A, class B>
-void simdgroup_multiply(__private simdgroup_matrix<D>&, const __private simdgroup_matrix<A>&,
-                        const __private simdgroup_matrix<B>&);
+void simdgroup_multiply(D&&, A&&, B&&);
 
 // OpenCL has types of these names.
 #define atomic_int emu_atomic_int
@@ -281,27 +312,27 @@ using namespace metal;
 template <class Index = long>
 Index elem_to_loc(Index, constant const int*, constant const int64_t*, int);
 
-#define float2(...) ((float2)(__VA_ARGS__))
-#define float3(...) ((float3)(__VA_ARGS__))
-#define float4(...) ((float4)(__VA_ARGS__))
-#define half2(...) ((half2)(__VA_ARGS__))
-#define half3(...) ((half3)(__VA_ARGS__))
-#define half4(...) ((half4)(__VA_ARGS__))
-#define bfloat2(...) ((bfloat2)(__VA_ARGS__))
-#define bfloat4(...) ((bfloat4)(__VA_ARGS__))
-#define int2(...) ((int2)(__VA_ARGS__))
-#define int3(...) ((int3)(__VA_ARGS__))
-#define int4(...) ((int4)(__VA_ARGS__))
-#define uint2(...) ((uint2)(__VA_ARGS__))
-#define uint3(...) ((uint3)(__VA_ARGS__))
-#define uint4(...) ((uint4)(__VA_ARGS__))
-#define short2(...) ((short2)(__VA_ARGS__))
-#define short4(...) ((short4)(__VA_ARGS__))
-#define ushort2(...) ((ushort2)(__VA_ARGS__))
-#define ushort4(...) ((ushort4)(__VA_ARGS__))
-#define char4(...) ((char4)(__VA_ARGS__))
-#define uchar4(...) ((uchar4)(__VA_ARGS__))
-#define ulong2(...) ((ulong2)(__VA_ARGS__))
+#define float2(...) emu_make<float2>(__VA_ARGS__)
+#define float3(...) emu_make<float3>(__VA_ARGS__)
+#define float4(...) emu_make<float4>(__VA_ARGS__)
+#define half2(...) emu_make<half2>(__VA_ARGS__)
+#define half3(...) emu_make<half3>(__VA_ARGS__)
+#define half4(...) emu_make<half4>(__VA_ARGS__)
+#define bfloat2(...) emu_make<bfloat2>(__VA_ARGS__)
+#define bfloat4(...) emu_make<bfloat4>(__VA_ARGS__)
+#define int2(...) emu_make<int2>(__VA_ARGS__)
+#define int3(...) emu_make<int3>(__VA_ARGS__)
+#define int4(...) emu_make<int4>(__VA_ARGS__)
+#define uint2(...) emu_make<uint2>(__VA_ARGS__)
+#define uint3(...) emu_make<uint3>(__VA_ARGS__)
+#define uint4(...) emu_make<uint4>(__VA_ARGS__)
+#define short2(...) emu_make<short2>(__VA_ARGS__)
+#define short4(...) emu_make<short4>(__VA_ARGS__)
+#define ushort2(...) emu_make<ushort2>(__VA_ARGS__)
+#define ushort4(...) emu_make<ushort4>(__VA_ARGS__)
+#define char4(...) emu_make<char4>(__VA_ARGS__)
+#define uchar4(...) emu_make<uchar4>(__VA_ARGS__)
+#define ulong2(...) emu_make<ulong2>(__VA_ARGS__)
 
 // OpenCL's other words are free in Metal.
 #define local emu_local

@@ -807,14 +807,21 @@ EmuPair emu_matmul8(EmuPair a, EmuPair b, EmuPair c) {
   return {d[at], d[at + 1]};
 }
 
-void emu_matmul(int m, int n, int k, const float* a, const float* b, float* c) {
+void emu_matmul_at(int m, int n, int k, const float* a, const int* at_a, const float* b, const int* at_b,
+                   float* c, const int* at_c) {
   Worker& w = *self;
   Simdgroup& s = w.simd[w.thread / simd_width];
-  uint32_t lane = w.thread % simd_width;
   float* d = s.c[s.parity];
-  memcpy(s.a + lane * (m * k / simd_width), a, m * k / simd_width * sizeof(float));
-  memcpy(s.b + lane * (k * n / simd_width), b, k * n / simd_width * sizeof(float));
-  memcpy(d + lane * (m * n / simd_width), c, m * n / simd_width * sizeof(float));
+  const int counts[3] = {m * k / int(simd_width), k * n / int(simd_width), m * n / int(simd_width)};
+  for (int i = 0; i < counts[0]; ++i) {
+    s.a[at_a[i]] = a[i];
+  }
+  for (int i = 0; i < counts[1]; ++i) {
+    s.b[at_b[i]] = b[i];
+  }
+  for (int i = 0; i < counts[2]; ++i) {
+    d[at_c[i]] = c[i];
+  }
   rendezvous("mma_sync", [&](Simdgroup& g) {
     if (g.exists != ~0u) {
       fail(nullptr, "mma_sync needs 32 lanes, this warp has %u", emu_lanes());
@@ -827,7 +834,21 @@ void emu_matmul(int m, int n, int k, const float* a, const float* b, float* c) {
       }
     }
   });
-  memcpy(c, d + lane * (m * n / simd_width), m * n / simd_width * sizeof(float));
+  for (int i = 0; i < counts[2]; ++i) {
+    c[i] = d[at_c[i]];
+  }
+}
+
+void emu_matmul(int m, int n, int k, const float* a, const float* b, float* c) {
+  const int lane = self->thread % simd_width;
+  int at[3][16];
+  const int counts[3] = {m * k / int(simd_width), k * n / int(simd_width), m * n / int(simd_width)};
+  for (int which = 0; which < 3; ++which) {
+    for (int i = 0; i < counts[which]; ++i) {
+      at[which][i] = lane * counts[which] + i;
+    }
+  }
+  emu_matmul_at(m, n, k, a, at[0], b, at[1], c, at[2]);
 }
 
 void emu_refuse(const char* what) { fail(__builtin_return_address(0), "%s", what); }
