@@ -63,6 +63,9 @@ def test_inputs_are_the_same_for_everyone_who_asks() -> None:
 def test_long_sounds_come_in_chunks() -> None:
     assert len(list(work.inputs("hubert", 60.0))) == 2
     assert len(list(work.inputs("rmvpe", 60.0))) == 1
+    for seconds in (1.0, 40.0, 60.0, 130.0):
+        computed = sum(len(sound) for (sound,) in work.inputs("hubert", seconds)) / 16000
+        assert work.padded_seconds(seconds) == pytest.approx(computed, abs=0.1)
 
 
 def test_who_takes_part() -> None:
@@ -123,6 +126,12 @@ def test_a_broken_kernel_turns_the_gate_red(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sides, "specs", lambda: {"wavenet_gate": broken})
     snr, bar = Ours().gate(GATE)
     assert snr < bar
+
+
+def test_nonsense_is_a_number_that_json_has() -> None:
+    assert kernels.snr_db(float("inf")) == kernels.snr_db(float("nan")) == -999
+    assert kernels.snr_db(0.0) == 999
+    assert kernels.snr_db(1e-6) == pytest.approx(120)
 
 
 def test_retrieval_gives_what_was_recorded() -> None:
