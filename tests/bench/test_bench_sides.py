@@ -149,6 +149,9 @@ def test_a_full_size_voice_gives_what_was_recorded(tmp_path: Path, monkeypatch: 
         assert snr >= bar
     assert models.present("voice")
     assert not models.present("hubert"), "only what is needed is made"
+    for damaged in (b"not a model", models.path("voice").read_bytes()[:1000]):
+        models.path("voice").write_bytes(damaged)
+        assert not models.present("voice"), "it would be made again"
     (run,) = ours.runs(Task("stages", "flow", 1.0))
     wrong = sample([y * 1.001 for y in ours.outputs(Task("stages", "flow", 1.0), run())])
     assert sides.agreement(wrong, sides.recorded("flow")) < bar
