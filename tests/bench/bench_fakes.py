@@ -114,4 +114,6 @@ def session(
 ) -> Session:
     """A session of fakes on their clock."""
     asked = Options(against=tuple(p.name for p in peers), **options)
-    return Session(asked, ours, {p.name: p for p in peers}, FACTS, PEAKS, emit, clock=ours.clock)
+    return Session(
+        asked, ours, {p.name: p for p in peers}, FACTS, PEAKS, emit, clock=ours.clock, others=lambda: None
+    )

@@ -82,7 +82,7 @@ def test_who_takes_part() -> None:
 
 def test_bars() -> None:
     decoder, warm = Task("stages", "decoder", 1.0), Task("convert", "warm", 1.0)
-    assert sides.bar(decoder, "float32", "float32") == 80
+    assert sides.bar(decoder, "float32", "float32") == 90
     assert sides.bar(decoder, "float32", "bfloat16") == 20
     assert sides.bar(warm, "float32") == 80
     assert sides.bar(warm, "bfloat16") is None

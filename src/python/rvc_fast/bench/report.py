@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .results import Row, described, duration, identity, machine_of
+from .results import Row, described, disturbance, duration, identity, machine_of
 
 OURS = "rvc_fast"
 # Of ours and the peers in the order in which they appear; those of Okabe and Ito, which everyone can tell apart.
@@ -105,7 +105,7 @@ def _machine(rows: Sequence[Row]) -> str:
         "instructions": first.get("isa") or "",
         "throttling": ", ".join(f"{k}: {v}" for k, v in first["thermal"].items())
         or "the system does not tell",
-        "load": f"up to {max(max(row.get('load', (0,))) for row in rows):g}",
+        "used by others": "" if (share := disturbance(rows)) is None else f"{share:.0%} of the processor",
         "measured peaks": ", ".join(
             f"{k.replace('_', ' ')} {v:g}" for k, v in first.get("limits", {}).items() if v is not None
         ),
@@ -302,7 +302,11 @@ def _peers(rows: Sequence[Row]) -> str:
         for name, values in agreement.items()
     )
     head = "<tr><th>peer</th><th>against the golden cases (at least 90)</th><th>against ours, the lowest</th></tr>"
-    return _section("Is it the same work?", f"<div class='wide'><table>{head}{cells}</table></div>")
+    note = (
+        "The first is of each network, at the sizes of the golden cases. The second is of the sounds that were timed: stages "
+        "at least 90, whole conversions at least 80, because a pitch that differs by a thousandth of a cent moves the phase."
+    )
+    return _section("Is it the same work?", f"<div class='wide'><table>{head}{cells}</table></div>", note)
 
 
 def _table(rows: Sequence[Row]) -> str:
