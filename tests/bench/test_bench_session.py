@@ -97,6 +97,21 @@ def test_a_peer_whose_outputs_differ_has_no_number() -> None:
     assert going.red == 1
 
 
+def test_a_conversion_is_compared_of_the_same_pitch_and_the_pitch_by_itself() -> None:
+    rows: list[dict[str, Any]] = []
+    clock, log = Clock(), []
+    ours, peer = Fake("ours", log, clock, facts=OURS_FACTS), Fake("torch", log, clock)
+    going = session(ours, [peer], rows.append)
+    ours.pitch, peer.pitch = SOUND, SOUND + np.float32(1e-7)
+    going.run([[Task("convert", "warm", 1.0)]])
+    assert peer.given is SOUND
+    assert "ratio" in rows[0]["peers"]["torch"]
+    assert 90 < rows[0]["peers"]["torch"]["snr_db"] < 150
+    peer.pitch = SOUND + np.float32(1e-3)
+    going.run([[Task("convert", "warm", 1.0)]])
+    assert rows[1]["peers"]["torch"]["note"] == "OUTPUTS DIFFER, not timed: must be 90 dB"
+
+
 def test_a_peer_must_be_the_public_codes_model() -> None:
     rows, log, going = measure({"torch": {"facts": {"dtype": "float32", "golden_db": 89.9}}})
     assert "89.9 dB of the golden cases" in rows[0]["peers"]["torch"]["note"]
@@ -245,13 +260,13 @@ def test_a_default_run_of_two_cores_ends_in_15_minutes(slowness: float) -> None:
     names = ("warm", "hubert", "rmvpe", "text_encoder", "flow", "decoder", "retrieval")
 
     class Paced(Fake):
-        def check(self, task: Task, outputs: bool) -> Checked:
+        def check(self, task: Task, outputs: bool, pitch: np.ndarray | None = None) -> Checked:
             self.seconds = [slowness * {**dict(zip(names, costs[self.name], strict=True)),
                                         "cold start": 0.8, "batch": 0.3}.get(task.name, 0.01)
                             * (1 if task.seconds is None else padded_seconds(task.seconds)) * task.batch]  # fmt: skip
             # Beside the runs: inputs, comparisons, an export, the pauses of short runs.
             self.clock.now += slowness * (7 if self.name == "onnxruntime" else 1.5)
-            return super().check(task, outputs)
+            return super().check(task, outputs, pitch)
 
     clock, rows, log = Clock(), [], []
     ours = Paced("ours", log, clock, facts=OURS_FACTS)

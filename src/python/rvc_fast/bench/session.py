@@ -380,7 +380,7 @@ class Session:
                     "red": True,
                     "note": f"WRONG MODEL, not timed: {golden:.1f} dB of the golden cases",
                 }
-            theirs = peer.check(task, True)
+            theirs = peer.check(task, True, checked.pitch)
         except Lost as e:
             self._lost.add(key)
             return {"note": str(e)}
@@ -390,6 +390,8 @@ class Session:
         assert checked.outputs is not None
         assert theirs.outputs is not None
         snr = sides.agreement(theirs.outputs, checked.outputs)
+        if checked.pitch is not None and theirs.pitch is not None:
+            snr = min(snr, sides.agreement([theirs.pitch], [checked.pitch]))
         bar = sides.peer_bar(task, self._our_facts["dtype"], facts["dtype"])
         found = {**facts, "snr_db": round(snr, 1), "bar_db": bar}
         if bar is not None and not snr >= bar:
