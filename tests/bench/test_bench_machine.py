@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -113,6 +114,17 @@ def test_memory_peak_refuses_what_it_cannot_measure() -> None:
         ext.memory_peak("write", 1 << 22)
     with pytest.raises(ValueError, match="at least two pages per thread"):
         ext.memory_peak("read", 100)
+
+
+def test_the_system_is_named_without_its_builder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "release", lambda: "6.1.0-13-somebody")
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"PRETTY_NAME": "Some Linux 12"})
+    assert machine.system() == "Some Linux 12, Linux 6.1"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platform, "mac_ver", lambda: ("15.1", ("", "", ""), "arm64"))
+    assert machine.system() == "macOS 15.1"
 
 
 def test_what_others_use_is_all_but_this_group(tmp_path: Path) -> None:

@@ -47,6 +47,17 @@ def chip(system: str = sys.platform, root: Path = Path("/"), ask: Ask = ask) -> 
     return platform.processor() or platform.machine()
 
 
+def system() -> str:
+    """Return the operating system and its version; of a Linux kernel only the series, the rest is its builder's."""
+    if sys.platform == "darwin":
+        return f"macOS {platform.mac_ver()[0]}"
+    kernel = f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}"
+    try:
+        return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {kernel}"
+    except (OSError, KeyError):
+        return kernel
+
+
 def thermal(system: str = sys.platform, root: Path = Path("/"), ask: Ask = ask) -> dict[str, Any]:
     """Return what the system tells about being slowed down; what it does not tell is not there.
 
@@ -128,7 +139,7 @@ def facts(threads: int, isa: str | None) -> dict[str, Any]:
         "threads": threads,
         "isa": isa,
         "memory_gb": round(limits.memory_bytes() / 1e9, 1),
-        "os": platform.platform(),
+        "os": system(),
         "versions": versions(),
         "commit": commit(),
     }
