@@ -280,7 +280,8 @@ def test_a_default_run_of_two_cores_ends_in_15_minutes(slowness: float) -> None:
     assert sum(row["suite"] == "kernels" for row in rows) > (count - 1 if slowness == 1 else count / 2)
     for name in (*names, "mel"):
         assert {(name, 1), (name, 10), (name, 60)} <= set(found)
-        assert name == "mel" or "ratio" in found[name, 10]["peers"]["torch"]
+        if name in ("warm", "decoder") or slowness == 1:
+            assert "ratio" in found[name, 10]["peers"]["torch"]
         assert name in ("hubert", "warm", "decoder") or (name, 600) in found
     assert {"cold start", "batch"} <= {row["name"] for row in rows}
 

@@ -49,8 +49,10 @@ COMPILE = ("onnxruntime", "torch-compile")
 OVERHEAD, COMPILING = 1.5, 6.0
 # What is expected of the future is exceeded by so much on a bad day; this share of the time is planned with.
 MARGIN, PLANNED = 1.2, 0.97
+# Of the time left, what peers of heavier rows leave to those of lighter ones that come later.
+PEERS_TO_COME = 0.3
 # The first length is this many times as telling as another.
-FIRST = 2.5
+FIRST = 3.5
 
 # GFLOP per padded second of sound, and how much longer peers take: what a row is expected to take before anything
 # like it was measured. Nothing but the order of the plan and the estimate of what is left depends on them.
@@ -67,7 +69,7 @@ GUESS = {
     "batch": 140,
     "cold start": 300,
 }
-SLOWER = {"torch": 5, "torch-bf16": 5, "torch-compile": 15, "onnxruntime": 8, "mlx": 150, "direct": 3}
+SLOWER = {"torch": 5, "torch-bf16": 5, "torch-compile": 15, "onnxruntime": 4, "mlx": 150, "direct": 3}
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,9 @@ class Session:
     def __post_init__(self) -> None:
         self._start = self.clock() if self.begun is None else self.begun
         self._end = self._deadline = self._start + PLANNED * 60 * self.options.minutes
-        self._reserved = 0.0
+        self._reserved = self._peers_reserved = 0.0  # for rows of the group to come: ours, and their peers
         self._costs: dict[tuple[str, str], float] = {}
+        self._slower: dict[str, float] = {}  # than ours, in the task before
         self._run_before: set[tuple[str, str]] = set()
         self._lost: set[tuple[str, str]] = set()
         self._peer_facts: dict[str, dict[str, Any]] = {}
@@ -188,9 +191,11 @@ class Session:
             for j, task in enumerate(group):
                 self._after = [*group[j + 1 :], *itertools.chain(*groups[i + 1 :])]
                 self._reserved = sum(self._least(t) for t in group[j + 1 :])
+                self._peers_reserved = sum(self._least_peers(t) for t in group[j + 1 :])
                 if not self._attempt(task):
                     self._late.append(task)
-        self._deadline, self._reserved, waiting, self._late = self._end, 0.0, self._late, []
+        self._deadline, self._reserved, self._peers_reserved = self._end, 0.0, 0.0
+        waiting, self._late = self._late, []
         for j, task in enumerate(waiting):
             self._after = waiting[j + 1 :]
             if not self._attempt(task):
@@ -239,7 +244,7 @@ class Session:
         if side == OURS:
             gflop = GUESS.get(task.name, 1.0)
             return gflop / (self.peaks.get("fma_gflops") or 100.0) * unit
-        return SLOWER[side] * self._expected(OURS, task)
+        return self._slower.get(side, SLOWER[side]) * self._expected(OURS, task)
 
     def _wanted(self, task: Task, seconds: float) -> int:
         """How many times runs, or pairs of them, of so long are repeated."""
@@ -268,6 +273,11 @@ class Session:
             return first + (ours if ours <= LONG else 0) + (pairs - 1) * (ours + theirs)
         return first + pairs * (ours + theirs)
 
+    def _least_peers(self, task: Task) -> float:
+        """Return the seconds that the peers of a row must have."""
+        ours = self._expected(OURS, task)
+        return sum(self._expected_peer(name, task, ours, fewest=True) for name in self._taking_part(task))
+
     def _expected_row(self, task: Task) -> float:
         ours = self._expected(OURS, task)
         total = OVERHEAD + ours * (1 if ours > LONG else 1 + self._wanted(task, ours))
@@ -281,6 +291,8 @@ class Session:
 
     def _learn(self, side: str, task: Task, seconds: float) -> None:
         self._costs[side, task.name] = seconds / self._unit(task)
+        if side != OURS:
+            self._slower[side] = seconds / self._expected(OURS, task)
 
     def _attempt(self, task: Task) -> bool:
         """Measure a task, or return False: there is no time."""
@@ -367,7 +379,8 @@ class Session:
         if expected > self.options.limit:
             return {"note": f"left out: a run takes about {_clock(expected)}"}
         need = MARGIN * self._expected_peer(name, task, checked.seconds, fewest=True)
-        if need > self._left() - self._reserved:
+        left = self._left() - self._reserved
+        if need > left - min(self._peers_reserved, PEERS_TO_COME * left):
             self._without.append((name, task))
             return {"note": f"left out: no time, about {_clock(need)}"}
         try:
