@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -189,6 +190,19 @@ def test_peers_leave_time_for_the_rows_of_ours_to_come() -> None:
     tasks = (DECODER, *(Task("stages", "decoder", s) for s in (1.0, 2.0, 3.0)))
     rows, _, _ = measure({"torch": {"seconds": [4.0]}}, tasks, minutes=0.75)
     assert [row["p50_ms"] for row in rows] == [1000] * 4
+
+
+def test_what_a_first_run_made_is_not_expected_again() -> None:
+    class Exporting(Fake):
+        def check(self, task: Task, outputs: bool, pitch: np.ndarray | None = None) -> Checked:
+            self.clock.now += 29
+            return replace(super().check(task, outputs, pitch), seconds=30.0)
+
+    clock, log, rows = Clock(), [], []
+    ours = Fake("ours", log, clock, facts=OURS_FACTS)
+    going = session(ours, [Exporting("onnxruntime", log, clock)], rows.append, minutes=3)
+    going.run([[DECODER, Task("stages", "flow", 1.0)]])
+    assert "ratio" in rows[1]["peers"]["onnxruntime"]
 
 
 def test_nothing_is_left_out_when_there_is_time() -> None:

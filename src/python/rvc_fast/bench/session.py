@@ -427,6 +427,9 @@ class Session:
             self._lost.add(key)
             return found | {"note": str(e)}
         ours += [a for a, _ in pairs]
+        self._learn(
+            name, task, results.quantiles([b for _, b in pairs])[1]
+        )  # without what its first run made
         return found | results.times([b for _, b in pairs]) | {"runs": len(pairs)} | results.ratios(pairs)
 
     def _share(self, before: float | None, after: float | None) -> float | None:
