@@ -69,6 +69,8 @@ GUESS = {
     "batch": 140,
     "cold start": 300,
 }
+DECODING = ("warm", "batch", "cold start", "decoder", "resblocks")
+LIGHTER = 2.0  # than ours, of what does not end in a decoder, whose convolutions are where we differ most
 SLOWER = {"torch": 5, "torch-bf16": 5, "torch-compile": 15, "onnxruntime": 4, "mlx": 150, "direct": 3}
 
 
@@ -172,7 +174,9 @@ class Session:
         self._end = self._deadline = self._start + PLANNED * 60 * self.options.minutes
         self._reserved = self._peers_reserved = 0.0  # for rows of the group to come: ours, and their peers
         self._costs: dict[tuple[str, str], float] = {}
-        self._slower: dict[str, float] = {}  # than ours, in the task before
+        self._slower: dict[
+            tuple[str, bool], float
+        ] = {}  # than ours, in the task before, with a decoder or without
         self._run_before: set[tuple[str, str]] = set()
         self._lost: set[tuple[str, str]] = set()
         self._peer_facts: dict[str, dict[str, Any]] = {}
@@ -244,7 +248,9 @@ class Session:
         if side == OURS:
             gflop = GUESS.get(task.name, 1.0)
             return gflop / (self.peaks.get("fma_gflops") or 100.0) * unit
-        return self._slower.get(side, SLOWER[side]) * self._expected(OURS, task)
+        kind = side, task.name in DECODING
+        guess = SLOWER[side] if kind[1] or side not in DEFAULT_PEERS else LIGHTER
+        return self._slower.get(kind, guess) * self._expected(OURS, task)
 
     def _wanted(self, task: Task, seconds: float) -> int:
         """How many times runs, or pairs of them, of so long are repeated."""
@@ -292,7 +298,7 @@ class Session:
     def _learn(self, side: str, task: Task, seconds: float) -> None:
         self._costs[side, task.name] = seconds / self._unit(task)
         if side != OURS:
-            self._slower[side] = seconds / self._expected(OURS, task)
+            self._slower[side, task.name in DECODING] = seconds / self._expected(OURS, task)
 
     def _attempt(self, task: Task) -> bool:
         """Measure a task, or return False: there is no time."""
