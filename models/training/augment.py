@@ -49,15 +49,15 @@ def cut(corpus: Corpus, rng: np.random.Generator, batch: int, length: int, plain
 def room(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return `sound` (batch, n) after a random equaliser, for some a room, noise, and a random level.
 
-    Equaliser: a smooth curve of up to 10 dB either way. Room: decaying noise, 50 to 400 ms, the direct sound
-    before it. Noise: white to brown, 5 to 50 dB below the speech.
+    Equaliser: a smooth curve of up to 9 dB either way. Room: decaying noise, 50 to 400 ms, the direct sound
+    before it. Noise: white to brown, 10 to 50 dB below the speech, on half of the cuts.
     """
     batch, length = sound.shape
     size = 1 << (length + RATE // 2 - 1).bit_length()
     spectrum = np.fft.rfft(sound, size)
     bins = spectrum.shape[1]
     for row in spectrum:
-        knots = np.concatenate([rng.normal(0, 4, 6).clip(-10, 10), [0]])
+        knots = np.concatenate([rng.normal(0, 3, 6).clip(-9, 9), [0]])
         row *= 10 ** (np.interp(np.geomspace(1, bins, bins), np.geomspace(60, bins, 7), knots) / 20)
         if rng.random() < 0.3:
             n = int(rng.uniform(0.05, 0.4) * RATE)
@@ -67,12 +67,12 @@ def room(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             row *= np.fft.rfft(tail, size)
     out = np.fft.irfft(spectrum, size)[:, :length]
     level = out.std(axis=1, keepdims=True) + 1e-4
-    colour = rng.uniform(0, 1, (batch, 1))
-    noise = np.fft.rfft(rng.standard_normal((batch, length)))
-    noise *= np.maximum(np.arange(noise.shape[1]), 20) ** -colour
+    colour = rng.uniform(0, 1, (batch, 1)).astype(np.float32)
+    noise = np.fft.rfft(rng.standard_normal((batch, length), dtype=np.float32))
+    noise *= np.maximum(np.arange(noise.shape[1], dtype=np.float32), 20) ** -colour
     noise = np.fft.irfft(noise, length)
-    noise *= level / noise.std(axis=1, keepdims=True) * 10 ** (-rng.uniform(5, 50, (batch, 1)) / 20)
-    noisy = out + np.where(rng.random((batch, 1)) < 0.7, noise, 0)
+    noise *= level / noise.std(axis=1, keepdims=True) * 10 ** (-rng.uniform(10, 50, (batch, 1)) / 20)
+    noisy = out + np.where(rng.random((batch, 1)) < 0.5, noise, 0)
     return (noisy / level * 10 ** rng.uniform(-2, -0.8, (batch, 1))).astype(np.float32)
 
 
