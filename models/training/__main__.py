@@ -61,10 +61,11 @@ def rebuild(plan: Plan, work: Path, output: Path) -> None:
         recogniser = content.train_recogniser(plan, corpora["recogniser"], test, folder)
     with stage("export"):
         export.write(encoder, network, voice, synthesizer.config(plan), output, INFO)
+        targets = evaluate.targets(corpora["test_target"], [])
+        export.write_speakers(targets, output / "speakers.json")
     with stage("evaluation"):
         models = output / "voice.pth", output / "embedder", output / "rmvpe.pt"
         converter = rvc_fast.load(models[0], embedder=models[1], pitch_model=models[2])
-        targets = evaluate.targets(corpora["test_target"], [])
         found = evaluate.evaluate(converter, recogniser, test, targets, evaluate.files_of(*models))
     (folder / "evaluation.json").write_text(json.dumps(found, indent=1) + "\n")
     print(evaluate.table(found))

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from benchmarks.peers.hubert import Hubert
 from benchmarks.peers.rmvpe import Rmvpe
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from rvc_fast.synthesizer.config import SynthesizerConfig
 
-from . import content, pitch
+from . import content, measures, pitch
+from .corpus import PITCH_FRAME, RATE, praat_f0
 from .loop import save
 
 
@@ -69,6 +71,19 @@ def write_voice(voice: Synthesizer, config: SynthesizerConfig, path: Path, info:
         "version": c.version,
     }
     save(path, content)
+
+
+def write_speakers(targets: list[tuple[str, np.ndarray]], path: Path) -> None:
+    """Write name, median pitch and long-term spectrum (`measures`) of every target, for tests and demos."""
+    speakers = []
+    for name, sound in targets:
+        f0 = praat_f0(sound, RATE, len(sound) // PITCH_FRAME)
+        spectrum = measures.long_term_spectrum(sound, RATE)
+        pitch_hz = round(float(np.median(f0[f0 > 0])), 1)
+        speakers.append(
+            {"name": name, "pitch_hz": pitch_hz, "spectrum_db": [round(x, 2) for x in spectrum.tolist()]}
+        )
+    path.write_text(json.dumps(speakers) + "\n")
 
 
 def write(
