@@ -188,7 +188,9 @@ def render(
     z = voice.flow(mean + torch.exp(log_deviation) * torch.randn_like(mean) * TEMPERATURE, g)[:, :, part]
     f0 = f0[:, part]
     noise = torch.randn(*f0.shape[:1], f0.shape[1] * voice.dec.m_source.hop, 1, device=f0.device)
-    return voice.dec.batch(z, g, voice.dec.m_source(f0, noise))
+    with torch.autocast(f0.device.type, enabled=False):  # the flanks of the pulses need every bit
+        source = voice.dec.m_source(f0, noise)
+    return voice.dec.batch(z, g, source)
 
 
 class SpectralLoss(nn.Module):
