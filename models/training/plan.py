@@ -53,7 +53,7 @@ FULL = Plan(
     encoder=Training(1600, 16, 200, 1.5e-3),
     recogniser=Training(900, 16, 200, 2e-3),
     pitch=Training(2400, 12, 128, 2e-3),
-    synthesizer=Training(4000, 8, 32, 1.2e-3),
+    synthesizer=Training(3000, 8, 32, 1.5e-3),
     upsample_channels=128,
 )
 
