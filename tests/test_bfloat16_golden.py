@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,21 @@ import pytest
 
 from rvc_fast import native
 from rvc_fast.layers import PackedLayer, Packing
-from rvc_fast.verify.golden import MODELS, Folder, compare
+from rvc_fast.verify.golden import Folder, compare
+from rvc_fast.weights.models import MODELS
 
 GOLDEN = Path(__file__).parent / "golden"
 EXT = native.ext()
-pytestmark = pytest.mark.skipif(
-    EXT is None or not EXT.bfloat16(), reason="this CPU does not multiply in bfloat16"
-)
+ISAS = [] if EXT is None else [isa for isa in EXT.isas() if isa in ("amx", "avx512_bf16")]
+pytestmark = pytest.mark.skipif(not ISAS, reason="this CPU does not multiply in bfloat16")
+
+
+@pytest.fixture(autouse=True, params=ISAS)
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    before = EXT.isa()
+    EXT.configure(isa=request.param, threads=EXT.threads())
+    yield request.param
+    EXT.configure(isa=before, threads=EXT.threads())
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +35,8 @@ def folder() -> Folder:
 
 
 def build(folder: Folder, name: str) -> Any:
-    model = MODELS[folder.manifests[name]["kind"]].from_checkpoint(
-        folder.checkpoint(name), Packing(dtype="bfloat16")
-    )
+    checkpoint = folder.checkpoint(name)
+    model = MODELS[checkpoint.kind].from_checkpoint(checkpoint, Packing(dtype="bfloat16"))
     kinds = {m._packed.dtype for _, m in model.named_modules() if isinstance(m, PackedLayer)}
     assert "bfloat16" in kinds
     return model

@@ -33,6 +33,6 @@ def test_options_in_the_readme_exist() -> None:
     actions = parser()._subparsers._group_actions[0]
     assert isinstance(actions, argparse._SubParsersAction)
     known = {o for sub in actions.choices.values() for a in sub._actions for o in a.option_strings}
-    for line in re.findall(r"^.*rvc-fast (?:convert|pack|verify|models|demo|info) .*$", README, re.M):
+    for line in re.findall(r"^.*rvc-fast (?:convert|pack|verify|models|demo|info|bench) .*$", README, re.M):
         for option in re.findall(r"(?<=\s)--?[a-z][a-z-]*", line.split("#")[0].split("rvc-fast", 1)[1]):
             assert option in known, line

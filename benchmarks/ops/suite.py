@@ -1,4 +1,4 @@
-"""One benchmark for every op: the cases of its spec that are marked for it, gated by correctness.
+"""One benchmark for every op: the cases of `rvc-fast bench kernels`, gated by correctness, under pytest-benchmark.
 
     pytest benchmarks/ops --benchmark-json=out.json -k conv1d
 
@@ -11,45 +11,29 @@ from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 import pytest
 
-from rvc_fast import native, ops
+from rvc_fast import native
+from rvc_fast.bench import kernels
 from rvc_fast.ops import dispatch
 from rvc_fast.ops.spec import Case, OpSpec, errors
-
-# The gate compares with a float32 reference, which has a rounding error of its own.
-GATE_RMS = 1e-5
-
-PACK: dict[str, Callable[[dict[str, Any]], ops.Weight]] = {
-    "conv1d": lambda k: ops.pack_conv1d(k["weight"], groups=k.get("groups", 1)),
-    "conv2d": lambda k: ops.pack_conv2d(k["weight"]),
-    "conv_transpose1d": lambda k: ops.pack_conv_transpose1d(k["weight"], stride=k.get("stride", 1)),
-    "conv_transpose2d": lambda k: ops.pack_conv_transpose2d(k["weight"], stride=k.get("stride", (1, 1))),
-    "linear": lambda k: ops.pack_linear(k["weight"]),
-}
 
 
 def parametrize(spec: OpSpec) -> Callable[[Any], Any]:
     """Run a test for each benchmark case of `spec`."""
-    cases = [case for case in spec.cases if case.benchmark]
+    cases = kernels.cases(spec)
     return pytest.mark.parametrize("case", cases, ids=[case.name for case in cases])
 
 
-def run(spec: OpSpec, case: Case, benchmark: Any) -> None:
+def run(spec: OpSpec, case: Case, benchmark: Any, algorithm: str = "auto") -> None:
     """Check the case against the reference, then time it with its weights packed beforehand."""
-    kwargs = case.make(np.random.default_rng(0))
-    _, rms = errors(spec.op(**kwargs), spec.reference(**kwargs))
-    assert rms <= GATE_RMS, f"wrong result, not timed: relative RMS error {rms:.2e}"
+    kwargs = kernels.arguments(spec, case)
+    given = kernels.packed(spec, kwargs, algorithm=algorithm)
+    _, rms = errors(spec.op(**given), spec.reference(**kwargs))
+    snr, bar = kernels.snr_db(rms), kernels.bar(spec, "float32")
+    assert snr >= bar, f"wrong result, not timed: {snr:.1f} dB against the reference"
 
     flops, size = spec.flops(**kwargs), spec.bytes(**kwargs)
-    if spec.name in PACK:
-        kwargs["weight"] = PACK[spec.name](kwargs)
-    packed = kwargs.get("weight")
-    mx.eval([v for v in kwargs.values() if isinstance(v, mx.array)])
-    if isinstance(packed, ops.PackedWeight):
-        mx.eval(packed.data)
-
     ext = native.ext()
 
     def fma_peak() -> float:
@@ -57,7 +41,7 @@ def run(spec: OpSpec, case: Case, benchmark: Any) -> None:
 
     peak = fma_peak()
     benchmark.pedantic(
-        lambda: mx.eval(spec.op(**kwargs)), rounds=max(5, min(200, int(2e10 / flops))), warmup_rounds=2
+        lambda: mx.eval(spec.op(**given)), rounds=max(5, min(200, int(2e10 / flops))), warmup_rounds=2
     )
     seconds = benchmark.stats.stats.min
     peak = max(peak, fma_peak())  # other work on the machine can only lower it
@@ -71,5 +55,5 @@ def run(spec: OpSpec, case: Case, benchmark: Any) -> None:
         gbytes=round(size / seconds / 1e9, 1),
         peak_gflops=round(peak / 1e9, 1),
         percent_of_peak=round(100 * flops / seconds / peak, 1),
-        error_rms=rms,
+        snr_db=round(snr, 1),
     )

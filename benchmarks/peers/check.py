@@ -1,9 +1,13 @@
 """Compare the peers with the recorded outputs of the public code.
 
-    python -m benchmarks.peers.check FOLDER
+    python -m benchmarks.peers.check FOLDER [--record]
 
 FOLDER holds golden cases (tests/golden is one; `rvc_fast.verify` describes it). Prints the SNR of every output
-tensor and ends with status 1 if one is below the bar. Decoders other than HiFi-GAN have no peer: skipped by name.
+tensor and ends with status 1 if one is below the bar. Decoders other than HiFi-GAN have no peer: skipped.
+
+With --record, and if all are above it, writes recorded.safetensors: what full-size models with seeded weights give,
+a sample of each stage (`rvc_fast.bench.sides.recorded`). It is made again when `rvc_fast.bench.models` or the inputs in
+`work` change.
 """
 
 from __future__ import annotations
@@ -12,9 +16,12 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import save_file
+from torch import nn
 
 from rvc_fast.errors import RvcFastError
 from rvc_fast.features.hubert import HubertConfig
@@ -24,7 +31,7 @@ from rvc_fast.verify.golden import BAR_DB, Folder, compare
 
 from .hubert import Hubert
 from .rmvpe import Rmvpe
-from .synthesizer import Synthesizer
+from .synthesizer import Latent, Render, Synthesizer
 from .weights import load
 
 
@@ -66,30 +73,72 @@ def synth(folder: Folder, name: str, want: dict[str, np.ndarray]) -> dict[str, t
     )
 
 
-def rows(path: Path) -> Iterator[tuple[str, str, float]]:
+def rows(folder: Folder) -> Iterator[tuple[str, str, float]]:
     """Yield (case, tensor, SNR in dB) of every case that the peers cover."""
-    folder = Folder(path)
     run = {"hubert": hubert, "rmvpe": rmvpe, "synth": synth}
-    for name, manifest in folder.manifests.items():
-        if not (path / f"{name}.safetensors").is_file():
-            continue
-        if manifest.get("vocoder", "HiFi-GAN") != "HiFi-GAN":
-            print(f"{name}: no peer for {manifest['vocoder']}", file=sys.stderr)
-            continue
+    for name, manifest in covered(folder):
         want = folder.tensors(name)
-        with torch.inference_mode():
-            got = run[manifest["kind"]](folder, name, want)
-        for tensor, value in got.items():
+        for tensor, value in run[manifest["kind"]](folder, name, want).items():
             if tensor in want:
                 yield name, tensor, compare(value.numpy(), want[tensor])[0]
+
+
+def covered(folder: Folder) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name and manifest of every case with outputs that the peers can give."""
+    for name, manifest in folder.manifests.items():
+        recorded = (folder.path / f"{name}.safetensors").is_file()
+        if recorded and manifest.get("vocoder", "HiFi-GAN") == "HiFi-GAN":
+            yield name, manifest
+
+
+def forwards(folder: Folder) -> Iterator[tuple[str, str, nn.Module, tuple[np.ndarray, ...], np.ndarray]]:
+    """Yield (case, tensor, network, its inputs, the output wanted) of every network, for other runtimes."""
+    for name, manifest in covered(folder):
+        want, checkpoint = folder.tensors(name), folder.checkpoint(name)
+        if manifest["kind"] == "hubert":
+            model: nn.Module = load(Hubert(HubertConfig.from_dict(checkpoint.config)), checkpoint.tensors)
+            yield name, "v2_features", model, (want["audio"],), want["v2_features"]
+        elif manifest["kind"] == "rmvpe":
+            model = load(Rmvpe(RmvpeConfig.from_dict(checkpoint.config)), checkpoint.tensors)
+            yield name, "salience", model, (want["audio"],), want["salience"]
+        elif "f0" in want:
+            config = SynthesizerConfig.from_dict(checkpoint.config)
+            voice = load(Synthesizer(config), checkpoint.tensors)
+            noise, frames = folder.noise(name, name), want["phone"].shape[1]
+            latent = np.array(noise.normal((1, config.inter_channels, frames)))
+            noise.uniform((1, 1, 1))
+            source = np.array(noise.normal((1, frames * config.hop, 1)))
+            speaker = np.array([folder.settings(name)["sid"]])
+            given = (want["phone"], want["pitch"], speaker, latent)
+            yield name, "z", Latent(voice), given, want["z"].T[None]
+            z = np.ascontiguousarray(want["z"].T[None])
+            yield name, "audio", Render(voice), (z, speaker, want["f0"], source), want["audio"]
+
+
+def record() -> None:
+    """Write recorded.safetensors beside this file."""
+    from rvc_fast.bench.sides import RECORDED_SECONDS, sample
+    from rvc_fast.bench.work import STAGES, Task
+
+    from .sides import Eager
+
+    side, found = Eager(), {}
+    for stage in (*STAGES, "warm"):
+        task = Task("convert" if stage == "warm" else "stages", stage, RECORDED_SECONDS)
+        outputs = [y for run in side.runs(task) for y in side.outputs(task, run())]
+        found |= {f"{stage}.{i}": values for i, values in enumerate(sample(outputs))}
+    save_file(found, Path(__file__).with_name("recorded.safetensors"))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compare the PyTorch peers with golden outputs.")
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--record", action="store_true", help="write what full-size models give")
+    args = parser.parse_args()
     worst = None
+    torch.set_grad_enabled(False)
     try:
-        for name, tensor, snr in rows(parser.parse_args().folder):
+        for name, tensor, snr in rows(Folder(args.folder)):
             print(f"{name:22} {tensor:16} {snr:7.1f} dB{'' if snr >= BAR_DB else '  FAILED'}", flush=True)
             worst = snr if worst is None else min(worst, snr)
     except RvcFastError as e:
@@ -99,7 +148,11 @@ def main() -> int:
         print("check: no case that the peers cover", file=sys.stderr)
         return 2
     print(f"lowest: {worst:.1f} dB, bar {BAR_DB:.0f} dB")
-    return 0 if worst >= BAR_DB else 1
+    if worst < BAR_DB:
+        return 1
+    if args.record:
+        record()
+    return 0
 
 
 if __name__ == "__main__":

@@ -193,7 +193,8 @@ class Source(nn.Module):
         cycles = f0[:, :, None] / self.rate * steps
         advance = torch.fmod(cycles[:, :, -1:] + 0.5, 1.0) - 0.5
         # In double, where the public code sums in float32: its drift over a minute would hide differences.
-        start = torch.fmod(advance.double().cumsum(1), 1.0).to(f0.dtype)
+        exact = torch.float32 if f0.device.type == "mps" else torch.float64  # which Metal does not have
+        start = torch.fmod(advance.to(exact).cumsum(1), 1.0).to(f0.dtype)
         cycles = cycles + F.pad(start[:, :-1], (0, 0, 1, 0))
         voiced = (f0 > 0).to(f0.dtype)[:, :, None].expand_as(cycles).flatten(1)[:, :, None]
         sine = SINE_AMPLITUDE * torch.sin(2 * math.pi * cycles).flatten(1)[:, :, None]
@@ -300,6 +301,28 @@ class Synthesizer(nn.Module):
             source = self.dec.m_source(f0, source_noise)
             steps["source"] = source[0, 0]
         return {**steps, "audio": self.dec(z, g, source)}
+
+
+class Prior(nn.Module):
+    """Text encoder: phone, pitch -> mean, log deviation (1, inter, T)."""
+
+    def __init__(self, voice: Synthesizer):
+        super().__init__()
+        self.voice = voice
+
+    def forward(self, phone: Tensor, pitch: Tensor) -> tuple[Tensor, Tensor]:
+        return self.voice.enc_p(phone, pitch)
+
+
+class Reverse(nn.Module):
+    """Flow: latents (1, inter, T), speaker -> z (1, inter, T)."""
+
+    def __init__(self, voice: Synthesizer):
+        super().__init__()
+        self.voice = voice
+
+    def forward(self, z_p: Tensor, speaker: Tensor) -> Tensor:
+        return self.voice.flow(z_p, self.voice.speaker(speaker))
 
 
 class Latent(nn.Module):

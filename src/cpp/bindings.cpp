@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <stdexcept>
 #include <thread>
 
@@ -18,15 +19,18 @@
 #include "conv2d/conv2d.h"
 #include "conv_transpose1d/conv_transpose1d.h"
 #include "conv_transpose2d/conv_transpose2d.h"
+#include "core/mapped.h"
 #include "core/pool.h"
 #include "iir/iir.h"
 #include "isa/bf16.h"
 #include "isa/kernels.h"
 #include "knn/knn.h"
 #include "layer_norm/layer_norm.h"
+#include "layout.h"
 #include "linear/linear.h"
 #include "mel_stft/mel_stft.h"
 #include "nsf_source/nsf_source.h"
+#include "peak/peak.h"
 #include "relpos_attention/relpos_attention.h"
 #include "resblock/resblock.h"
 #include "wavenet_gate/wavenet_gate.h"
@@ -95,6 +99,20 @@ nb::ndarray<nb::numpy, double> iir_filter(Doubles b, Doubles a, Doubles x, Doubl
   return {y, {x.shape(0)}, owner};
 }
 
+using Numbers = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
+
+mx::array borrow_numpy(const Numbers& x) {
+  const bool floats = x.dtype() == nb::dtype<float>();
+  require(floats || (x.dtype().code == uint8_t(nb::dlpack::dtype_code::Float) && x.dtype().bits == 16),
+          "borrow", "x must be float32 or float16");
+  mx::Shape shape;
+  for (size_t i = 0; i < x.ndim(); ++i) {
+    require(x.shape(i) <= size_t(std::numeric_limits<int>::max()), "borrow", "x must have sides below 2^31");
+    shape.push_back(static_cast<int>(x.shape(i)));
+  }
+  return borrow(x.data(), std::move(shape), floats ? mx::float32 : mx::float16);
+}
+
 }  // namespace
 }  // namespace rvc_fast
 
@@ -106,7 +124,12 @@ NB_MODULE(_ext, m) {
   m.def("isas", &isas);
   m.def("bfloat16", [] { return isa().bf16 != nullptr; });
   m.def("threads", &threads);
+  m.def("layout", [] { return std::string(kLayout); });
+  m.def("borrow", &borrow_numpy, "x"_a.noconvert());
+  m.def("map_arrays", &map_arrays, "fd"_a, "spans"_a);
   m.def("fma_peak", &fma_peak, "dtype"_a = "float32", nb::call_guard<nb::gil_scoped_release>());
+  m.def("int8_peak", &int8_peak, nb::call_guard<nb::gil_scoped_release>());
+  m.def("memory_peak", &memory_peak, "kind"_a, "bytes"_a, nb::call_guard<nb::gil_scoped_release>());
 
   m.def("iir", &iir_filter, "b"_a, "a"_a, "x"_a, "delays"_a);
 

@@ -36,7 +36,7 @@ def cents(got, want):
 
 
 def build(tensors, config):
-    return Rmvpe.from_checkpoint(SimpleNamespace(tensors=tensors, config=config, packed=False))
+    return Rmvpe.from_checkpoint(SimpleNamespace(tensors=tensors, config=config, packed=False, kernels=None))
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +201,9 @@ def test_a_packed_file_loads(manifest, tensors, model, golden, tmp_path):
 
 
 def test_packed_tensors_load_as_they_are(manifest, tensors, model, golden):
-    checkpoint = SimpleNamespace(tensors=Rmvpe.sanitize(tensors), config=manifest["config"], packed=True)
+    checkpoint = SimpleNamespace(
+        tensors=Rmvpe.sanitize(tensors), config=manifest["config"], packed=True, kernels=None
+    )
     other = Rmvpe.from_checkpoint(checkpoint)
     assert mx.array_equal(other.salience(golden["audio"]), model.salience(golden["audio"]))
 

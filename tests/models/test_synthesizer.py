@@ -66,7 +66,9 @@ def settings(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def build(config: dict[str, Any], tensors: dict[str, np.ndarray], packed: bool = False) -> Synthesizer:
-    return Synthesizer.from_checkpoint(SimpleNamespace(config=config, tensors=tensors, packed=packed))
+    return Synthesizer.from_checkpoint(
+        SimpleNamespace(config=config, tensors=tensors, packed=packed, kernels=None)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,14 @@ def good_calls() -> dict[str, tuple[Callable[..., Any], Call]]:
             "activation": "gelu",
             "residual": ones(2, 3, 7),
         },
-        "mel_stft": {"x": ones(64), "window": ones(16), "filters": ones(3, 9), "hop": 4, "floor": 1e-5},
+        "mel_stft": {
+            "x": ones(64),
+            "window": ones(16),
+            "filters": ones(3, 9),
+            "hop": 4,
+            "floor": 1e-5,
+            "pad": 5,
+        },
         "nsf_source": {
             "f0": ones(1, 5) * 200,
             "noise": ones(1, 40, 2),
@@ -102,11 +109,13 @@ def good_calls() -> dict[str, tuple[Callable[..., Any], Call]]:
             "interpolation": "nearest",
             "accumulation": "frame",
         },
+        "pack_bigru": {"w_hh": ones(2, 9, 3)},
         "pack_conv1d": {"weight": ones(6, 3, 2), "groups": 2},
         "pack_conv2d": {"weight": ones(6, 3, 2, 4)},
         "pack_conv_transpose1d": {"weight": ones(6, 5, 4), "stride": 2},
         "pack_conv_transpose2d": {"weight": ones(6, 3, 3, 4), "stride": (2, 2)},
         "pack_linear": {"weight": ones(7, 5)},
+        "pack_mel_stft": {"filters": ones(3, 9)},
         "pack_resblock": {"weight": ones(16, 3, 16), "algorithm": "auto"},
         "reflect_pad": {"x": ones(9), "left": 3, "right": 12},
         "relpos_attention": {
@@ -155,7 +164,11 @@ def bad_arrays(name: str, argument: str, x: mx.array) -> Iterator[tuple[str, Any
     }.get((name, argument), set())
     packs = name.startswith("pack_")
     for axis in range(x.ndim):
-        if axis in free or (packs and name != "pack_resblock") or (name == "pack_resblock" and axis == 1):
+        if (
+            axis in free
+            or (packs and name not in ("pack_bigru", "pack_resblock"))
+            or (name == "pack_resblock" and axis == 1)
+        ):
             continue
         shape = list(x.shape)
         shape[axis] += 1
@@ -170,6 +183,7 @@ def bad_numbers(name: str, argument: str, value: Any) -> Iterator[tuple[str, Any
     for v in (float("nan"), "text", [1, 2, 3], mx.array(1)):
         yield repr(v), v
     zero_is_fine = {
+        "pad",
         "padding",
         "output_padding",
         "left",

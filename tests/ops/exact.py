@@ -157,7 +157,10 @@ def knn(queries: Array, vectors: Array, k: int) -> tuple[Array, Array]:
     return np.take_along_axis(d2, order, 1), np.take_along_axis(rows, order, 1)
 
 
-def mel_stft(x: Array, window: Array, filters: Array, *, hop: int, floor: float = 1e-5) -> Array:
+def mel_stft(
+    x: Array, window: Array, filters: Array, *, hop: int, floor: float = 1e-5, pad: int = 0
+) -> Array:
+    x = np.pad(x, pad, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(x, len(window))[::hop]
     return np.log(np.maximum(np.abs(np.fft.rfft(frames * window)) @ filters.T, floor))
 

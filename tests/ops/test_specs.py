@@ -50,7 +50,7 @@ def test_case(op: str, index: int, route: str) -> None:
     max_abs, rms = errors(got, want)
     tolerance = spec.tolerance["float32"]
     # Stock MLX adds long sums one term after the other: its own error, not the op's.
-    slack = 4 if backend == "reference" else 1
+    slack = 4 if backend == "reference" or dispatch.of_mlx(op, backend) else 1
     assert max_abs <= slack * tolerance.max_abs
     assert rms <= slack * tolerance.rms
     if backend == "reference":

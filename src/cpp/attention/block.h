@@ -28,7 +28,12 @@ static void attention_pack(const AttentionPack& p) {
       int64_t width = p.dim - panel > 16 ? 32 : 16;
       for (int64_t i = 0; i < keys; ++i, to += width) {
         const float* v = p.v + (block + i) * p.v_row + panel * p.v_column;
-        for (int64_t c = 0; c < width; ++c) to[c] = panel + c < p.dim ? v[c * p.v_column] : 0.0f;
+        const int64_t used = p.dim - panel < width ? p.dim - panel : width;
+        if (p.v_column == 1 && used == width) {
+          for (int64_t c = 0; c < width; c += RVC_LANES) store(to + c, load(v + c));
+          continue;
+        }
+        for (int64_t c = 0; c < width; ++c) to[c] = c < used ? v[c * p.v_column] : 0.0f;
       }
     }
   }
@@ -51,17 +56,19 @@ static void product(const float* x, int64_t x_row, int64_t rows, int64_t length,
 }
 
 static void attention(const Attention& a) {
+  // Scores are taken times log2(e), so that 2^x serves for exp(x).
+  const float scale = a.scale * 1.44269504088896341f;
   const int64_t wide = (a.dim + 15) / 16 * 16, width = 2 * a.window + 1;
   const int64_t band = a.rel_k ? (width + 15) / 16 * 16 : 0;
   float* scores = a.scratch;
   float* q = scores + a.rows * kKeyBlock;
   float* y = q + a.rows * wide;
   float* top = y + a.rows * wide;      // per row: the largest score so far
-  float* total = top + a.rows;         // and the sum of exp(score - top)
+  float* total = top + a.rows;         // and the sum of 2^(score - top)
   float* bias = total + a.rows;        // per row: the scores of the band
-  float* near = bias + a.rows * band;  // and its exp(score - top)
+  float* near = bias + a.rows * band;  // and its 2^(score - top)
   for (int64_t r = 0; r < a.rows; ++r) {
-    for (int64_t c = 0; c < a.dim; ++c) q[r * wide + c] = a.q[r * a.q_row + c * a.q_column] * a.scale;
+    for (int64_t c = 0; c < a.dim; ++c) q[r * wide + c] = a.q[r * a.q_row + c * a.q_column] * scale;
     for (int64_t c = 0; c < wide; ++c) y[r * wide + c] = 0.0f;
     top[r] = -__builtin_inff();
     total[r] = 0.0f;
@@ -87,13 +94,13 @@ static void attention(const Attention& a) {
       const float larger = largest(m);
       V t = {};
       for (int64_t i = 0; i < padded; i += RVC_LANES) {
-        V p = exp(load(s + i) - larger);
+        V p = exp2_below_0(load(s + i) - larger);
         store(s + i, p);
         t += i + RVC_LANES <= keys ? p : V{};
       }
       float sum_of_block = sum(t);
       for (int64_t i = keys / RVC_LANES * RVC_LANES; i < keys; ++i) sum_of_block += s[i];
-      const float shrink = block == 0 ? 0.0f : exp(splat(top[r] - larger))[0];
+      const float shrink = block == 0 ? 0.0f : exp2_below_0(splat(top[r] - larger))[0];
       top[r] = larger;
       total[r] = total[r] * shrink + sum_of_block;
       if (shrink != 1.0f) {

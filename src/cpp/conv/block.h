@@ -35,6 +35,12 @@ static void tile(const Segment* begin, const Segment* end, const float* x, int64
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) a[r][n] = V{};
   }
+  if (out.residual) {  // on its way while the sum is taken
+    for (int r = 0; r < R; ++r) {
+      __builtin_prefetch(out.residual + r * out.y_row);
+      if (N * RVC_LANES > 16) __builtin_prefetch(out.residual + r * out.y_row + 16);
+    }
+  }
   const char* ahead = reinterpret_cast<const char*>(out.ahead);
   for (const Segment* s = begin; s != end; ++s) {
     const float* p = x + s->offset;
@@ -132,16 +138,21 @@ static void conv_block(const ConvBlock& b) {
       const float* w = b.w + panel * reduction + done * step + (column - panel);
       int64_t length = 0;
       for (const Segment* s = begin; s != end; ++s) length += s->length;
+      // Each tile fetches its share of the panel after this one; the first to use a panel would otherwise
+      // wait for the cache beyond L2 (17 % on 768 -> 3072 with 96 rows).
+      const int64_t share = step * length / (tiles * b.lines), ahead_step = step * 4 / (tiles * b.lines);
+      const float* ahead = w + step * length;
       for (int64_t line = 0; line < b.lines; ++line) {
         for (int64_t t = 0, row = 0; t < tiles; ++t) {
           int more = t < larger ? 1 : 0, rows = static_cast<int>(small) + more;
           int64_t at = line * b.y_line + row * b.y_row + column;
           TileOutput out{};
-          // Each tile fetches its share of the panel after this one; the first to use a panel would otherwise
-          // wait for the cache beyond L2 (17 % on 768 -> 3072 with 96 rows).
-          out.ahead_step = step * 4 / (tiles * b.lines);
-          out.ahead = w + step * length + (line * tiles + t) * (step * length / (tiles * b.lines));
-          if (b.blocks == 1 && columns == width && b.activation == kNone) {
+          out.ahead = ahead, out.ahead_step = ahead_step;
+          ahead += share;
+          const bool bare = !b.bias && b.scale == 1.0f && (!b.residual || b.residual == b.y);
+          if (b.blocks == 1 && columns == width && b.activation == kNone && bare) {
+            out.sum = b.y + at, out.pitch = b.y_row, out.accumulate = b.residual != nullptr;
+          } else if (b.blocks == 1 && columns == width && b.activation == kNone) {
             out.bias = b.bias ? b.bias + column : nullptr;
             out.residual = b.residual ? b.residual + at : nullptr;
             out.y = b.y + at, out.y_row = b.y_row, out.scale = b.scale;
@@ -152,7 +163,8 @@ static void conv_block(const ConvBlock& b) {
           }
           function[more][width == 16](begin, end, b.x + line * b.x_line + row * b.x_row, b.x_row, w, step,
                                       out);
-          if (out.sum && block == b.blocks - 1) epilogue(b, out.sum, width, at, column, rows, columns);
+          if (out.sum && out.sum != b.y + at && block == b.blocks - 1)
+            epilogue(b, out.sum, width, at, column, rows, columns);
           partial += b.blocks > 1 ? rows * width : 0;
           row += rows;
         }

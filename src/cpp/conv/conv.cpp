@@ -114,7 +114,7 @@ mx::array pack_conv(const ConvParams& p, const mx::array& weight, mx::StreamOrDe
   require(is_floating(weight), op, "weight must be float32, float16 or bfloat16");
   check(p);
   return mx::array({static_cast<int>(packed_size(p))}, p.bf16 ? mx::bfloat16 : mx::float32,
-                   std::make_shared<Pack>(mx::to_stream(s), p), {mx::contiguous(weight, false, s)});
+                   std::make_shared<Pack>(mx::to_stream(s), p), {readable(weight, weight.dtype(), s)});
 }
 
 mx::array conv(ConvParams p, const mx::array& x, const mx::array& packed,

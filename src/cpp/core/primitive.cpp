@@ -46,6 +46,11 @@ mx::array dense(const mx::array& x, mx::Dtype type, mx::StreamOrDevice s) {
   return mx::contiguous(mx::astype(x, type, s), false, s);
 }
 
+mx::array readable(const mx::array& x, mx::Dtype type, mx::StreamOrDevice s) {
+  const bool ready = x.status() == mx::array::Status::available && x.flags().row_contiguous;
+  return ready && x.dtype() == type ? x : dense(x, type, s);
+}
+
 bool is_floating(const mx::array& x) {
   return x.dtype() == mx::float32 || x.dtype() == mx::float16 || x.dtype() == mx::bfloat16;
 }

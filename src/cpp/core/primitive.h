@@ -24,6 +24,9 @@ void allocate(mx::array& out);
 // The array as the kernels want it: `type`, row-contiguous.
 mx::array dense(const mx::array& x, mx::Dtype type, mx::StreamOrDevice s);
 
+// `dense` of an array that a kernel only reads: one that is so already goes to it as it is.
+mx::array readable(const mx::array& x, mx::Dtype type, mx::StreamOrDevice s);
+
 bool is_floating(const mx::array& x);
 
 // Throws std::invalid_argument "[op] message" unless `ok`.

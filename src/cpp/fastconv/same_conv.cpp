@@ -51,8 +51,17 @@ int64_t written_rows(const SameConv& c) {
   return (c.rows + group - 1) / group * group;
 }
 
+int64_t direct_rows(const SameConv& c) {
+  constexpr int64_t kFloats = 65536, kTile = 12;  // a multiple of every instruction set's rows of a tile
+  const int64_t group = kTile * c.dilation;
+  return std::max<int64_t>(std::max(kFloats / c.channels, 8 * kTile) / group, 1) * group;
+}
+
 int64_t same_conv_workspace(const SameConv& c) {
-  if (c.variant == kDirect) return (c.rows + int64_t(c.taps - 1) * c.dilation) * c.channels;
+  if (c.variant == kDirect) {
+    int64_t rows = std::min(c.rows, direct_rows(c)), d = c.dilation;
+    return d * (rows / d + c.taps) * c.channels;
+  }
   int64_t tiles = std::min<int64_t>(c.block, tile_count(c));
   return (kFastVariants[c.variant].planes + 1) * (tiles * c.channels + 16);
 }

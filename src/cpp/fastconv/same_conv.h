@@ -6,8 +6,6 @@
 
 namespace rvc_fast {
 
-struct Segment;
-
 // y[t] = bias + sum over taps of leaky(x[t + (tap - taps / 2) * dilation]) * w + residual[t] + total[t]
 //
 // All rows are `channels` long. A fast variant computes whole tiles: it reads x from row -reach(before) up to
@@ -18,10 +16,8 @@ struct SameConv {
   int64_t rows;
   int channels, taps, dilation;
   float slope;
-  int variant;              // of kFastVariants, or -1 for the direct method
-  int block;                // fast: tiles per pass over the weights
-  const Segment* segments;  // direct: the taps as ConvBlock has them, rows `channels` apart
-  int segment_count;
+  int variant;     // of kFastVariants, or -1 for the direct method
+  int block;       // fast: tiles per pass over the weights
   const float* w;  // packed for that variant
   const float* bias;
   const float* residual;  // or null
@@ -51,6 +47,8 @@ int find_variant(const char* name);
 // Tiles of a fast variant that cover `rows`, and the rows that they write.
 int64_t tile_count(const SameConv& c);
 int64_t written_rows(const SameConv& c);
+// Rows of a direct convolution that share one pass over the weights and stay in the cache meanwhile.
+int64_t direct_rows(const SameConv& c);
 int64_t same_conv_workspace(const SameConv& c);
 
 int64_t fast_packed_size(int variant, int channels);

@@ -20,16 +20,42 @@ static RVC_INLINE V exp(V x) {
   return (V)((VI)p + n);
 }
 
+// 2^x for x <= 0, relative error below 2e-7; below -126 it stays at 2^-126. NaN remains.
+static RVC_INLINE V exp2_below_0(V x) {
+  x = max(splat(-126.0f), x);
+  const V shift = splat(12582912.0f);
+  V t = x + shift;
+  VI n = (VI)t << 23;
+  V r = x - (t - shift);
+  V p = splat(0.001326472731307149f);
+  p = p * r + 0.009671512991189957f;
+  p = p * r + 0.05550733581185341f;
+  p = p * r + 0.24022242426872253f;
+  p = p * r + 0.6931470036506653f;
+  p = p * r + 1.0f;
+  return (V)((VI)p + n);
+}
+
 static RVC_INLINE float sum(V v) {
-  float s = 0.0f;
-  for (int i = 0; i < RVC_LANES; ++i) s += v[i];
-  return s;
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps(v);
+#else
+  for (int half = RVC_LANES / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) v[i] += v[i + half];
+  }
+  return v[0];
+#endif
 }
 
 static RVC_INLINE float largest(V v) {
-  float m = v[0];
-  for (int i = 1; i < RVC_LANES; ++i) m = v[i] > m ? v[i] : m;
-  return m;
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps(v);
+#else
+  for (int half = RVC_LANES / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) v[i] = v[i] > v[i + half] ? v[i] : v[i + half];
+  }
+  return v[0];
+#endif
 }
 
 // erf(x) = x P(x^2) / Q(x^2) up to where float32 erf is 1; least-squares fit, relative error below 4e-7.

@@ -132,7 +132,7 @@ mx::array resblock_pack(const mx::array& weight, const std::string& algorithm, c
           "weight must have fewer than 2^31 values when packed");
   return mx::array({static_cast<int>(size)}, mx::float32,
                    std::make_shared<PackFast>(mx::to_stream(s), variant, channels),
-                   {dense(weight, mx::float32, s)});
+                   {readable(weight, mx::float32, s)});
 }
 
 mx::array resblock(const mx::array& x, const std::vector<mx::array>& packed,

@@ -26,7 +26,7 @@ struct Plan {
   int buffers;
   int blocks = 0;
   std::vector<int64_t> halos;              // rows that later convolutions of the block need on each side
-  std::vector<std::vector<Segment>> taps;  // of direct convolutions
+  std::vector<std::vector<Segment>> taps;  // of convolutions in bfloat16
   int block;
 };
 
@@ -40,8 +40,6 @@ SameConv same_conv(const ResStage& s, const Plan& p, size_t i, int64_t rows) {
   c.slope = s.slope;
   c.variant = conv.variant;
   c.block = p.block;
-  c.segments = p.taps[i].data();
-  c.segment_count = static_cast<int>(p.taps[i].size());
   return c;
 }
 
@@ -72,7 +70,7 @@ std::vector<Segment> bf16_taps(const ResConv& c, int channels) {
   return taps;
 }
 
-void bf16_conv(const SameConv& c, const uint16_t* w) {
+void bf16_conv(const SameConv& c, const uint16_t* w, const std::vector<Segment>& taps) {
   const Bf16Kernels& k = *isa().bf16;
   const int64_t channels = c.channels, pitch = bf16_pitch(c.channels), most = bf16_rows(c.channels);
   const int64_t reach = int64_t(c.taps / 2) * c.dilation;
@@ -82,8 +80,8 @@ void bf16_conv(const SameConv& c, const uint16_t* w) {
   b.x_row = pitch;
   b.y_row = b.columns = channels;
   b.lines = 1;
-  b.segments = c.segments;
-  b.segment_count = c.segment_count;
+  b.segments = taps.data();
+  b.segment_count = static_cast<int32_t>(taps.size());
   b.w = w;
   b.bias = c.bias;
   b.scale = 1.0f;
@@ -149,15 +147,7 @@ Plan plan(const ResStage& s, int64_t batch, int64_t length, ResTuning tuning) {
     p.halos[i] = after;
     after += reach(c);
     p.halo = std::max(p.halo, after);
-    if (c.variant != kDirect) continue;
-    if (c.bf16) {
-      p.taps[i] = bf16_taps(c, s.channels);
-    } else if (c.dilation == 1) {
-      p.taps[i] = {{0, int64_t(c.taps) * s.channels}};
-    } else {
-      for (int k = 0; k < c.taps; ++k)
-        p.taps[i].push_back({int64_t(k) * c.dilation * s.channels, s.channels});
-    }
+    if (c.bf16) p.taps[i] = bf16_taps(c, s.channels);
   }
   p.buffers = longest_step > 2 ? 5 : 4;
   // Enough tiles per pass that fetching the planes' weights costs less than using them, few enough that a
@@ -228,7 +218,7 @@ class Chunk {
       c.bias = biases[i];
       c.workspace = workspace_;
       if (conv.bf16) {
-        bf16_conv(c, static_cast<const uint16_t*>(weights[i]));
+        bf16_conv(c, static_cast<const uint16_t*>(weights[i]), plan_.taps[i]);
       } else {
         c.w = static_cast<const float*>(weights[i]);
         k.same_conv(c);

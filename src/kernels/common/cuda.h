@@ -2,6 +2,8 @@
 
 #define DEVICE
 #define SHARED __shared__
+#define IN_SHARED
+#define THREAD
 #define FUNC __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
 
@@ -10,8 +12,20 @@
 #define SIMD_BARRIER() __syncwarp()
 
 using uint = unsigned int;
+using ushort = unsigned short;
 
 FUNC float as_float(int bits) { return __int_as_float(bits); }
+FUNC uint float_bits(float x) { return __float_as_uint(x); }
+
+// N neighbours in memory, read or written at once; their address is a multiple of their size.
+template <typename T, int N>
+struct alignas(N * sizeof(T)) Packed {
+  T v[N];
+};
+FUNC float2 unpack_half(uint bits) {
+  const ushort low = bits & 0xffffu, high = bits >> 16;
+  return {float(reinterpret_cast<const __half&>(low)), float(reinterpret_cast<const __half&>(high))};
+}
 
 FUNC float exp_(float x) { return expf(x); }
 FUNC float log_(float x) { return logf(x); }

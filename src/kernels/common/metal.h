@@ -1,7 +1,11 @@
 // The words that kernel bodies for both languages (.inc) are written in, for Metal.
 
+// DEVICE, IN_SHARED and THREAD say where a pointer or reference points, SHARED declares shared memory in a
+// body.
 #define DEVICE device
 #define SHARED threadgroup
+#define IN_SHARED threadgroup
+#define THREAD thread
 #define FUNC inline
 #define UNROLL _Pragma("clang loop unroll(full)")
 
@@ -15,6 +19,18 @@
 
 // Options that are numbers arrive as the bits of a float.
 FUNC float as_float(int bits) { return as_type<float>(bits); }
+FUNC uint float_bits(float x) { return as_type<uint>(x); }
+
+// N neighbours in memory, read or written at once; their address is a multiple of their size.
+template <typename T, int N>
+struct alignas(N * sizeof(T)) Packed {
+  T v[N];
+};
+// Two float16 in 32 bits, the lower half first.
+FUNC float2 unpack_half(uint bits) {
+  const half2 both = as_type<half2>(bits);
+  return float2(float(both.x), float(both.y));
+}
 
 // Exact functions: Metal's default ones lose digits when a kernel is compiled with fast math.
 FUNC float exp_(float x) { return metal::precise::exp(x); }

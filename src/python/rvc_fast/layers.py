@@ -7,16 +7,22 @@ works too, packing on every call.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from . import ops
+from . import native, ops
 from .errors import FileFormatError, InputError
+from .ops import dispatch
 from .ops.packed import Activation, Weight, check_dtype
+
+if TYPE_CHECKING:
+    from .weights.kernels import Kernels
+
+Memory = Literal["normal", "low"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Packing:
     dtype: what linear layers and convolutions multiply in; everything else, sums included, is float32.
     """
 
-    memory: Literal["normal", "low"] = "normal"
+    memory: Memory = "normal"
     dtype: ops.Dtype = "float32"
 
     def __post_init__(self) -> None:
@@ -57,6 +63,15 @@ class PackedLayer(nn.Module):
         """Replace the `weight` parameter by the kernel's layout of it."""
         if self._packed is None:
             self._packed = self._pack(self.pop("weight"), packing)
+
+    def plan(self, packing: Packing) -> Weight:
+        """Return what `pack` would make, its memory not computed."""
+        return self._pack(self.weight, packing)
+
+    def adopt(self, packed: ops.PackedWeight) -> None:
+        """Replace the `weight` parameter by one that is packed already, of the form that `plan` tells."""
+        del self.weight
+        self._packed = packed
 
     @property
     def packed(self) -> mx.array | None:
@@ -245,14 +260,37 @@ class LayerNorm(nn.Module):
         return ops.layer_norm(x, self.weight, self.bias, eps=self._eps)
 
 
-def load(model: nn.Module, tensors: dict[str, np.ndarray], what: str, packing: Packing) -> None:
+def packed_layers(model: nn.Module) -> dict[str, ops.PackedWeight]:
+    """Return the packed weights of a loaded model by the names of their layers."""
+    layers = {path: layer._packed for path, layer in model.named_modules() if isinstance(layer, PackedLayer)}
+    return {path: packed for path, packed in layers.items() if isinstance(packed, ops.PackedWeight)}
+
+
+def _pack_from(layer: PackedLayer, tensor: np.ndarray, packing: Packing) -> None:
+    """Pack a layer's weight, without a copy of the tensor if a kernel of ours reads it."""
+    packs = dispatch.route("conv1d").backend == "cpu" and isinstance(layer.plan(packing), ops.PackedWeight)
+    lent = packs and tensor.dtype in (np.float32, np.float16)
+    tensor = np.ascontiguousarray(tensor)
+    layer.weight = native.ext().borrow(tensor) if lent else mx.array(tensor)
+    layer.pack(packing)
+    mx.eval(layer.packed)  # while the tensor is here
+
+
+def load(
+    model: nn.Module,
+    tensors: dict[str, np.ndarray],
+    what: str,
+    packing: Packing,
+    kernels: Kernels | None = None,
+) -> None:
     """Give a new model its parameters, exactly these, and pack it.
 
-    Layer by layer: while one is packed the next is read, and plain and packed weights are never in memory
-    together.
+    Layer by layer, so that plain and packed weights are never in memory together. With `kernels` the packed
+    weights are those; `model.kernels` says where they came from, None if they were packed.
 
     Raises:
         FileFormatError: a tensor that is missing, left over or of another shape, named.
+        kernels.Unfit: `kernels` are not what the layers take.
     """
     wanted = {name: tuple(value.shape) for name, value in tree_flatten(model.parameters())}
     for name in wanted.keys() - tensors.keys():
@@ -264,11 +302,15 @@ def load(model: nn.Module, tensors: dict[str, np.ndarray], what: str, packing: P
             raise FileFormatError(
                 f"[{what}] tensor {name!r} must be of shape {wanted[name]}, got {tensor.shape}"
             )
+    layers = {path: layer for path, layer in model.named_modules() if isinstance(layer, PackedLayer)}
+    ready = kernels.fit({path: layer.plan(packing) for path, layer in layers.items()}) if kernels else {}
     rest = dict(tensors)
-    for path, layer in model.named_modules():
-        if isinstance(layer, PackedLayer):
-            layer.weight = mx.array(rest.pop(f"{path}.weight"))
-            layer.pack(packing)
-            mx.async_eval(layer.packed)
+    for path, layer in layers.items():
+        tensor = rest.pop(f"{path}.weight")
+        if path in ready:
+            layer.adopt(ready[path])
+        else:
+            _pack_from(layer, tensor, packing)
     model.load_weights([(name, mx.array(tensor)) for name, tensor in rest.items()], strict=False)
-    mx.eval([m.packed for m in model.modules() if isinstance(m, PackedLayer)], model.parameters())
+    mx.eval([layer.packed for layer in layers.values()], model.parameters())
+    model.kernels = None if kernels is None else kernels.path

@@ -1,4 +1,4 @@
-"""Files that travel with the package: the model manifest, the demo models, and the text of the GPU kernels."""
+"""Files that travel with the package: the model manifest, the demo models, the text of the GPU kernels, the peers."""
 
 from __future__ import annotations
 
@@ -26,6 +26,16 @@ def models_dir() -> Path:
 def kernels_dir() -> Path:
     """Return the folder of the GPU kernels' text, one folder per op."""
     return _find("kernels", "src/kernels", "common/metal.h")
+
+
+def peers_dir() -> Path:
+    """Return the folder of the PyTorch models that benchmarks compare with, a package."""
+    return _find("bench/peers", "benchmarks/peers", "sides.py")
+
+
+def golden_dir() -> Path:
+    """Return a folder of golden cases; an installed package has those that check the peers."""
+    return _find("golden", "tests/golden", "cases.json")
 
 
 def demo_dir() -> Path:

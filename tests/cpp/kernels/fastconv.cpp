@@ -45,9 +45,6 @@ void same_conv_case(const Kernels& k, int variant, int channels, int taps, int d
   SameConv c{};
   c.rows = rows, c.channels = channels, c.taps = taps, c.dilation = dilation, c.slope = 0.1f;
   c.variant = variant, c.block = 12;
-  std::vector<Segment> segments;
-  for (int tap = 0; tap < taps; ++tap) segments.push_back({int64_t(tap) * dilation * channels, channels});
-  c.segments = segments.data(), c.segment_count = int(segments.size());
   const int64_t reach = int64_t(taps / 2) * dilation, written = written_rows(c);
   Floats x((written + 2 * reach) * channels, random),
       weight(size_t(channels) * taps * channels, random, 1 / std::sqrt(channels * taps)),

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import convert, demo, info, models, pack, verify
+from . import bench, convert, demo, info, models, pack, verify
 
-COMMANDS = (convert, pack, info, models, verify, demo)
+COMMANDS = (convert, pack, info, models, verify, bench, demo)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -272,6 +272,13 @@ def _report(source: str, target: str, result: ConversionResult, seconds: float) 
     }
 
 
+def _kernels(converter: Converter) -> dict[str, str | None]:
+    """Return the files that the models' packed weights came from, None for those packed while loading."""
+    models = {"voice": converter.voice, "embedder": converter.embedder, "pitch_model": converter.pitch_model}
+    files = {name: getattr(model, "kernels", None) for name, model in models.items()}
+    return {name: None if file is None else str(file) for name, file in files.items()}
+
+
 def run(args: argparse.Namespace) -> int:
     from ..errors import InputError, RvcFastError
 
@@ -322,6 +329,7 @@ def run(args: argparse.Namespace) -> int:
                 "converted": len(jobs) - len(failed),
                 "failed": len(failed),
                 "load_seconds": round(load_seconds, 4),
+                "kernels": _kernels(converter),
                 "peak_memory_mb": round(peak_memory_mb(), 1),
             }
         )

@@ -6,9 +6,12 @@ import argparse
 import os
 import platform
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .common import print_json, table
+
+if TYPE_CHECKING:
+    from ..weights.checkpoint import Checkpoint
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -60,12 +63,37 @@ def _file(path: str) -> dict[str, Any]:
     return {
         "kind": c.kind,
         "packed": c.packed,
+        "kernels": _kernels(c) if c.packed else {},
         "tensors": len(c.tensors),
         "parameters": sum(t.size for t in c.tensors.values()),
         "dtypes": sorted({str(t.dtype) for t in c.tensors.values()}),
         "config": c.config,
         "metadata": c.metadata,
     }
+
+
+def _kernels(checkpoint: Checkpoint) -> dict[str, str]:
+    """Say of each file of packed weights beside a model whether it is used here, and why not."""
+    from ..errors import InputError
+    from ..layers import Packing
+    from ..weights import kernels
+    from ..weights.checkpoint import load_checkpoint
+    from ..weights.models import MODELS
+
+    said = {}
+    for dtype, memory in kernels.CHOICES:
+        file = kernels.file_name(checkpoint.path, dtype, memory)
+        if file.exists():
+            try:
+                kernels.require("kernels")
+                packing = Packing(memory, dtype)
+                MODELS[checkpoint.kind].from_checkpoint(
+                    load_checkpoint(checkpoint.path, packing=packing), packing
+                )
+                said[file.name] = "used"
+            except (kernels.Unfit, InputError) as e:
+                said[file.name] = f"not used: {e}"
+    return said
 
 
 def _show(value: dict[str, Any], indent: str = "") -> None:

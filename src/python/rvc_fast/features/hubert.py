@@ -116,12 +116,17 @@ class GroupNormConv(nn.Module):
 
     def fold(self, audio: np.ndarray) -> tuple[ops.Weight, mx.array]:
         """Return (weight, bias) of the convolution that normalises over the whole of `audio` (n,)."""
-        windows = np.lib.stride_tricks.sliding_window_view(audio, self.weight.shape[1])[:: self._stride]
-        windows = windows.astype(np.float64)
-        mean = windows.mean(axis=0)
-        windows -= mean
+        kernel, stride = self.weight.shape[1], self._stride
+        count, hops = (len(audio) - kernel) // stride + 1, -(-kernel // stride)
+        # Rows of one hop: a window is some of them in a row, and never has to be copied out.
+        rows = np.zeros((count + hops - 1, stride))
+        used = min(rows.size, len(audio))
+        rows.ravel()[:used] = audio[:used]
+        parts = [rows[i : i + count] for i in range(hops)]
+        mean = np.concatenate([np.full(count, 1 / count) @ part for part in parts])[:kernel]
+        square = np.block([[a.T @ b for b in parts] for a in parts])[:kernel, :kernel] / count
         weight = np.array(self.weight, dtype=np.float64)[:, :, 0]
-        variance = np.einsum("oi,ij,oj->o", weight, windows.T @ windows / len(windows), weight)
+        variance = np.einsum("oi,ij,oj->o", weight, square - np.outer(mean, mean), weight)
         gain = np.array(self.norm_weight, dtype=np.float64) / np.sqrt(variance + self._eps)
         bias = np.array(self.norm_bias, dtype=np.float64) - gain * (weight @ mean)
         folded = mx.array((weight * gain[:, None]).astype(np.float32)[:, :, None])
@@ -232,7 +237,7 @@ class HubertModel(nn.Module):
             except (ValueError, IndexError) as e:
                 raise FileFormatError(f"[hubert] the tensors' shapes do not fit each other: {e}") from e
         model = cls(HubertConfig.from_dict(checkpoint.config), "final_proj.weight" in tensors)
-        load(model, tensors, "hubert", packing)
+        load(model, tensors, "hubert", packing, checkpoint.kernels)
         return model
 
     def _frames(self, audio: mx.array) -> mx.array:

@@ -4,7 +4,7 @@ Every op works everywhere (its pure-MLX reference) and takes the fastest backend
 """
 
 from .attention import attention
-from .bigru import bigru
+from .bigru import bigru, pack_bigru
 from .blocks import after, blocks
 from .conv1d import conv1d, pack_conv1d
 from .conv2d import conv2d, pack_conv2d
@@ -13,7 +13,7 @@ from .conv_transpose2d import conv_transpose2d, pack_conv_transpose2d
 from .knn import knn
 from .layer_norm import layer_norm
 from .linear import linear, pack_linear
-from .mel_stft import mel_stft, reflect_pad
+from .mel_stft import mel_stft, pack_mel_stft, reflect_pad
 from .nsf_source import nsf_source
 from .packed import Dtype, PackedWeight, Weight
 from .relpos_attention import relpos_attention
@@ -38,11 +38,13 @@ __all__ = [
     "linear",
     "mel_stft",
     "nsf_source",
+    "pack_bigru",
     "pack_conv1d",
     "pack_conv2d",
     "pack_conv_transpose1d",
     "pack_conv_transpose2d",
     "pack_linear",
+    "pack_mel_stft",
     "pack_resblock",
     "reflect_pad",
     "relpos_attention",

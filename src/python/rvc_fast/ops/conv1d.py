@@ -7,12 +7,13 @@ Channels last, as everywhere in MLX; T' = (T + left + right - dilation * (K - 1)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from . import dispatch
+from . import conv_tiles, dispatch, gpu
 from .packed import (
     ACTIVATIONS,
     Activation,
@@ -24,9 +25,9 @@ from .packed import (
     faster_dtype,
     leaky_relu,
 )
-from .spec import Case, OpSpec
+from .spec import Case, OpSpec, Tolerance
 
-dispatch.register("conv1d", "cpu")
+dispatch.register("conv1d", "cpu", "metal", "cuda")
 
 
 def conv1d_reference(
@@ -77,8 +78,12 @@ def pack_conv1d(weight: mx.array, *, groups: int = 1, dtype: Dtype = "float32") 
     fits = groups >= 1 and weight.shape[0] % groups == 0
     dispatch.check("conv1d", fits, "groups", f"a divisor of {weight.shape[0]} outputs", groups)
     check_dtype("conv1d", dtype)
-    run = dispatch.select("conv1d", {"cpu": _pack_cpu, "reference": _pack_reference})
-    return run(weight, groups, dtype)
+    backends: dict[str, Callable[..., Weight]] = {
+        "cpu": _pack_cpu,
+        "reference": _pack_reference,
+        **gpu.both(_pack_gpu),
+    }
+    return dispatch.select("conv1d", backends)(weight, groups, dtype)
 
 
 def _pack_reference(weight: mx.array, groups: int, dtype: Dtype) -> mx.array:
@@ -123,6 +128,44 @@ def _conv1d_cpu(
         groups=groups,
         leaky=1.0 if leaky is None else leaky,
         activation=activation or "",
+        scale=scale,
+    )
+
+
+def _pack_gpu(backend: str, weight: mx.array, groups: int, dtype: Dtype = "float32") -> PackedWeight:
+    return conv_tiles.pack(backend, "conv1d", weight, groups)
+
+
+def _conv1d_gpu(
+    backend: str,
+    x: mx.array,
+    weight: Weight,
+    bias: mx.array | None = None,
+    *,
+    stride: int = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int = 1,
+    groups: int = 1,
+    leaky: float | None = None,
+    activation: Activation | None = None,
+    residual: mx.array | None = None,
+    scale: float = 1.0,
+) -> mx.array:
+    packed = weight if isinstance(weight, PackedWeight) else _pack_gpu(backend, weight, groups)
+    length = _length(x, weight, stride=stride, padding=padding, dilation=dilation)
+    return conv_tiles.convolve(
+        backend,
+        x,
+        packed,
+        bias,
+        residual,
+        rows=length,
+        shape=(length, packed.shape[0]),
+        stride=stride,
+        dilation=dilation,
+        before=padding if isinstance(padding, int) else padding[0],
+        leaky=leaky,
+        activation=activation,
         scale=scale,
     )
 
@@ -188,8 +231,12 @@ def conv1d(
     )
     out = (x.shape[0], length, shape[0])
     dispatch.check_shape("conv1d", "residual", residual, out)
-    run = dispatch.select("conv1d", {"cpu": _conv1d_cpu, "reference": conv1d_reference})
-    return run(
+    backends: dict[str, Callable[..., mx.array]] = {
+        "cpu": _conv1d_cpu,
+        "reference": conv1d_reference,
+        **gpu.both(_conv1d_gpu),
+    }
+    return dispatch.select("conv1d", backends)(
         x,
         weight,
         bias,
@@ -259,6 +306,16 @@ def _bytes(x: mx.array, weight: Weight, residual: mx.array | None = None, **opti
     return 4 * (x.size + out * kernel * channels + y)
 
 
+def _dims(
+    x: mx.array, weight: Weight, groups: int = 1, residual: mx.array | None = None, **options: Any
+) -> dict[str, int]:
+    """Batch, steps in and out, groups, their channels and outputs, taps, residuals."""
+    out, kernel, channels = weight.shape
+    steps = _length(x, weight, **options)
+    numbers = (*x.shape[:2], steps, groups, channels, out // groups, kernel, int(residual is not None))
+    return dict(zip("BTNGCOKR", numbers, strict=True))
+
+
 def _resblock(channels: int, length: int, kernel: int, dilation: int) -> Case:
     """A convolution of the decoder's residual blocks, sounds as long as stock MLX can check in a second."""
     return _case(
@@ -293,6 +350,13 @@ SPEC = OpSpec(
         _case("strided input", 2, 45, 31, 20, 3, padding=1, strided=True),
         _case("no bias, leaky slope 0", 1, 64, 32, 32, 3, leaky=0.0, bias=False),
         _case("long reduction in blocks", 2, 29, 300, 49, 11, padding=5, leaky=0.1, residual=True),
+        _case(
+            "dilation too wide for one tile", 1, 500, 24, 33, 3, dilation=200, padding=(150, 170), leaky=0.1
+        ),
+        _case("stride, one tap", 2, 301, 40, 12, 1, stride=3, residual=True),
+        _case(
+            "few channels, dilation", 2, 60, 3, 70, 5, stride=2, dilation=3, padding=4, activation="sigmoid"
+        ),
         _case("several row blocks", 1, 1301, 32, 16, 3, padding=1, leaky=0.1),
         *(
             _resblock(channels, length, kernel, dilation)
@@ -342,4 +406,11 @@ SPEC = OpSpec(
     ),
     flops=_flops,
     bytes=_bytes,
+    dims=_dims,
+    # Half a unit in the last place of the largest number, and of any other: the output is rounded once.
+    tolerance={
+        "float32": Tolerance(max_abs=2e-6, rms=1e-6),
+        "float16": Tolerance(max_abs=1e-3, rms=5e-4),
+        "bfloat16": Tolerance(max_abs=8e-3, rms=4e-3),
+    },
 )

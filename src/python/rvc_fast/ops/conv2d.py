@@ -6,6 +6,7 @@ y = activation(conv(x) + bias) + residual
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -21,10 +22,12 @@ from .packed import (
     check_dtype,
     epilogue,
     faster_dtype,
+    fused_epilogue,
+    plain_weight,
 )
-from .spec import Case, OpSpec, Tolerance
+from .spec import HALF, Case, OpSpec, Tolerance
 
-dispatch.register("conv2d", "cpu")
+dispatch.register("conv2d", "cpu", of_mlx=("metal", "cuda"))
 
 
 def conv2d_reference(
@@ -46,11 +49,11 @@ def pack_conv2d(weight: mx.array, *, dtype: Dtype = "float32") -> Weight:
     dispatch.check_arrays("conv2d", weight=weight)
     dispatch.check("conv2d", weight.ndim == 4, "weight", "of shape (O, KH, KW, C)", tuple(weight.shape))
     check_dtype("conv2d", dtype)
-    return dispatch.select("conv2d", {"cpu": _pack_cpu, "reference": _pack_reference})(weight, dtype)
-
-
-def _pack_reference(weight: mx.array, dtype: Dtype) -> mx.array:
-    return weight.astype(mx.float32)
+    backends: dict[str, Callable[..., Any]] = {
+        "cpu": _pack_cpu,
+        **dict.fromkeys(("reference", "metal", "cuda"), plain_weight),
+    }
+    return dispatch.select("conv2d", backends)(weight, dtype)
 
 
 def _pack_cpu(weight: mx.array, dtype: Dtype = "float32") -> PackedWeight:
@@ -83,6 +86,20 @@ def _conv2d_cpu(
         padding=padding,
         activation=activation or "",
     )
+
+
+def _conv2d_gpu(
+    x: mx.array,
+    weight: mx.array,
+    bias: mx.array | None,
+    *,
+    padding: tuple[int, int],
+    activation: Activation | None,
+    residual: mx.array | None,
+) -> mx.array:
+    """MLX's own convolution is an implicit matrix product, or Winograd's for wide and large ones."""
+    y = mx.conv2d(x, weight.astype(x.dtype), padding=padding)
+    return fused_epilogue(y, bias, activation, residual)
 
 
 def conv2d(
@@ -132,8 +149,15 @@ def conv2d(
         activation,
     )
     dispatch.check_shape("conv2d", "residual", residual, out)
-    run = dispatch.select("conv2d", {"cpu": _conv2d_cpu, "reference": conv2d_reference})
-    return run(x, weight, bias, padding=pad, activation=activation, residual=residual)
+    backends: dict[str, Callable[..., Any]] = {
+        "cpu": _conv2d_cpu,
+        "reference": conv2d_reference,
+        "metal": _conv2d_gpu,
+        "cuda": _conv2d_gpu,
+    }
+    return dispatch.select("conv2d", backends)(
+        x, weight, bias, padding=pad, activation=activation, residual=residual
+    )
 
 
 def _case(
@@ -215,5 +239,5 @@ SPEC = OpSpec(
     flops=_flops,
     bytes=_bytes,
     # Sums of up to 4608 terms.
-    tolerance={"float32": Tolerance(max_abs=4e-6, rms=1e-6)},
+    tolerance={"float32": Tolerance(max_abs=4e-6, rms=1e-6), **HALF},
 )

@@ -6,13 +6,15 @@ T' = (T - 1) * stride - 2 * padding + K + output_padding.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from . import dispatch
+from . import conv_tiles, dispatch, gpu
 from .packed import (
     Dtype,
     PackedWeight,
@@ -22,9 +24,9 @@ from .packed import (
     faster_dtype,
     leaky_relu,
 )
-from .spec import Case, OpSpec
+from .spec import HALF, Case, OpSpec, Tolerance
 
-dispatch.register("conv_transpose1d", "cpu")
+dispatch.register("conv_transpose1d", "cpu", "metal", "cuda")
 
 
 def conv_transpose1d_reference(
@@ -55,8 +57,12 @@ def pack_conv_transpose1d(weight: mx.array, *, stride: int = 1, dtype: Dtype = "
     dispatch.check(op, weight.ndim == 3, "weight", "of shape (O, K, C)", tuple(weight.shape))
     dispatch.check(op, stride >= 1, "stride", "at least 1", stride)
     check_dtype("conv_transpose1d", dtype)
-    run = dispatch.select("conv_transpose1d", {"cpu": _pack_cpu, "reference": _pack_reference})
-    return run(weight, stride, dtype)
+    backends: dict[str, Callable[..., Weight]] = {
+        "cpu": _pack_cpu,
+        "reference": _pack_reference,
+        **gpu.both(_pack_gpu),
+    }
+    return dispatch.select(op, backends)(weight, stride, dtype)
 
 
 def _pack_reference(weight: mx.array, stride: int, dtype: Dtype) -> mx.array:
@@ -96,6 +102,53 @@ def _conv_transpose1d_cpu(
         padding=padding,
         output_padding=output_padding,
         leaky=1.0 if leaky is None else leaky,
+    )
+
+
+def _phases(weight: Weight, stride: int) -> tuple[int, int, int]:
+    """Return the shape of the weight of the convolution that makes all phases, the outputs `stride` apart, at once."""
+    out, kernel, channels = weight.shape
+    return stride * out, -(-kernel // stride), channels
+
+
+def _pack_gpu(backend: str, weight: mx.array, stride: int, dtype: Dtype = "float32") -> PackedWeight:
+    """(O, K, C) -> (stride * O, ceil(K / stride), C), packed: phase r has the taps r, r + stride and so on, last first."""
+    out, kernel, channels = weight.shape
+    shape = _phases(weight, stride)
+    rows = mx.pad(weight, [(0, 0), (0, shape[1] * stride - kernel), (0, 0)])
+    rows = rows.reshape(out, shape[1], stride, channels)[:, ::-1].transpose(2, 0, 1, 3).reshape(shape)
+    packed = conv_tiles.pack(backend, "conv_transpose1d", rows)
+    return dataclasses.replace(packed, shape=tuple(weight.shape), stride=(stride,))
+
+
+def _conv_transpose1d_gpu(
+    backend: str,
+    x: mx.array,
+    weight: Weight,
+    bias: mx.array | None,
+    *,
+    stride: int,
+    padding: int,
+    output_padding: int,
+    leaky: float | None,
+    residual: mx.array | None,
+) -> mx.array:
+    """One convolution whose rows hold the outputs of all phases: one after the other they are the result."""
+    packed = weight if isinstance(weight, PackedWeight) else _pack_gpu(backend, weight, stride)
+    out = packed.shape[0]
+    length = _length(x, packed, stride=stride, padding=padding, output_padding=output_padding)
+    phases = dataclasses.replace(packed, shape=_phases(packed, stride))
+    return conv_tiles.convolve(
+        backend,
+        x,
+        phases,
+        bias,
+        residual,
+        rows=-(-(length + padding) // stride),
+        shape=(length, out),
+        before=phases.shape[1] - 1,
+        crop=padding,
+        leaky=leaky,
     )
 
 
@@ -143,8 +196,12 @@ def conv_transpose1d(
     check(op, leaky is None or 0 <= leaky <= 1, "leaky", "from 0 to 1", leaky)
     out = (x.shape[0], length, shape[0])
     dispatch.check_shape(op, "residual", residual, out)
-    run = dispatch.select(op, {"cpu": _conv_transpose1d_cpu, "reference": conv_transpose1d_reference})
-    return run(
+    backends: dict[str, Callable[..., mx.array]] = {
+        "cpu": _conv_transpose1d_cpu,
+        "reference": conv_transpose1d_reference,
+        **gpu.both(_conv_transpose1d_gpu),
+    }
+    return dispatch.select(op, backends)(
         x,
         weight,
         bias,
@@ -234,6 +291,7 @@ SPEC = OpSpec(
         _case("stride 1", 1, 20, 32, 32, 5, padding=2),
         _case("padding beyond the first tap", 1, 30, 8, 16, 9, stride=2, padding=7, residual=True),
         _case("strided input", 2, 19, 18, 33, 4, stride=2, padding=1, strided=True),
+        _case("a decoder's step", 1, 12, 256, 128, 20, stride=10, padding=5, leaky=0.1, residual=True),
         _upsample(512, 48, 24, 12),
         _upsample(256, 480, 20, 10),
         _upsample(256, 480, 16, 8),
@@ -242,4 +300,5 @@ SPEC = OpSpec(
     ),
     flops=_flops,
     bytes=_bytes,
+    tolerance={"float32": Tolerance(max_abs=2e-6, rms=1e-6), **HALF},
 )

@@ -7,12 +7,13 @@ H' = (H - 1) * stride - 2 * padding + KH + output_padding, W' likewise.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from . import dispatch
+from . import dispatch, gpu
 from .packed import (
     ACTIVATIONS,
     Activation,
@@ -22,10 +23,12 @@ from .packed import (
     check_dtype,
     epilogue,
     faster_dtype,
+    fused_epilogue,
+    plain_weight,
 )
-from .spec import Case, OpSpec
+from .spec import HALF, Case, OpSpec, Tolerance
 
-dispatch.register("conv_transpose2d", "cpu")
+dispatch.register("conv_transpose2d", "cpu", of_mlx=("metal", "cuda"))
 
 Pair = tuple[int, int]
 
@@ -57,12 +60,12 @@ def pack_conv_transpose2d(weight: mx.array, *, stride: Pair = (1, 1), dtype: Dty
     stride = dispatch.pair(op, "stride", stride)
     dispatch.check(op, min(stride) >= 1, "stride", "at least 1", stride)
     check_dtype("conv_transpose2d", dtype)
-    run = dispatch.select("conv_transpose2d", {"cpu": _pack_cpu, "reference": _pack_reference})
-    return run(weight, stride, dtype)
-
-
-def _pack_reference(weight: mx.array, stride: Pair, dtype: Dtype) -> mx.array:
-    return weight.astype(mx.float32)
+    backends: dict[str, Callable[..., Weight]] = {
+        "cpu": _pack_cpu,
+        "reference": plain_weight,
+        **gpu.both(_pack_gpu),
+    }
+    return dispatch.select(op, backends)(weight, stride, dtype)
 
 
 def _pack_cpu(weight: mx.array, stride: Pair, dtype: Dtype = "float32") -> PackedWeight:
@@ -99,6 +102,55 @@ def _conv_transpose2d_cpu(
         activation=activation or "",
         beside=beside,
     )
+
+
+def _pack_gpu(backend: str, weight: mx.array, stride: Pair, dtype: Dtype = "float32") -> PackedWeight:
+    """(O, KH, KW, C) -> (stride[0] * stride[1] * O, ceil(KH / stride[0]), ceil(KW / stride[1]), C).
+
+    Phase (r, s) has the taps (r + i * stride[0], s + j * stride[1]), last first.
+    """
+    out, *kernel, channels = weight.shape
+    taps = [-(-k // s) for k, s in zip(kernel, stride, strict=True)]
+    missing = [(0, t * s - k) for k, t, s in zip(kernel, taps, stride, strict=True)]
+    data = mx.pad(weight.astype(mx.float32), [(0, 0), *missing, (0, 0)])
+    data = data.reshape(out, taps[0], stride[0], taps[1], stride[1], channels)[:, ::-1, :, ::-1]
+    data = mx.contiguous(data.transpose(2, 4, 0, 1, 3, 5).reshape(-1, *taps, channels))
+    return PackedWeight("conv_transpose2d", data, tuple(weight.shape), stride=tuple(stride), backend=backend)
+
+
+def _conv_transpose2d_gpu(
+    backend: str,
+    x: mx.array,
+    weight: Weight,
+    bias: mx.array | None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    output_padding: Pair,
+    activation: Activation | None,
+    beside: mx.array | None,
+) -> mx.array:
+    """By phases, with MLX's convolution of stride 1: its own transposed one multiplies the inserted zeros.
+
+    Row m of the convolution holds the outputs m * stride[0] + r of all phases r, columns likewise.
+    """
+    packed = weight if isinstance(weight, PackedWeight) else _pack_gpu(backend, weight, stride)
+    out, *kernel, _ = packed.shape
+    taps = packed.data.shape[1:3]
+    size = [(x.shape[1 + i] - 1) * stride[i] - 2 * padding[i] + kernel[i] + output_padding[i] for i in (0, 1)]
+    rows = [-(-(size[i] + padding[i]) // stride[i]) for i in (0, 1)]
+    # As many zeros after x as the last rows reach for; the last ones of x may be cropped, too.
+    after = [max(0, rows[i] - x.shape[1 + i]) for i in (0, 1)]
+    y = mx.conv_general(
+        x,
+        packed.data.astype(x.dtype),
+        padding=([t - 1 for t in taps], after),
+    )[:, : rows[0], : rows[1]]
+    y = y.reshape(x.shape[0], *rows, *stride, out).transpose(0, 1, 3, 2, 4, 5)
+    y = y.reshape(x.shape[0], rows[0] * stride[0], rows[1] * stride[1], out)
+    y = y[:, padding[0] : padding[0] + size[0], padding[1] : padding[1] + size[1]]
+    y = fused_epilogue(y, bias, activation, None)
+    return y if beside is None else mx.concatenate([y, beside.astype(y.dtype)], axis=-1)
 
 
 def conv_transpose2d(
@@ -149,8 +201,12 @@ def conv_transpose2d(
     check(
         op, activation is None or activation in ACTIVATIONS, "activation", f"one of {ACTIVATIONS}", activation
     )
-    run = dispatch.select(op, {"cpu": _conv_transpose2d_cpu, "reference": conv_transpose2d_reference})
-    return run(
+    backends: dict[str, Callable[..., mx.array]] = {
+        "cpu": _conv_transpose2d_cpu,
+        "reference": conv_transpose2d_reference,
+        **gpu.both(_conv_transpose2d_gpu),
+    }
+    return dispatch.select(op, backends)(
         x,
         weight,
         bias,
@@ -264,4 +320,5 @@ SPEC = OpSpec(
     ),
     flops=_flops,
     bytes=_bytes,
+    tolerance={"float32": Tolerance(max_abs=2e-6, rms=1e-6), **HALF},
 )

@@ -8,7 +8,7 @@ that has kernels, but none for that backend, is an error. An op that has none an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -20,8 +20,13 @@ from .packed import PackedWeight
 
 FLOATING = (mx.float32, mx.float16, mx.bfloat16)
 
-# op -> names of the compiled backends it has. Each op module registers itself on import.
+# op -> names of the backends it has, and of those where MLX's own kernels do the work. Each op module registers
+# itself on import.
 _KERNELS: dict[str, frozenset[str]] = {}
+_OF_MLX: dict[str, frozenset[str]] = {}
+
+# backend -> why it cannot take one call, or None. A backend that is not named can.
+Limits = Mapping[str, str | None]
 
 
 class Route(NamedTuple):
@@ -31,9 +36,15 @@ class Route(NamedTuple):
     reason: str
 
 
-def register(op: str, *backends: str) -> None:
-    """Declare the compiled backends of an op; the reference always exists."""
-    _KERNELS[op] = frozenset(backends)
+def register(op: str, *backends: str, of_mlx: tuple[str, ...] = ()) -> None:
+    """Declare the backends of an op; the reference always exists.
+
+    Args:
+        backends: that have a kernel of ours.
+        of_mlx: for which MLX's own kernels are the right ones, put together for this op.
+    """
+    _KERNELS[op] = frozenset((*backends, *of_mlx))
+    _OF_MLX[op] = frozenset(of_mlx)
 
 
 def ops() -> tuple[str, ...]:
@@ -42,8 +53,13 @@ def ops() -> tuple[str, ...]:
 
 
 def backends(op: str) -> frozenset[str]:
-    """Return the names of the compiled backends that an op has."""
+    """Return the names of the backends that an op has."""
     return _KERNELS[op]
+
+
+def of_mlx(op: str, backend: str) -> bool:
+    """Return whether an op's backend is made of MLX's own kernels."""
+    return backend in _OF_MLX[op]
 
 
 def _device_backend() -> str:
@@ -52,7 +68,7 @@ def _device_backend() -> str:
     return "metal" if mx.metal.is_available() else "cuda"
 
 
-def _missing(op: str, backend: str) -> str | None:
+def _missing(op: str, backend: str, limits: Limits) -> str | None:
     """Why `op` cannot run on `backend`, or None."""
     if backend == "reference":
         return None
@@ -64,27 +80,33 @@ def _missing(op: str, backend: str) -> str | None:
         return f"MLX's default device is {mx.default_device()}"
     if backend == "cpu" and native.ext() is None:
         return native.load()[1]
-    return None
+    return limits.get(backend)
 
 
-def route(op: str) -> Route:
-    """Return the backend that `op` takes now, and why; BackendError for an explicit, impossible choice."""
+def route(op: str, limits: Limits | None = None) -> Route:
+    """Return the backend that `op` takes now, and why; BackendError for an explicit, impossible choice.
+
+    `limits` are those of one call: without them this is the route of calls that no kernel refuses.
+    """
     wanted = env.backend()
     backend = _device_backend() if wanted == "auto" else wanted
-    missing = _missing(op, backend)
+    missing = _missing(op, backend, limits or {})
     if missing is None:
-        reason = (
-            "as asked by RVC_FAST_BACKEND" if wanted != "auto" else "compiled kernel for the default device"
-        )
-        return Route(backend, reason)
+        kernel = "MLX's own kernels" if of_mlx(op, backend) else "our kernel"
+        if wanted == "auto":
+            return Route(backend, f"{kernel} for the default device")
+        asked = "as asked by RVC_FAST_BACKEND"
+        return Route(backend, asked if backend == "reference" else f"{kernel}, {asked}")
     if wanted != "auto" and _KERNELS[op]:
         raise BackendError(f"[{op}] backend {wanted!r} was asked for, but {missing}")
     return Route("reference", missing)
 
 
-def select(op: str, implementations: dict[str, Callable[..., Any]]) -> Callable[..., Any]:
-    """Return the function of the backend that `op` takes now."""
-    return implementations[route(op).backend]
+def select(
+    op: str, implementations: dict[str, Callable[..., Any]], limits: Limits | None = None
+) -> Callable[..., Any]:
+    """Return the function of the backend that `op` takes now, given what cannot take this call."""
+    return implementations[route(op, limits).backend]
 
 
 def check(op: str, condition: bool, argument: str, requirement: str, got: object) -> None:
@@ -138,8 +160,13 @@ def check_finite(op: str, **numbers: object) -> None:
 def check_packed(
     op: str, weight: object, *made_for: str, groups: int = 1, stride: tuple[int, ...] = ()
 ) -> None:
-    """Raise InputError if `weight` was packed for another op than these, or other groups or strides."""
+    """Raise InputError if `weight` was packed for another op than these, other groups or strides, or elsewhere."""
     if isinstance(weight, PackedWeight):
+        backend = route(op).backend
+        here = weight.backend == backend
+        check(
+            op, here, "weight", f"packed where it is used, on {backend}", f"one packed for {weight.backend}"
+        )
         got = (weight.op, weight.groups, weight.stride)
         fits = weight.op in (made_for or (op,)) and got[1:] == (groups, stride)
         check(op, fits, "weight", f"packed for {op} with groups {groups} and stride {stride or 1}", got)

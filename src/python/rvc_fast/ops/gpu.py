@@ -4,12 +4,14 @@ A kernel is a file src/kernels/OP/KERNEL.{metal,cu}, or .inc with one body for b
 `RVC_KERNEL(name, (inputs), (outputs)) { body }`. The words a body may use are in src/kernels/common; it
 finds `group`, `local`, `lane` and `simd` (the position of its group in the grid, its thread's index there, its lane
 and the index of its simdgroup), the options of the launch as constants, and for an input `bias` that may be
-absent `HAS_BIAS`.
+absent `HAS_BIAS`. A line `#include "NAME"` stands for src/kernels/common/NAME with one of those endings, which several
+kernels share.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +32,7 @@ _KERNEL = re.compile(
     r"^RVC_KERNEL\((\w+), \(([^)]*)\), \(([^)]*)\)\) \{\n(.*?)^\}$", re.MULTILINE | re.DOTALL
 )
 _COMMENT = re.compile(r"[ \t]*//[^\n]*")
+_SHARED = re.compile(r'^#include "(\w+)"\n', re.MULTILINE)
 
 
 class Text(NamedTuple):
@@ -41,18 +44,23 @@ class Text(NamedTuple):
     source: str
 
 
+def _read(backend: str, folder: str, name: str) -> str:
+    """Return a file for one language or else the one for both, without comments: MLX looks for names in them too."""
+    both = kernels_dir() / folder / f"{name}.inc"
+    own = both.with_suffix(f".{_SUFFIX[backend]}")
+    code = _COMMENT.sub("", (own if own.is_file() else both).read_text("ascii"))
+    return _SHARED.sub(lambda line: _read(backend, "common", line[1]), code)
+
+
 @functools.cache
 def text(backend: str, op: str, kernel: str) -> Text:
-    """Return the text of a kernel, without comments: MLX looks for names in them too."""
-    folder = kernels_dir()
-    own = folder / op / f"{kernel}.{_SUFFIX[backend]}"
-    both = folder / op / f"{kernel}.inc"
-    code = _COMMENT.sub("", (own if own.is_file() else both).read_text("ascii"))
+    """Return the text of a kernel, without comments."""
+    code = _read(backend, op, kernel)
     found = _KERNEL.search(code)
     if found is None or found[1] != kernel:
         raise RvcFastError(f"[{op}] the file of the {backend} kernel {kernel} does not define it")
     inputs, outputs = (tuple(names.replace(",", " ").split()) for names in (found[2], found[3]))
-    common = folder / "common"
+    common = kernels_dir() / "common"
     header = _COMMENT.sub("", (common / f"{backend}.h").read_text("ascii")) + code[: found.start()]
     return Text(header, inputs, outputs, (common / f"{backend}_prologue.inc").read_text("ascii") + found[4])
 
@@ -60,9 +68,11 @@ def text(backend: str, op: str, kernel: str) -> Text:
 @functools.cache
 def _build(backend: str, op: str, kernel: str, dtypes: tuple[str, ...]) -> Callable[..., list[mx.array]]:
     t = text(backend, op, kernel)
+    # MLX keeps compiled CUDA kernels on disk by name alone: another text needs another name.
+    digest = hashlib.blake2b("\n".join((t.header, t.source)).encode(), digest_size=4).hexdigest()
     make: Any = mx.fast.metal_kernel if backend == "metal" else mx.fast.cuda_kernel
     return make(
-        name="_".join(("rvc", kernel, *dtypes)),
+        name="_".join(("rvc", kernel, digest, *dtypes)),
         input_names=list(t.inputs),
         output_names=list(t.outputs),
         source=t.source,
@@ -75,13 +85,18 @@ def _sizes(sizes: tuple[int, ...]) -> mx.array:
     return mx.array([*sizes, *[0] * (LEAST_ELEMENTS - len(sizes))], dtype=mx.int32)
 
 
-def _option(value: bool | int | float | mx.Dtype) -> bool | int | mx.Dtype:
+def _bits(value: Any) -> Any:
     return struct.unpack("<i", struct.pack("<f", value))[0] if isinstance(value, float) else value
+
+
+@functools.cache
+def _absent(dtype: mx.Dtype) -> mx.array:
+    return mx.array([0] * LEAST_ELEMENTS, dtype=dtype)
 
 
 def _input(array: mx.array | None, dtype: mx.Dtype) -> mx.array:
     if array is None:
-        return mx.zeros((LEAST_ELEMENTS,), dtype)
+        return _absent(dtype)
     if array.size < LEAST_ELEMENTS:
         return mx.pad(array.reshape(-1), (0, LEAST_ELEMENTS - array.size))
     return array
@@ -93,7 +108,7 @@ def launch(
     kernel: str,
     inputs: Mapping[str, mx.array | None],
     *,
-    sizes: Sequence[int],
+    sizes: Sequence[int | float],
     options: Mapping[str, bool | int | float | mx.Dtype],
     groups: tuple[int, int, int],
     threads: int,
@@ -105,22 +120,24 @@ def launch(
         backend: "metal" or "cuda".
         inputs: by name, in C order after MLX made them so; none of them empty. The first gives `T`. The shape of an
             input is not known to the kernel.
-        sizes: whole numbers below 2^31, the kernel's input `sizes`.
-        options: constants of the kernel, which is compiled once for each set of them. A float arrives as its bits,
-            for `as_float`.
+        sizes: whole numbers below 2^31 and, as their bits for `as_float`, floats: the kernel's input `sizes`.
+        options: constants of the kernel, which is compiled once for each set of them; floats as in `sizes`.
         groups: how many thread groups, along three axes; each at least 1.
         threads: of a group, a multiple of 32, the kernel's `THREADS`.
         outputs: shape and dtype of each, none of them empty.
     """
     t = text(backend, op, kernel)
     dtype = next(a.dtype for a in inputs.values() if a is not None)
-    given = {"sizes": _sizes(tuple(sizes)), **{name: _input(a, dtype) for name, a in inputs.items()}}
+    given = {
+        "sizes": _sizes(tuple(_bits(n) for n in sizes)),
+        **{name: _input(a, dtype) for name, a in inputs.items()},
+    }
     flags = {
         f"HAS_{name.upper()}": a is not None
         for name, a in inputs.items()
         if f"HAS_{name.upper()}" in t.source
     }
-    template = {"T": dtype, "THREADS": threads, **flags, **{k: _option(v) for k, v in options.items()}}
+    template = {"T": dtype, "THREADS": threads, **flags, **{k: _bits(v) for k, v in options.items()}}
     arrays = [given.pop(name) for name in t.inputs]
     if given.keys() or threads > MOST_THREADS or threads % 32 or min(groups) < 1:
         raise RvcFastError(f"[{op}] a wrong launch of {kernel}: {[*given]}, {groups} groups of {threads}")

@@ -18,7 +18,7 @@ from . import dispatch
 from .blocks import blocks
 from .spec import Case, OpSpec
 
-dispatch.register("knn", "cpu")
+dispatch.register("knn", "cpu", of_mlx=("metal", "cuda"))
 
 MARGIN = 8
 _VECTORS = 4096
@@ -77,6 +77,11 @@ def _knn_cpu(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
     return native.ext().knn(queries, vectors, k)
 
 
+def _knn_gpu(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
+    """Matrix products and sorts of blocks, which are MLX's own already: the reference, in float32."""
+    return knn_reference(queries.astype(mx.float32), vectors.astype(mx.float32), k)
+
+
 def knn(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
     """Nearest neighbours by squared L2 distance, among all vectors; see the module's text.
 
@@ -98,8 +103,8 @@ def knn(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
     fits = vectors.ndim == 2 and vectors.size > 0 and vectors.shape[1] == queries.shape[1]
     check("knn", fits, "vectors", f"of shape (m, {queries.shape[1]})", tuple(vectors.shape))
     check("knn", k >= 1, "k", "at least 1", k)
-    run = dispatch.select("knn", {"cpu": _knn_cpu, "reference": knn_reference})
-    found: Neighbours = run(queries, vectors, k)
+    backends = {"cpu": _knn_cpu, "reference": knn_reference, "metal": _knn_gpu, "cuda": _knn_gpu}
+    found: Neighbours = dispatch.select("knn", backends)(queries, vectors, k)
     return found
 
 

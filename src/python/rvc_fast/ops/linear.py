@@ -5,6 +5,7 @@ y = activation(x @ weight.T + bias) + residual
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -20,10 +21,12 @@ from .packed import (
     check_dtype,
     epilogue,
     faster_dtype,
+    fused_epilogue,
+    plain_weight,
 )
-from .spec import Case, OpSpec
+from .spec import HALF, Case, OpSpec, Tolerance
 
-dispatch.register("linear", "cpu")
+dispatch.register("linear", "cpu", of_mlx=("metal", "cuda"))
 
 
 def linear_reference(
@@ -43,11 +46,11 @@ def pack_linear(weight: mx.array, *, dtype: Dtype = "float32") -> Weight:
     dispatch.check_arrays("linear", weight=weight)
     dispatch.check("linear", weight.ndim == 2, "weight", "of shape (O, C)", tuple(weight.shape))
     check_dtype("linear", dtype)
-    return dispatch.select("linear", {"cpu": _pack_cpu, "reference": _pack_reference})(weight, dtype)
-
-
-def _pack_reference(weight: mx.array, dtype: Dtype) -> mx.array:
-    return weight.astype(mx.float32)
+    backends: dict[str, Callable[..., Any]] = {
+        "cpu": _pack_cpu,
+        **dict.fromkeys(("reference", "metal", "cuda"), plain_weight),
+    }
+    return dispatch.select("linear", backends)(weight, dtype)
 
 
 def _pack_cpu(weight: mx.array, dtype: Dtype = "float32") -> PackedWeight:
@@ -72,6 +75,20 @@ def _linear_cpu(
     return native.ext().linear(
         x, packed.data, bias, residual, out_channels=packed.shape[0], activation=activation or ""
     )
+
+
+def _linear_gpu(
+    x: mx.array,
+    weight: mx.array,
+    bias: mx.array | None,
+    *,
+    activation: Activation | None,
+    residual: mx.array | None,
+) -> mx.array:
+    """MLX's matrix product runs at the rate of the hardware, its neural accelerators included, and adds a bias."""
+    w = weight.astype(x.dtype).T
+    y = x @ w if bias is None else mx.addmm(bias.astype(x.dtype), x, w)
+    return fused_epilogue(y, None, activation, residual)
 
 
 def linear(
@@ -111,8 +128,13 @@ def linear(
     )
     out = (*x.shape[:-1], shape[0])
     dispatch.check_shape("linear", "residual", residual, out)
-    run = dispatch.select("linear", {"cpu": _linear_cpu, "reference": linear_reference})
-    return run(x, weight, bias, activation=activation, residual=residual)
+    backends: dict[str, Callable[..., Any]] = {
+        "cpu": _linear_cpu,
+        "reference": linear_reference,
+        "metal": _linear_gpu,
+        "cuda": _linear_gpu,
+    }
+    return dispatch.select("linear", backends)(x, weight, bias, activation=activation, residual=residual)
 
 
 def _case(
@@ -174,4 +196,5 @@ SPEC = OpSpec(
     ),
     flops=_flops,
     bytes=_bytes,
+    tolerance={"float32": Tolerance(max_abs=2e-6, rms=1e-6), **HALF},
 )

@@ -1,38 +1,49 @@
-"""mel_stft: sound (n,) -> log mel spectrogram (frames, mels), frames = (n - n_fft) // hop + 1.
+"""mel_stft: sound (n,) -> log mel spectrogram (frames, mels), frames = (n + 2 * pad - n_fft) // hop + 1.
 
 y[t] = log(max(filters @ |rfft(window * x[t * hop : t * hop + n_fft])|, floor))
 
-Centred frames are the caller's: `reflect_pad(x, n_fft // 2, n_fft // 2)` first.
+x may be mirrored at its ends first: centred frames have pad = n_fft // 2.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from . import dispatch
+from . import dispatch, gpu
 from .blocks import after, blocks
+from .packed import PackedWeight, Weight
 from .spec import Case, OpSpec, Tolerance
 
-dispatch.register("mel_stft", "cpu")
+dispatch.register("mel_stft", "cpu", "metal", "cuda")
 
 # Frames transformed at a time: a frame's window and spectrum are 12 KB of intermediates.
 BLOCK = 2048
 
+THREADS = 128
+# Complex points of a frame that fit in a group's shared memory, and those that leave room for a second frame.
+MOST_POINTS = 2048
+MOST_SHARED_POINTS = 1024
+
 
 def mel_stft_reference(
-    x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floor: float = 1e-5
+    x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floor: float = 1e-5, pad: int = 0
 ) -> mx.array:
     """The definition, in stock MLX."""
+    x = reflect_pad(x, pad, pad)
     n_fft = window.shape[0]
     frames = (x.shape[0] - n_fft) // hop + 1
     x = mx.as_strided(x, (frames, n_fft), (hop, 1))
     return mx.log(mx.maximum(mx.abs(mx.fft.rfft(x * window)) @ filters.T, floor))
 
 
-def _mel_stft_blocks(x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floor: float) -> mx.array:
+def _mel_stft_blocks(
+    x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floor: float, pad: int
+) -> mx.array:
+    x = reflect_pad(x, pad, pad)
     n_fft = window.shape[0]
     out: list[mx.array] = []
     for start, end in blocks((x.shape[0] - n_fft) // hop + 1, BLOCK):
@@ -41,38 +52,112 @@ def _mel_stft_blocks(x: mx.array, window: mx.array, filters: mx.array, *, hop: i
     return mx.concatenate(out)
 
 
-def _mel_stft_cpu(x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floor: float) -> mx.array:
+def _mel_stft_cpu(
+    x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floor: float, pad: int
+) -> mx.array:
     from .. import native
 
-    return native.ext().mel_stft(x, window, filters, hop=hop, floor=floor)
+    return native.ext().mel_stft(reflect_pad(x, pad, pad), window, filters, hop=hop, floor=floor)
 
 
-def mel_stft(x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floor: float = 1e-5) -> mx.array:
-    """Log mel spectrogram of sound that is padded already; see the module's formula.
+@functools.cache
+def _roots(n: int) -> mx.array:
+    """exp(-2 pi i k / n), (n, 2)."""
+    turn = np.exp(-2j * np.pi * np.arange(n) / n)
+    return mx.array(np.stack([turn.real, turn.imag], axis=1).astype(np.float32))
+
+
+def _points(n_fft: int) -> int:
+    """Complex points of a frame's transform: an even real one is of half its length."""
+    return n_fft if n_fft % 2 else n_fft // 2
+
+
+def _mel_stft_gpu(
+    backend: str, x: mx.array, window: mx.array, filters: Weight, *, hop: int, floor: float, pad: int
+) -> mx.array:
+    n_fft = window.shape[0]
+    mels = filters.shape[0]
+    packed = filters.data if isinstance(filters, PackedWeight) else _pack_gpu(backend, filters).data
+    window = window.astype(mx.float32)
+    points = _points(n_fft)
+    if points > MOST_POINTS:
+        # MLX's FFT, which takes long transforms through device memory.
+        x = x.astype(mx.float32)
+        return _mel_stft_blocks(x, window, packed[:, 2:], hop=hop, floor=floor, pad=pad)
+    frames = (x.shape[0] + 2 * pad - n_fft) // hop + 1
+    together = 2 if points <= MOST_SHARED_POINTS else 1
+    y = gpu.launch(
+        backend,
+        "mel_stft",
+        "mel_stft",
+        {"x": x, "window": window, "roots": _roots(n_fft), "filters": packed},
+        sizes=(x.shape[0], frames, mels, hop, pad),
+        options={"N_FFT": n_fft, "FRAMES": together, "FLOOR": float(floor)},
+        groups=(-(-frames // together), 1, 1),
+        threads=THREADS,
+        outputs=[((frames, mels), mx.float32)],
+    )
+    return y[0]
+
+
+def pack_mel_stft(filters: mx.array) -> Weight:
+    """Rearrange filters (mels, n_fft // 2 + 1) for the backend in use."""
+    dispatch.check_arrays("mel_stft", filters=filters)
+    dispatch.check("mel_stft", filters.ndim == 2, "filters", "of shape (mels, bins)", tuple(filters.shape))
+    backends = {"cpu": _keep, "reference": _keep, **gpu.both(_pack_gpu)}
+    return dispatch.select("mel_stft", backends)(filters)
+
+
+def _keep(filters: mx.array) -> mx.array:
+    return filters
+
+
+def _pack_gpu(backend: str, filters: mx.array) -> PackedWeight:
+    """Each filter after the bin of its first value that is not 0 and the end of the last one."""
+    counts = filters != 0
+    bins = filters.shape[1]
+    first = mx.argmax(counts, axis=1)
+    end = mx.where(mx.any(counts, axis=1), bins - mx.argmax(counts[:, ::-1], axis=1), 0)
+    bounds = mx.stack([first, end], axis=1).astype(mx.float32)
+    data = mx.concatenate([bounds, filters.astype(mx.float32)], axis=1)
+    return PackedWeight("mel_stft", data, tuple(filters.shape), backend=backend)
+
+
+def mel_stft(
+    x: mx.array, window: mx.array, filters: Weight, *, hop: int, floor: float = 1e-5, pad: int = 0
+) -> mx.array:
+    """Log mel spectrogram; see the module's formula.
 
     Args:
-        x: (n,) float32, n >= n_fft.
+        x: (n,) sound, n + 2 * pad >= n_fft.
         window: (n_fft,).
-        filters: (mels, n_fft // 2 + 1), as `mel_filters` makes them.
+        filters: (mels, n_fft // 2 + 1), as `mel_filters` makes them, or what `pack_mel_stft` made of them.
         hop: samples from one frame to the next.
         floor: smallest filter output, a normal float32 above 0.
+        pad: samples by which x is mirrored at both ends, as by `reflect_pad`.
 
     Returns:
         (frames, mels) float32, natural logarithm of magnitudes.
     """
     check = dispatch.check
     dispatch.check_arrays("mel_stft", x=x, window=window, filters=filters)
-    dispatch.check_whole("mel_stft", hop=hop)
+    dispatch.check_packed("mel_stft", filters)
+    dispatch.check_whole("mel_stft", hop=hop, pad=pad)
     dispatch.check_finite("mel_stft", floor=floor)
     check("mel_stft", window.ndim == 1 and window.shape[0] >= 2, "window", "of shape (n_fft,)", window.shape)
     n_fft = window.shape[0]
-    check("mel_stft", x.ndim == 1 and x.shape[0] >= n_fft, "x", f"(n,) with n >= {n_fft}", tuple(x.shape))
-    fits = filters.ndim == 2 and filters.shape[1] == n_fft // 2 + 1
-    check("mel_stft", fits, "filters", f"of shape (mels, {n_fft // 2 + 1})", tuple(filters.shape))
+    check("mel_stft", pad >= 0, "pad", "at least 0", pad)
+    fits = x.ndim == 1 and x.shape[0] + 2 * pad >= n_fft
+    check("mel_stft", fits, "x", f"(n,) with n + 2 * {pad} >= {n_fft}", tuple(x.shape))
+    shape = tuple(filters.shape)
+    fits = len(shape) == 2 and shape[1] == n_fft // 2 + 1
+    check("mel_stft", fits, "filters", f"of shape (mels, {n_fft // 2 + 1})", shape)
     check("mel_stft", hop >= 1, "hop", "at least 1", hop)
     check("mel_stft", floor >= 2.0**-126, "floor", "a normal float32 above 0", floor)
-    run = dispatch.select("mel_stft", {"cpu": _mel_stft_cpu, "reference": _mel_stft_blocks})
-    return run(x, window, filters, hop=hop, floor=floor)
+    run = dispatch.select(
+        "mel_stft", {"cpu": _mel_stft_cpu, "reference": _mel_stft_blocks, **gpu.both(_mel_stft_gpu)}
+    )
+    return run(x, window, filters, hop=hop, floor=floor, pad=pad)
 
 
 def reflect_pad(x: mx.array, left: int, right: int) -> mx.array:
@@ -116,29 +201,44 @@ def mel_filters(sample_rate: int, n_fft: int, mels: int, low: float, high: float
     return (np.maximum(0, np.minimum(rising, falling)) * area[:, None]).astype(np.float32)
 
 
-def _case(name: str, samples: int, n_fft: int, mels: int, hop: int, benchmark: bool = False) -> Case:
+def _case(
+    name: str, samples: int, n_fft: int, mels: int, hop: int, pad: int = 0, benchmark: bool = False
+) -> Case:
     def make(rng: np.random.Generator) -> dict[str, Any]:
         return {
             "x": mx.array(rng.standard_normal(samples, dtype=np.float32)),
             "window": mx.array(hann(n_fft)),
             "filters": mx.array(mel_filters(16000, n_fft, mels, 30, 8000)),
             "hop": hop,
+            **({"pad": pad} if pad else {}),
         }
 
     return Case(name, make, benchmark)
 
 
-def _frames(x: mx.array, window: mx.array, hop: int) -> int:
-    return (x.shape[0] - window.shape[0]) // hop + 1
+def _dims(
+    x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floor: float = 1e-5, pad: int = 0
+) -> dict[str, int]:
+    """S samples, F frames of N of them, M filters of W values that are not 0, A operations of a transform."""
+    n, n_fft = x.shape[0], window.shape[0]
+    return {
+        "S": n,
+        "N": n_fft,
+        "F": (n + 2 * pad - n_fft) // hop + 1,
+        "M": filters.shape[0],
+        "W": int(np.count_nonzero(np.array(filters))),
+        "A": round(2.5 * n_fft * np.log2(n_fft)),
+    }
 
 
-def _flops(x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floor: float = 1e-5) -> int:
-    n = window.shape[0]
-    return _frames(x, window, hop) * int(2.5 * n * np.log2(n) + 2 * filters.size)
+def _flops(x: mx.array, window: mx.array, filters: mx.array, **options: Any) -> int:
+    dims = _dims(x, window, filters, **options)
+    return dims["F"] * (dims["A"] + 2 * filters.size)
 
 
-def _bytes(x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floor: float = 1e-5) -> int:
-    return 4 * (x.size + window.size + filters.size + _frames(x, window, hop) * filters.shape[0])
+def _bytes(x: mx.array, window: mx.array, filters: mx.array, **options: Any) -> int:
+    out = _dims(x, window, filters, **options)["F"] * filters.shape[0]
+    return 4 * (x.size + window.size + filters.size + out)
 
 
 SPEC = OpSpec(
@@ -151,11 +251,18 @@ SPEC = OpSpec(
         _case("an odd window", 45 * 20, 45, 7, 11),
         _case("the shortest window", 12, 2, 1, 1),
         _case("odd sizes", 5003, 254, 31, 37),
+        _case("one frame to a group", 9000, 3000, 13, 500),
+        _case("a large prime", 3 * 509, 509, 9, 127),
+        _case("centred frames", 2001, 512, 40, 160, pad=256),
+        _case("mirrored back and forth", 5, 64, 9, 3, pad=39),
+        _case("one sample", 1, 16, 3, 1, pad=9),
         _case("several blocks", 1024 + 160 * 4100, 1024, 128, 160),
-        _case("10 s", 161024, 1024, 128, 160, benchmark=True),
+        _case("10 s", 160000, 1024, 128, 160, pad=512, benchmark=True),
     ),
+    dims=_dims,
     flops=_flops,
     bytes=_bytes,
-    # The logarithm of a small sum of rounded terms, against values of about 10.
-    tolerance={"float32": Tolerance(max_abs=1e-5, rms=1e-6)},
+    # The logarithm of a small sum of rounded terms, against values of about 10. Everything is
+    # float32, whatever the arguments are.
+    tolerance=dict.fromkeys(("float32", "float16", "bfloat16"), Tolerance(max_abs=1e-5, rms=1e-6)),
 )

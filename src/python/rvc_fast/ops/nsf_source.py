@@ -8,27 +8,30 @@ voiced, 0.1 / 3 elsewhere. f0 is held for the hop samples of its frame ("nearest
 centre to frame centre ("linear", the first and last half frame constant).
 
 The phase does not drift: fractions of a cycle are summed in double, which after an hour is off by less than
-1e-8 cycles, and float32 then keeps 3e-8 cycles (2e-7 rad) of it at any length. What is summed is rounded as
+1e-8 cycles, or on a GPU in whole 2^-64 cycles, which is exact after any time; float32 then keeps 3e-8 cycles
+(2e-7 rad) of it at any length. What is summed is rounded as
 in the public code, whose waveform is to be met: the frequency to float32 ("sample", 6e-8 of it), or the
 advance of a frame ("frame", 2.4e-7 cycles below 800 Hz: at most 2.4e-5 Hz at 100 frames per second).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import mlx.core as mx
 import numpy as np
 
-from . import dispatch
-from .spec import Case, OpSpec
+from . import dispatch, gpu
+from .spec import Case, OpSpec, Tolerance
 
-dispatch.register("nsf_source", "cpu")
+dispatch.register("nsf_source", "cpu", "metal", "cuda")
 
 Interpolation = Literal["nearest", "linear"]
 Accumulation = Literal["frame", "sample"]
 SINE_AMPLITUDE = 0.1
 NOISE_STD = 0.003
+MOST_HARMONICS = 2048
 
 
 def _upsample(f0: np.ndarray, hop: int, interpolation: Interpolation) -> np.ndarray:
@@ -123,6 +126,82 @@ def _nsf_source_cpu(
     return native.ext().nsf_source(f0, noise, weight, bias, offsets, phase=phases, **options)
 
 
+def fixed_cycles(cycles: np.ndarray) -> np.ndarray:
+    """Return the fractions of double numbers of cycles in whole 2^-64, uint64."""
+    halves = (cycles - np.floor(cycles)) * 2.0**32
+    high = np.floor(halves)
+    low = (halves - high) * 2.0**32
+    return (high.astype(np.uint64) << np.uint64(32)) + low.astype(np.uint64)
+
+
+def gpu_phases(
+    backend: str,
+    f0: mx.array,
+    start: np.ndarray,
+    offsets: mx.array | None,
+    *,
+    hop: int,
+    sample_rate: int,
+    interpolation: Interpolation,
+    accumulation: Accumulation,
+) -> mx.array:
+    """f0 (B, T), cycles of each harmonic before the first sample (B, H) -> before each frame (B, H, T), 2^-64 cycles."""
+    batch, frames = f0.shape
+    harmonics = start.shape[1]
+    return gpu.launch(
+        backend,
+        "nsf_source",
+        "nsf_phase",
+        {"f0": f0, "offsets": offsets, "start": mx.array(fixed_cycles(start))},
+        sizes=(harmonics, frames, hop, sample_rate),
+        options={"LINEAR": interpolation == "linear", "BY_FRAME": accumulation == "frame"},
+        groups=(batch * harmonics, 1, 1),
+        threads=256,
+        outputs=[((batch, harmonics, frames), mx.uint64)],
+    )[0]
+
+
+def _nsf_source_gpu(
+    backend: str,
+    f0: mx.array,
+    noise: mx.array,
+    weight: mx.array,
+    bias: mx.array | None,
+    *,
+    phase: np.ndarray | float,
+    offsets: mx.array | None,
+    hop: int,
+    sample_rate: int,
+    interpolation: Interpolation,
+    accumulation: Accumulation,
+) -> mx.array:
+    batch, frames = f0.shape
+    harmonics = weight.shape[0]
+    start = np.broadcast_to(np.reshape(phase, (-1, 1)) * np.arange(1, harmonics + 1.0), (batch, harmonics))
+    phases = gpu_phases(
+        backend,
+        f0,
+        start,
+        offsets,
+        hop=hop,
+        sample_rate=sample_rate,
+        interpolation=interpolation,
+        accumulation=accumulation,
+    )
+    y = gpu.launch(
+        backend,
+        "nsf_source",
+        "nsf_source",
+        {"f0": f0, "noise": noise, "weight": weight, "bias": bias, "phase": phases},
+        sizes=(frames, hop, sample_rate),
+        options={"LINEAR": interpolation == "linear", "HARMONICS": harmonics},
+        groups=(frames * batch, 1, 1),
+        threads=32 if hop <= 64 else 128,
+        outputs=[((batch, frames * hop, 1), mx.float32)],
+    )
+    return y[0]
+
+
 def nsf_source(
     f0: mx.array,
     noise: mx.array,
@@ -173,7 +252,15 @@ def nsf_source(
     dispatch.check(op, known, "interpolation", "'nearest' or 'linear'", repr(interpolation))
     whole = accumulation == "sample" or (accumulation == "frame" and interpolation == "nearest")
     dispatch.check(op, whole, "accumulation", "'sample', or 'frame' with 'nearest'", repr(accumulation))
-    return dispatch.select(op, {"cpu": _nsf_source_cpu, "reference": nsf_source_reference})(
+    backends: dict[str, Callable[..., Any]] = {
+        "cpu": _nsf_source_cpu,
+        "reference": nsf_source_reference,
+        **gpu.both(_nsf_source_gpu),
+    }
+    # The kernel keeps the phases within a frame in shared memory then.
+    many = interpolation == "linear" and weight.shape[0] > MOST_HARMONICS
+    limit = f"more than {MOST_HARMONICS} harmonics are interpolated" if many else None
+    return dispatch.select(op, backends, {"metal": limit, "cuda": limit})(
         f0,
         noise,
         weight,
@@ -227,6 +314,13 @@ SPEC = OpSpec(
         _case("batch", 3, 17, 40, harmonics=2),
         _case("48k_10s", 1, 1000, 480, accumulation="frame", benchmark=True),
     ),
+    dims=lambda f0, weight, hop, **_: {
+        **dict(zip("BT", f0.shape, strict=True)),
+        "P": hop,
+        "H": weight.shape[0],
+    },
     flops=lambda f0, noise, **_: 8 * noise.size,
     bytes=lambda f0, noise, **_: 4 * (f0.size + noise.size + noise.shape[0] * noise.shape[1]),
+    # The result is float32 whatever the inputs: nothing more is lost where those are narrower.
+    tolerance={name: Tolerance(max_abs=2e-6, rms=1e-6) for name in ("float32", "float16", "bfloat16")},
 )

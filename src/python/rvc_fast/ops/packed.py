@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +21,7 @@ BFLOAT16_LEAST = 16
 
 @dataclass(frozen=True)
 class PackedWeight:
-    """A weight in the layout of one backend's kernel.
+    """A weight in the layout of the kernel of `backend`.
 
     `shape` is the shape of the array it was made from (MLX layout, channels last), `groups` its groups and
     `stride` the strides of a transposed convolution, whose layout depends on them;
@@ -34,7 +35,8 @@ class PackedWeight:
     groups: int = 1
     algorithm: str = "direct"
     stride: tuple[int, ...] = ()
-    dtype: Dtype = "float32"
+    dtype: str = "float32"
+    backend: str = "cpu"
 
 
 Weight = mx.array | PackedWeight
@@ -64,6 +66,11 @@ def check_dtype(what: str, dtype: str) -> None:
 def faster_dtype(dtype: Dtype, channels: int, outputs: int) -> Dtype:
     """Return "float32" where bfloat16 would be slower: too few channels or outputs (of a group) for its tiles."""
     return dtype if min(channels, outputs) >= BFLOAT16_LEAST else "float32"
+
+
+def plain_weight(weight: mx.array, *_: object) -> mx.array:
+    """What packing is where MLX's own kernels take the weight as it is: float32, as the result of other packings."""
+    return weight.astype(mx.float32)
 
 
 def activate(x: mx.array, activation: Activation | None) -> mx.array:
@@ -98,3 +105,19 @@ def epilogue(
     if residual is not None:
         y = y + residual
     return y if scale == 1.0 else y * scale
+
+
+@functools.partial(mx.compile, shapeless=True)
+def _fused(
+    y: mx.array, bias: mx.array | None, activation: Activation | None, residual: mx.array | None
+) -> mx.array:
+    return epilogue(y.astype(mx.float32), bias, activation, residual, 1.0).astype(y.dtype)
+
+
+def fused_epilogue(
+    y: mx.array, bias: mx.array | None, activation: Activation | None, residual: mx.array | None
+) -> mx.array:
+    """`epilogue` after one of MLX's own kernels: at most one more launch, float32 inside."""
+    if bias is None and activation is None and residual is None:
+        return y
+    return _fused(y, bias, activation, residual)

@@ -15,10 +15,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from . import dispatch
-from .spec import Case, OpSpec
+from . import dispatch, gpu
+from .spec import HALF, Case, OpSpec, Tolerance
 
-dispatch.register("relpos_attention", "cpu")
+dispatch.register("relpos_attention", "cpu", "metal", "cuda")
+
+# The GPU kernel's: queries of a group, columns staged at a time, how many of those a group's sums may span.
+QUERIES, SLAB, MOST_COLUMNS, THREADS = 32, 32, 4, 128
 
 # Rows of the score matrix alive at a time: (B, H, _ROWS, T) instead of (B, H, T, T).
 _ROWS = 512
@@ -68,6 +71,29 @@ def _relpos_attention_cpu(
     return ext.relpos_attention(q, k, v, rel_k, rel_v, window)
 
 
+def _relpos_attention_gpu(
+    backend: str, q: mx.array, k: mx.array, v: mx.array, rel_k: mx.array, rel_v: mx.array, window: int
+) -> mx.array:
+    batch, heads, length, dim = q.shape
+    columns = min(-(-dim // SLAB), MOST_COLUMNS)
+    y = gpu.launch(
+        backend,
+        "relpos_attention",
+        "relpos_attention",
+        # As the layers before have it in memory: no copy where the heads of a step lie side by side.
+        {
+            **{name: a.swapaxes(1, 2).astype(q.dtype) for name, a in (("q", q), ("k", k), ("v", v))},
+            **{name: a.astype(q.dtype) for name, a in (("rel_k", rel_k), ("rel_v", rel_v))},
+        },
+        sizes=(heads, length, window),
+        options={"HEAD": dim, "COLUMNS": columns},
+        groups=(batch * heads * -(-length // QUERIES), -(-dim // (columns * SLAB)), 1),
+        threads=THREADS,
+        outputs=[((batch, length, heads, dim), q.dtype)],
+    )
+    return y[0].swapaxes(1, 2)
+
+
 def relpos_attention(
     q: mx.array, k: mx.array, v: mx.array, rel_k: mx.array, rel_v: mx.array, window: int
 ) -> mx.array:
@@ -94,8 +120,12 @@ def relpos_attention(
         dispatch.check_shape(op, name, array, tuple(q.shape))
     for name, array in (("rel_k", rel_k), ("rel_v", rel_v)):
         dispatch.check_shape(op, name, array, (2 * window + 1, q.shape[3]))
-    run = dispatch.select(op, {"cpu": _relpos_attention_cpu, "reference": relpos_attention_reference})
-    return run(q, k, v, rel_k, rel_v, window)
+    backends = {
+        "cpu": _relpos_attention_cpu,
+        "reference": relpos_attention_reference,
+        **gpu.both(_relpos_attention_gpu),
+    }
+    return dispatch.select(op, backends)(q, k, v, rel_k, rel_v, window)
 
 
 def _case(name: str, batch: int, heads: int, length: int, dim: int, window: int = 10, **options: Any) -> Case:
@@ -130,11 +160,15 @@ SPEC = OpSpec(
         _case("two_blocks", 1, 1, 521, 8),
         _case("window_0", 2, 1, 19, 5, window=0),
         _case("window_past_all_keys", 1, 2, 1031, 24, window=1100),
+        _case("encoder_heads", 1, 2, 101, 96),
+        _case("wide_heads", 1, 2, 37, 150, window=3),
         Case("sharp", _sharp),
         _case("encoder_10s", 1, 2, 1000, 96, benchmark=True),
     ),
+    dims=lambda q, rel_k, **_: {**dict(zip("BHTD", q.shape, strict=True)), "R": rel_k.shape[0]},
     flops=lambda q, k, v, rel_k, rel_v, window: (
         4 * q.size * (q.shape[2] + rel_k.shape[0]) + 4 * q.shape[0] * q.shape[1] * q.shape[2] ** 2
     ),
     bytes=lambda q, k, v, rel_k, rel_v, window: 4 * (4 * q.size + 2 * rel_k.size),
+    tolerance={"float32": Tolerance(max_abs=2e-6, rms=1e-6), **HALF},
 )

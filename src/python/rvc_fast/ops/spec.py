@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 
 
@@ -16,6 +17,13 @@ class Tolerance:
 
     max_abs: float
     rms: float
+
+
+# What rounding a result once to these dtypes costs, half a unit in the last place, and a little for what led to it.
+HALF = {
+    "float16": Tolerance(max_abs=6e-4, rms=4e-4),
+    "bfloat16": Tolerance(max_abs=5e-3, rms=3e-3),
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,12 @@ class OpSpec:
     )
 
 
+def _double(x: Any) -> np.ndarray:
+    """numpy cannot read bfloat16."""
+    narrow = isinstance(x, mx.array) and x.dtype == mx.bfloat16
+    return np.array(x.astype(mx.float32) if narrow else x, dtype=np.float64)
+
+
 def errors(got: Any, want: Any) -> tuple[float, float]:
     """Return (max-abs error / max-abs of want, RMS error / RMS of want), in double.
 
@@ -56,7 +70,7 @@ def errors(got: Any, want: Any) -> tuple[float, float]:
     if isinstance(want, tuple):
         each = [errors(a, b) for a, b in zip(got, want, strict=True)]
         return max(e[0] for e in each), max(e[1] for e in each)
-    a, b = np.array(got, dtype=np.float64), np.array(want, dtype=np.float64)
+    a, b = _double(got), _double(want)
     infinite = np.isinf(b)
     if a.shape != b.shape or not (a[infinite] == b[infinite]).all():
         return float("inf"), float("inf")

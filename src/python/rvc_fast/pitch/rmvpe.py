@@ -6,6 +6,7 @@ A U-Net over (time, mel bins) of a log mel spectrogram, then a bidirectional GRU
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, fields
 from os import PathLike
@@ -17,7 +18,8 @@ import numpy as np
 
 from .. import ops
 from ..errors import FileFormatError, InputError
-from ..layers import NORMAL, Conv2d, ConvTranspose2d, Linear, Packing, load
+from ..layers import NORMAL, Conv2d, ConvTranspose2d, Linear, PackedLayer, Packing, load
+from ..ops import dispatch
 from ..ops.mel_stft import hann, mel_filters, reflect_pad
 
 if TYPE_CHECKING:
@@ -186,19 +188,21 @@ class UNet(nn.Module):
         return mx.concatenate(out)
 
 
-class BiGRU(nn.Module):
-    """One bidirectional GRU layer, (1, T, in) -> (1, T, 2 * hidden)."""
+class BiGRU(PackedLayer):
+    """One bidirectional GRU layer, (1, T, in) -> (1, T, 2 * hidden); `weight` is the recurrent one."""
 
     def __init__(self, in_channels: int, hidden: int):
-        super().__init__()
+        super().__init__((2, 3 * hidden, hidden), bias=False)
         self.forward = Linear(in_channels, 3 * hidden)
         self.backward = Linear(in_channels, 3 * hidden)
-        self.w_hh = mx.zeros((2, 3 * hidden, hidden))
         self.b_hh = mx.zeros((2, 3 * hidden))
+
+    def _pack(self, weight: mx.array, packing: Packing) -> ops.Weight:
+        return ops.pack_bigru(weight)
 
     def __call__(self, x: mx.array) -> mx.array:
         (w_ahead, b_ahead), (w_back, b_back) = self.forward.operands, self.backward.operands
-        return ops.bigru(x, (w_ahead, w_back), self.w_hh, (b_ahead, b_back), self.b_hh)
+        return ops.bigru(x, (w_ahead, w_back), self.operands[0], (b_ahead, b_back), self.b_hh)
 
 
 class Rmvpe(nn.Module):
@@ -239,11 +243,11 @@ class Rmvpe(nn.Module):
             except (ValueError, IndexError) as e:
                 raise FileFormatError(f"[rmvpe] the tensors' shapes do not fit each other: {e}") from e
         config = dict(checkpoint.config)
-        w_hh = tensors.get("gru.0.w_hh")
-        if w_hh is not None:
-            config["gru_hidden"] = int(w_hh.shape[-1])
+        recurrent = tensors.get("gru.0.weight")
+        if recurrent is not None:
+            config["gru_hidden"] = int(recurrent.shape[-1])
         model = cls(RmvpeConfig.from_dict(config))
-        load(model, tensors, "rmvpe", packing)
+        load(model, tensors, "rmvpe", packing, checkpoint.kernels)
         return model
 
     def salience(self, audio: mx.array, pad: Literal["reflect", "zeros"] = "reflect") -> mx.array:
@@ -275,13 +279,20 @@ class Rmvpe(nn.Module):
         return self.head(x[0, :frames], activation="sigmoid")
 
 
+@functools.cache
+def _mel_constants(backend: str) -> tuple[mx.array, ops.Weight]:
+    """The window and the filters, as this backend of mel_stft takes them."""
+    filters = ops.pack_mel_stft(mx.array(mel_filters(SAMPLE_RATE, N_FFT, MELS, 30, 8000)))
+    mx.eval(filters.data if isinstance(filters, ops.PackedWeight) else filters)
+    return mx.array(hann(N_FFT)), filters
+
+
 def log_mel(audio: mx.array) -> mx.array:
     """Return RMVPE's log mel spectrogram (n // 160 + 1, 128) of (n,) 16 kHz sound, frames centred."""
     if audio.ndim != 1 or audio.shape[0] < 1:
         raise InputError(f"[rmvpe] audio must be (n,) with n >= 1, got {tuple(audio.shape)}")
-    padded = reflect_pad(audio.astype(mx.float32), N_FFT // 2, N_FFT // 2)
-    filters = mx.array(mel_filters(SAMPLE_RATE, N_FFT, MELS, 30, 8000))
-    return ops.mel_stft(padded, mx.array(hann(N_FFT)), filters, hop=HOP)
+    window, filters = _mel_constants(dispatch.route("mel_stft").backend)
+    return ops.mel_stft(audio.astype(mx.float32), window, filters, hop=HOP, pad=N_FFT // 2)
 
 
 def decode_salience(salience: mx.array | np.ndarray, threshold: float = 0.03) -> np.ndarray:
@@ -365,7 +376,7 @@ _NAMES = [
     (r"cnn\.(.+)", r"unet.output.\1"),
     (r"fc\.0\.gru\.(weight|bias)_ih_l(\d+)", r"gru.\2.forward.\1"),
     (r"fc\.0\.gru\.(weight|bias)_ih_l(\d+)_reverse", r"gru.\2.backward.\1"),
-    (r"fc\.0\.gru\.(\d+)\.weight_hh", r"gru.\1.w_hh"),
+    (r"fc\.0\.gru\.(\d+)\.weight_hh", r"gru.\1.weight"),
     (r"fc\.0\.gru\.(\d+)\.bias_hh", r"gru.\1.b_hh"),
     # Without a GRU the projection is the first layer.
     (r"fc\.[01]\.(weight|bias)", r"head.\1"),

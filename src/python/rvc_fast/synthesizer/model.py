@@ -137,7 +137,7 @@ class Synthesizer(nn.Module):
         """
         model = cls(SynthesizerConfig.from_dict(checkpoint.config))
         tensors = checkpoint.tensors if checkpoint.packed else cls.sanitize(checkpoint.tensors)
-        load(model, tensors, "voice", packing)
+        load(model, tensors, "voice", packing, checkpoint.kernels)
         return model
 
     def infer(

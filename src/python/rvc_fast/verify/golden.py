@@ -28,17 +28,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from ..errors import FileFormatError
-from ..features.hubert import HubertModel
 from ..pipeline import ChunkPlan, Settings
 from ..pipeline import run as run_pipeline
-from ..pitch.rmvpe import Rmvpe, decode_salience, log_mel
+from ..pitch.rmvpe import decode_salience, log_mel
 from ..retrieval import load_index
-from ..synthesizer import Synthesizer
 from ..weights.checkpoint import Checkpoint, load_checkpoint
+from ..weights.models import MODELS
 from .seeded import read_manifest, seeded_normal, seeded_uniform, seeded_weights
 
-MODELS: dict[str, Any] = {"hubert": HubertModel, "rmvpe": Rmvpe, "synth": Synthesizer}
-CHECKPOINT_KINDS = {"hubert": "hubert", "rmvpe": "rmvpe", "synth": "voice"}
+# Kinds of manifests, and of the checkpoints that they describe.
+KINDS = {"hubert": "hubert", "rmvpe": "rmvpe", "synth": "voice"}
 
 BAR_DB = 90.0
 PIPELINE_BAR_DB = 80.0
@@ -149,9 +148,9 @@ class Folder:
             f.stem: read_manifest(f) for f in sorted(path.glob("*.json")) if f.name != "cases.json"
         }
         for name, manifest in self.manifests.items():
-            if manifest["kind"] not in MODELS:
+            if manifest["kind"] not in KINDS:
                 raise FileFormatError(
-                    f"[verify] {name}.json has kind {manifest['kind']!r}; known are {', '.join(MODELS)}"
+                    f"[verify] {name}.json has kind {manifest['kind']!r}; known are {', '.join(KINDS)}"
                 )
         self.model = functools.cache(self._model)
 
@@ -189,7 +188,7 @@ class Folder:
             )
             config.setdefault("version", "v1" if v1 or width == 256 else "v2")
         return Checkpoint(
-            kind=CHECKPOINT_KINDS[m["kind"]],
+            kind=KINDS[m["kind"]],
             tensors=seeded_weights(m),
             config=config,
             metadata={},
@@ -199,7 +198,7 @@ class Folder:
 
     def _model(self, name: str) -> Any:
         checkpoint = self.checkpoint(name)
-        return MODELS[self.manifests[name]["kind"]].from_checkpoint(checkpoint)
+        return MODELS[checkpoint.kind].from_checkpoint(checkpoint)
 
     def noise(self, case: str, manifest: str) -> ReplayedNoise:
         return ReplayedNoise(self.manifests[manifest]["seed"], self.settings(case).get("noise", []))
@@ -312,12 +311,11 @@ def _pipeline(folder: Folder, stem: str) -> Iterator[Row]:
 def _foreign_checkpoint(folder: Folder, file: Path) -> Iterator[Row]:
     """A checkpoint as other programs store it: its weights must come out as those of the manifest, rounded."""
     checkpoint, ms = _timed(lambda: load_checkpoint(file))
-    model = next(MODELS[k] for k, v in CHECKPOINT_KINDS.items() if v == checkpoint.kind)
+    model = MODELS[checkpoint.kind]
     got = model.sanitize(checkpoint.tensors)
-    kind = next(k for k, v in CHECKPOINT_KINDS.items() if v == checkpoint.kind)
     half = any(t.dtype == np.float16 for t in checkpoint.tensors.values())
     for name, manifest in folder.manifests.items():
-        if manifest["kind"] != kind:
+        if KINDS[manifest["kind"]] != checkpoint.kind:
             continue
         seeded = seeded_weights(manifest)
         if half:
@@ -339,6 +337,11 @@ def _case_of(folder: Folder, stem: str) -> Callable[[Folder, str], Iterator[Row]
     if set(folder.tensors(stem)) == {"audio", "log_mel"}:
         return _mel
     raise FileFormatError(f"[verify] {stem}.safetensors is a case of unknown kind")
+
+
+def verify_case(folder: Folder, stem: str) -> Iterator[Row]:
+    """Yield one `Row` per output tensor of the case in STEM.safetensors."""
+    yield from _case_of(folder, stem)(folder, stem)
 
 
 def verify_folder(path: str | Path) -> Iterator[Row]:

@@ -8,16 +8,20 @@ bomb. CRCs are not compared: torch writes wrong ones on request.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
 import mmap
+import os
 import struct
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from ..errors import InputError
 from .unpickler import Machine, Malformed, Storage, quote
 
 MAX_ENTRIES = 100_000
@@ -38,16 +42,22 @@ _SAFETENSORS_DTYPES = {
     "U32": "<u4",
     "U64": "<u8",
     "BOOL": "<u1",
+    "BF16": "<u2",
 }
 
 
 def map_file(path: Path) -> memoryview:
     """Return the file's bytes, memory-mapped and read-only."""
     with path.open("rb") as file:
-        try:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        except ValueError:
-            raise Malformed("it is empty") from None
+        return map_open(file)
+
+
+def map_open(file: BinaryIO) -> memoryview:
+    """Return an open file's bytes, memory-mapped and read-only."""
+    try:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except ValueError:
+        raise Malformed("it is empty") from None
 
 
 def _zip_entries(data: memoryview) -> dict[str, memoryview]:
@@ -185,8 +195,17 @@ def is_safetensors(data: memoryview) -> bool:
     )
 
 
-def read_safetensors(data: memoryview) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return ({name: array}, metadata); the arrays are views of `data`, bfloat16 becomes float32."""
+class Entry(NamedTuple):
+    """A tensor of a safetensors file: its type's code, its shape, and where in the file its bytes are."""
+
+    code: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def safetensors_directory(data: memoryview) -> tuple[dict[str, Entry], dict[str, str]]:
+    """Return ({name: entry}, metadata); every entry fits its type, lies within the file and overlaps no other."""
     length = int.from_bytes(data[:8], "little")
     if length > len(data) - 8 or length > MAX_JSON:
         raise Malformed(f"its safetensors header of {length} bytes does not fit the file: probably truncated")
@@ -199,9 +218,8 @@ def read_safetensors(data: memoryview) -> tuple[dict[str, np.ndarray], dict[str,
     metadata = header.pop("__metadata__", {})
     if type(metadata) is not dict or any(type(value) is not str for value in metadata.values()):
         raise Malformed("its safetensors metadata must be text")
-    body = data[8 + length :]
-    arrays: dict[str, np.ndarray] = {}
-    spans = []
+    room = len(data) - 8 - length
+    entries: dict[str, Entry] = {}
     for name, entry in header.items():
         try:
             code, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
@@ -211,24 +229,70 @@ def read_safetensors(data: memoryview) -> tuple[dict[str, np.ndarray], dict[str,
             raise Malformed(
                 f"its safetensors entry {quote(name)} has a shape or place that is not made of counts"
             )
-        dtype = np.dtype("<u2") if code == "BF16" else np.dtype(_SAFETENSORS_DTYPES.get(str(code), "V0"))
-        if dtype.itemsize == 0:
+        if str(code) not in _SAFETENSORS_DTYPES:
             raise Malformed(f"tensor {quote(name)} has the unsupported type {quote(code)}")
         if math.prod(max(n, 1) for n in shape) >= 2**48:
             raise Malformed(f"tensor {quote(name)} is larger than the file")
-        if not begin <= end <= len(body) or end - begin != math.prod(shape) * dtype.itemsize:
+        itemsize = np.dtype(_SAFETENSORS_DTYPES[code]).itemsize
+        if not begin <= end <= room or end - begin != math.prod(shape) * itemsize:
             raise Malformed(
                 f"tensor {quote(name)} of shape {shape} does not fit the file: probably truncated"
             )
+        entries[name] = Entry(code, shape, 8 + length + begin, 8 + length + end)
+    spans = sorted((entry.begin, entry.end, name) for name, entry in entries.items())
+    for (_, stop, _), (begin, _, name) in itertools.pairwise(spans):
+        if begin < stop:
+            raise Malformed(f"tensor {quote(name)} overlaps another one")
+    return entries, metadata
+
+
+def read_safetensors(data: memoryview) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return ({name: array}, metadata); the arrays are views of `data`, bfloat16 becomes float32."""
+    entries, metadata = safetensors_directory(data)
+    arrays: dict[str, np.ndarray] = {}
+    for name, (code, shape, begin, end) in entries.items():
+        dtype = np.dtype(_SAFETENSORS_DTYPES[code])
         array = (
-            np.frombuffer(body[begin:end], dtype).reshape(shape) if end > begin else np.zeros(shape, dtype)
+            np.frombuffer(data[begin:end], dtype).reshape(shape) if end > begin else np.zeros(shape, dtype)
         )
         if code == "BF16":
             array = (array.astype(np.uint32) << 16).view(np.float32)
         arrays[name] = np.require(array, requirements=["A"])
-        spans.append((begin, end, name))
-    spans.sort()
-    for (_, stop, _), (begin, _, name) in itertools.pairwise(spans):
-        if begin < stop:
-            raise Malformed(f"tensor {quote(name)} overlaps another one")
     return arrays, metadata
+
+
+def safetensors_identity(data: memoryview) -> str:
+    """Return what tells this safetensors file from any other without reading all of it.
+
+    A digest of its size, its header (which in a packed model holds a digest of all tensors) and both ends of
+    every tensor, should someone have put other tensors below the same header.
+    """
+    entries, _ = safetensors_directory(data)
+    length = 8 + int.from_bytes(data[:8], "little")
+    digest = hashlib.blake2b(len(data).to_bytes(8, "little"), digest_size=16)
+    digest.update(data[:length])
+    for _, _, begin, end in sorted(entries.values(), key=lambda entry: entry.begin):
+        digest.update(data[begin : min(begin + 1024, end)])
+        digest.update(data[max(begin, end - 1024) : end])
+    return digest.hexdigest()
+
+
+def shown(path: Path) -> str:
+    """Return a path as one printable line."""
+    text = str(path)
+    return text if text.isprintable() else ascii(text)
+
+
+def replace_file(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Write a file atomically (temporary file and rename); InputError where that cannot be."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with temporary.open("wb") as file:
+                for part in parts:
+                    file.write(part)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as e:
+        raise InputError(f"[weights] cannot write {shown(path)}: {e.strerror or e}") from None

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import FileFormatError, InputError
 from . import archive, configs
+from .archive import shown
 from .unpickler import Malformed, Tensor, quote
+
+if TYPE_CHECKING:
+    from ..layers import Packing
+    from .kernels import Kernels
 
 KINDS = {"voice": "a voice", "hubert": "a HuBERT or ContentVec embedder", "rmvpe": "an RMVPE pitch model"}
 PACKED_FORMAT = "rvc_fast"
 PACKED_LAYOUT = "1"
+KERNELS_FORMAT = "rvc_fast kernels"
 _HF_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -35,6 +43,7 @@ class Checkpoint:
             the kind of file and `assumed` lists config values that neither shapes nor file could tell.
         packed: whether this is a file of `save_packed`, ready for loading without `sanitize`.
         path: the file.
+        kernels: packed weights from a file beside it. The tensors that these were made of are not checked for NaN.
     """
 
     kind: str
@@ -43,17 +52,22 @@ class Checkpoint:
     metadata: dict[str, Any]
     packed: bool
     path: Path
+    kernels: Kernels | None = None
 
 
-def load_checkpoint(path: str | os.PathLike[str], expect: str | None = None) -> Checkpoint:
+def load_checkpoint(
+    path: str | os.PathLike[str], expect: str | None = None, packing: Packing | None = None
+) -> Checkpoint:
     """Read a voice (.pth, training checkpoint), HuBERT (fairseq .pt, Hugging Face folder or file), rmvpe.pt
     or packed file.
 
     Args:
         path: the file, or a Hugging Face folder with config.json.
         expect: the kind that is wanted ("voice", "hubert", "rmvpe"); None for any.
+        packing: take packed weights of this kind from the disk, if a packed model has them beside it.
 
     Raises:
+        kernels.Unfit: the packed weights beside the file cannot be used.
         InputError: there is no such file, or it cannot be opened.
         FileFormatError: the file is damaged, hostile, of no known kind or not of the expected one; the
         message is one line.
@@ -62,14 +76,14 @@ def load_checkpoint(path: str | os.PathLike[str], expect: str | None = None) -> 
         raise InputError(f"[weights] expect must be one of {', '.join(KINDS)}, got {expect!r}")
     path = Path(path)
     try:
-        checkpoint = _load(path)
+        checkpoint = _load(path, packing)
     except Malformed as e:
-        raise FileFormatError(f"[weights] cannot load {_shown(path)}: {e}") from None
+        raise FileFormatError(f"[weights] cannot load {shown(path)}: {e}") from None
     except OSError as e:
-        raise InputError(f"[weights] cannot open {_shown(path)}: {e.strerror or e}") from None
+        raise InputError(f"[weights] cannot open {shown(path)}: {e.strerror or e}") from None
     if expect is not None and expect != checkpoint.kind:
         raise FileFormatError(
-            f"[weights] {_shown(path)} must be {KINDS[expect]}, got {KINDS[checkpoint.kind]}"
+            f"[weights] {shown(path)} must be {KINDS[expect]}, got {KINDS[checkpoint.kind]}"
         )
     return checkpoint
 
@@ -97,38 +111,31 @@ def save_packed(
     if kind not in KINDS:
         raise InputError(f"[weights] kind must be one of {', '.join(KINDS)}, got {kind!r}")
     path = Path(path)
+    arrays = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays.values():
+        digest.update(array.data)
     header = {
         "format": PACKED_FORMAT,
         "layout": PACKED_LAYOUT,
         "kind": kind,
         "config": json.dumps(dict(config), sort_keys=True),
         "metadata": json.dumps(dict(metadata or {}), sort_keys=True),
+        "digest": digest.hexdigest(),
     }
-    content = save({name: np.ascontiguousarray(t) for name, t in tensors.items()}, header)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as e:
-        raise InputError(f"[weights] cannot write {_shown(path)}: {e.strerror or e}") from None
+    archive.replace_file(path, [save(arrays, header)])
 
 
-def _shown(path: Path) -> str:
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
-
-
-def _load(path: Path) -> Checkpoint:
+def _load(path: Path, packing: Packing | None) -> Checkpoint:
     if path.is_dir():
-        return _load_folder(path)
+        path = _weights_of_folder(path)
     data = archive.map_file(path)
     if archive.is_safetensors(data):
         tensors, header = archive.read_safetensors(data)
         if header.get("format") == PACKED_FORMAT:
-            return _packed(path, tensors, header)
+            return _packed(path, data, tensors, header, packing)
+        if header.get("format") == KERNELS_FORMAT:
+            raise Malformed("it holds packed weights for faster loading; give the model beside it")
         source, root = "safetensors", _finite(tensors)
     elif bytes(data[:4]) in (b"PK\x03\x04", b"PK\x05\x06"):
         source, root = "torch zip", archive.read_torch_zip(data)
@@ -143,11 +150,11 @@ def _load(path: Path) -> Checkpoint:
     return _identify(path, root, source)
 
 
-def _load_folder(path: Path) -> Checkpoint:
+def _weights_of_folder(path: Path) -> Path:
     files = [path / name for name in _HF_WEIGHTS if (path / name).is_file()]
     if not files:
         raise Malformed(f"it is a folder without {' or '.join(_HF_WEIGHTS)}")
-    return _load(files[0])
+    return files[0]
 
 
 def _hf_config(path: Path) -> dict[str, Any]:
@@ -203,7 +210,13 @@ def _identify(path: Path, root: dict[Any, Any], source: str) -> Checkpoint:
     raise Malformed(f"its tensors are of no known model; the first is {quote(next(iter(state)))}")
 
 
-def _packed(path: Path, tensors: dict[str, np.ndarray], header: dict[str, str]) -> Checkpoint:
+def _packed(
+    path: Path,
+    data: memoryview,
+    tensors: dict[str, np.ndarray],
+    header: dict[str, str],
+    packing: Packing | None,
+) -> Checkpoint:
     if header.get("layout") != PACKED_LAYOUT or header.get("kind") not in KINDS:
         raise Malformed(
             f"it is packed as {quote(header.get('kind'))} in layout {quote(header.get('layout'))}, "
@@ -215,7 +228,14 @@ def _packed(path: Path, tensors: dict[str, np.ndarray], header: dict[str, str]) 
         raise Malformed("its packed config is not JSON") from None
     if type(config) is not dict or type(metadata) is not dict:
         raise Malformed("its packed config is not a JSON object")
-    return Checkpoint(header["kind"], _finite(tensors), config, metadata, True, path)
+    kernels = None
+    if packing is not None:
+        from .kernels import find
+
+        kernels = find(path, data, packing)
+    made = set() if kernels is None else {f"{layer}.weight" for layer in kernels.weights}
+    checked = _finite({name: tensor for name, tensor in tensors.items() if name not in made})
+    return Checkpoint(header["kind"], tensors | checked, config, metadata, True, path, kernels)
 
 
 def _is_tensors(value: object) -> bool:
@@ -240,8 +260,11 @@ def _voice_tensors(state: dict[Any, Any]) -> dict[str, np.ndarray]:
 
 
 def _finite(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    for name, array in tensors.items():
-        if not _is_finite(array):
+    # On a few threads: it is a pass over all of the file, and numpy works without Python's lock.
+    with ThreadPoolExecutor(4) as pool:
+        finite = list(pool.map(_is_finite, tensors.values()))
+    for (name, array), good in zip(tensors.items(), finite, strict=True):
+        if not good:
             raise Malformed(f"tensor {quote(name)} holds NaN or infinity")
         if array.dtype == np.float64:
             tensors[name] = array.astype(np.float32)

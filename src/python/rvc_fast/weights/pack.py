@@ -1,27 +1,33 @@
-"""Any supported model file -> one packed safetensors file."""
+"""Any model file -> one safetensors file of our own, and its packed weights beside it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from ..features.hubert import HubertModel
-from ..pitch.rmvpe import Rmvpe
-from ..synthesizer import Synthesizer
+from ..layers import NORMAL, Packing, packed_layers
+from . import kernels
 from .checkpoint import Checkpoint, load_checkpoint, save_packed
+from .models import MODELS
 
-MODELS: dict[str, Any] = {"voice": Synthesizer, "hubert": HubertModel, "rmvpe": Rmvpe}
 
-
-def pack_file(source: str | Path, target: str | Path) -> Checkpoint:
+def pack_file(source: str | Path, target: str | Path, packing: Packing | None = None) -> Checkpoint:
     """Write the model in `source` to `target` in the names and layouts of our modules, and return it as read.
 
     Weight norm is folded in float32; nothing is rounded. The model is built first, so that a file that would
-    not load is refused here. FileFormatError if `source` is no model, InputError if `target` cannot be written.
+    not load is refused here. With `packing` its weights, packed so for this machine, are written beside it
+    (`kernels.file_name`).
+
+    Raises:
+        FileFormatError: `source` is no model.
+        InputError: a file cannot be written, or weights are not packed here because the kernels do not run.
     """
+    if packing is not None:
+        kernels.require("pack")
     checkpoint = load_checkpoint(source)
-    model = MODELS[checkpoint.kind]
-    model.from_checkpoint(checkpoint)
-    tensors = checkpoint.tensors if checkpoint.packed else model.sanitize(checkpoint.tensors)
+    cls = MODELS[checkpoint.kind]
+    model = cls.from_checkpoint(checkpoint, packing or NORMAL)
+    tensors = checkpoint.tensors if checkpoint.packed else cls.sanitize(checkpoint.tensors)
     save_packed(Path(target), checkpoint.kind, tensors, checkpoint.config, checkpoint.metadata)
+    if packing is not None:
+        kernels.save(Path(target), packed_layers(model), packing)
     return checkpoint

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 from ..layers import Packing
+from .archive import shown
 from .checkpoint import load_checkpoint
+from .kernels import Unfit, file_name
 
 _models: WeakValueDictionary[tuple[object, ...], Any] = WeakValueDictionary()
 _lock = threading.Lock()
@@ -25,6 +28,18 @@ def _identity(path: Path) -> tuple[object, ...]:
     return path, tuple((name, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in stats)
 
 
+def _load(cls: Any, path: str | os.PathLike[str], kind: str, packing: Packing) -> Any:
+    """Load a model, with the packed weights beside it if they fit, and with a warning if they do not."""
+    try:
+        return cls.from_checkpoint(load_checkpoint(path, kind, packing), packing)
+    except Unfit as e:
+        file = shown(file_name(Path(path), packing.dtype, packing.memory))
+        warnings.warn(
+            f"rvc_fast: {file} is not used, weights are packed anew: {e}", UserWarning, stacklevel=5
+        )
+        return cls.from_checkpoint(load_checkpoint(path, kind), packing)
+
+
 def load_model(cls: Any, path: str | os.PathLike[str], kind: str, packing: Packing) -> Any:
     """Return the `cls` that the file or folder at `path` holds, shared with everyone who has it."""
     try:
@@ -34,7 +49,7 @@ def load_model(cls: Any, path: str | os.PathLike[str], kind: str, packing: Packi
     with _lock:
         model = _models.get(key) if key else None
         if model is None:
-            model = cls.from_checkpoint(load_checkpoint(path, expect=kind), packing)
+            model = _load(cls, path, kind, packing)
             if key:
                 _models[key] = model
         return model

@@ -1,0 +1,119 @@
+"""What numbers depend on: chip, system, versions, and whether the machine holds itself back."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import rvc_fast
+
+from . import limits
+
+PACKAGES = ("mlx", "numpy", "torch", "onnxruntime")
+TIMEOUT = 5.0
+
+
+def ask(command: Sequence[str]) -> str:
+    """Return what a program of the system says, or nothing if it cannot be run in `TIMEOUT` seconds."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=TIMEOUT, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+Ask = Callable[[Sequence[str]], str]
+
+
+def chip(system: str = sys.platform, root: Path = Path("/"), ask: Ask = ask) -> str:
+    """Return the name of the processor."""
+    if system == "darwin" and (name := ask(("sysctl", "-n", "machdep.cpu.brand_string"))):
+        return name
+    info = root / "proc/cpuinfo"
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def thermal(system: str = sys.platform, root: Path = Path("/"), ask: Ask = ask) -> dict[str, Any]:
+    """Return what the system tells about being slowed down; what it does not tell is not there.
+
+    Linux: governor, the platform's power profile, how often the cores were throttled since they were started.
+    macOS: the speed limit in percent, and whether low power mode is on.
+    """
+    found: dict[str, Any] = {}
+    if system == "darwin":
+        if speed := re.search(r"CPU_Speed_Limit\s*=\s*(\d+)", ask(("pmset", "-g", "therm"))):
+            found["speed_limit_percent"] = int(speed[1])
+        if low := re.search(r"lowpowermode\s+(\d)", ask(("pmset", "-g"))):
+            found["low_power"] = low[1] == "1"
+        return found
+    cpus = root / "sys/devices/system/cpu"
+    governors = {_read(f) for f in cpus.glob("cpu[0-9]*/cpufreq/scaling_governor")} - {""}
+    if governors:
+        found["governor"] = ", ".join(sorted(governors))
+    if profile := _read(root / "sys/firmware/acpi/platform_profile"):
+        found["profile"] = profile
+        found["low_power"] = profile == "low-power"
+    counts = [_read(f) for f in cpus.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
+    if any(c.isdecimal() for c in counts):
+        found["throttled"] = sum(int(c) for c in counts if c.isdecimal())
+    return found
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
+
+
+def commit(ask: Ask = ask) -> str | None:
+    """Return the commit of the source checkout, "-dirty" if it was changed, or None for an installed package."""
+    root = Path(rvc_fast.__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+    return ask(("git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12")) or None
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what takes part and is installed."""
+    found = {"python": platform.python_version(), "rvc_fast": rvc_fast.__version__}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def load() -> float:
+    """Return the system's load average over the last minute."""
+    return round(os.getloadavg()[0], 2)
+
+
+def facts(threads: int, isa: str | None) -> dict[str, Any]:
+    """Return what every row of a run says of the machine."""
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "chip": chip(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "isa": isa,
+        "memory_gb": round(limits.memory_bytes() / 1e9, 1),
+        "os": platform.platform(),
+        "versions": versions(),
+        "commit": commit(),
+    }

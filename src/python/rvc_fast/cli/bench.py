@@ -1,0 +1,270 @@
+"""rvc-fast bench: numbers that can be trusted, reproduced and compared across chips."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..env import BACKENDS
+from .common import note, number, progress_wanted, table
+
+if TYPE_CHECKING:
+    from ..bench.results import Row
+    from ..bench.session import Options
+
+# Beside the parser, because the modules that know them import MLX.
+SUITES = ("kernels", "stages", "convert")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
+    p = commands.add_parser(
+        "bench",
+        parents=[common],
+        help="measure this machine: kernels, stages, whole conversions, beside PyTorch and ONNX Runtime",
+        description="Measure every kernel, every stage of a conversion and whole conversions with full-size seeded "
+        "models, each row checked for correctness before it is timed. Peers run in the same minutes, alternating, "
+        "with the same threads, inputs and weights. Exit code 1 if a result is wrong or, with --compare, slower.",
+    )
+    p.add_argument("suite", nargs="?", metavar="SUITE", help=f"one of {', '.join(SUITES)} (all)")
+    p.add_argument("-o", "--out", default="bench_out", metavar="DIR", help="folder of results (bench_out)")
+    p.add_argument("--json", action="store_true", help="print the rows as JSON lines on stdout, as they come")
+    p.add_argument("--report", metavar="FILE", help="write one self-contained HTML page")
+
+    g = p.add_argument_group("what")
+    g.add_argument("--op", type=_names, default=(), metavar="A,B", help="kernels of these ops (all)")
+    g.add_argument("--stage", type=_names, default=(), metavar="A,B", help="these stages (all)")
+    g.add_argument(
+        "--seconds", type=_seconds, default=(), metavar="A,B", help="lengths of sound (1,10,60,600)"
+    )
+    g.add_argument("--dtype", default="float32", metavar="T", help=f"one of {', '.join(DTYPES)} (float32)")
+    g.add_argument("--backend", choices=BACKENDS, help="run on this backend (sets RVC_FAST_BACKEND)")
+    g.add_argument(
+        "--against",
+        type=_names,
+        metavar="A,B",
+        help="of torch, torch-compile, torch-bf16, onnxruntime, mlx (stock MLX: very slow on a CPU), direct (ours "
+        "without fast convolution), none; default: torch,onnxruntime if installed",
+    )
+
+    g = p.add_argument_group("how")
+    g.add_argument(
+        "--minutes",
+        type=number(0.1, 10000),
+        default=15.0,
+        metavar="M",
+        help="what does not fit is left out (15)",
+    )
+    g.add_argument("--repeats", type=_count, default=5, metavar="N", help="pairs of runs of a row (5)")
+    g.add_argument("--batch", type=_count, default=4, metavar="N", help="how many at once in batch rows (4)")
+    g.add_argument("--threads", type=_count, metavar="N", help="of every side (all usable cores)")
+    g.add_argument(
+        "--limit",
+        type=number(1, 100000),
+        default=120.0,
+        metavar="S",
+        help="seconds after which a peer is given up (120)",
+    )
+
+    g = p.add_argument_group("instead of measuring")
+    g.add_argument(
+        "--compare", nargs="+", metavar="FILE", help="print the rows of results files side by side"
+    )
+    g.add_argument("--read", metavar="FILE", help="take the rows for --report from a results file")
+    p.set_defaults(run=run)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for name in text.split(",") if name))
+
+
+def _seconds(text: str) -> tuple[float, ...]:
+    return tuple(number(0.1, 3600)(part) for part in text.split(","))
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 1024, got {text!r}")
+    return int(text)
+
+
+class _Status:
+    """One line on a terminal that is written over."""
+
+    def __init__(self, shown: bool):
+        self._shown = shown
+
+    def __call__(self, text: str) -> None:
+        if self._shown:
+            print(
+                f"\r\x1b[K{text[: os.get_terminal_size(2).columns - 1]}", end="", file=sys.stderr, flush=True
+            )
+
+    def clear(self) -> None:
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.compare:
+        return _compare(args)
+    if args.read:
+        return _draw(args)
+    return _measure(args)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from ..bench import results
+    from ..errors import InputError
+
+    if len(args.compare) < 2:
+        raise InputError("[bench] --compare takes two or more files")
+    files = [results.read(Path(name)) for name in args.compare]
+    for count, (name, machine) in enumerate(zip(args.compare, results.machines(files), strict=True), 1):
+        print(f"{count}: {name}: {machine}")
+    header, lines, regressions = results.comparison(files)
+    print("\n" + table(header, lines))
+    print(
+        f"\n{regressions} slower than in 1. On one machine a row counts as slower if it lost more than "
+        f"{results.REGRESSION:.0%} against a peer of both files, or in time without one, and p20 to p80 do not touch."
+    )
+    return 1 if regressions else 0
+
+
+def _draw(args: argparse.Namespace) -> int:
+    from ..bench import report, results
+    from ..errors import InputError
+
+    if not args.report:
+        raise InputError("[bench] --read is for --report: there is nothing else to do with it")
+    report.write(Path(args.report), results.read(Path(args.read)))
+    note(args, args.report)
+    return 0
+
+
+def _options(args: argparse.Namespace) -> Options:
+    """Return what is asked for; InputError for what contradicts itself or cannot be had here."""
+    from ..bench import session
+    from ..bench.work import STAGES
+    from ..errors import InputError
+
+    suites: tuple[str, ...] = SUITES
+    if args.suite is not None:
+        if args.suite not in SUITES:
+            raise InputError(f"[bench] suite must be one of {', '.join(SUITES)}, got {args.suite!r}")
+        suites = (args.suite,)
+    elif args.op or args.stage:
+        suites = tuple(s for s, chosen in (("kernels", args.op), ("stages", args.stage)) if chosen)
+    for option, suite, chosen in (("--op", "kernels", args.op), ("--stage", "stages", args.stage)):
+        if chosen and suite not in suites:
+            raise InputError(f"[bench] {option} chooses {suite}, not {suites[0]}")
+    for stage in args.stage:
+        if stage not in STAGES:
+            raise InputError(f"[bench] stage must be one of {', '.join(STAGES)}, got {stage!r}")
+    if args.dtype not in DTYPES:
+        raise InputError(f"[bench] dtype must be one of {', '.join(DTYPES)}, got {args.dtype!r}")
+    against = session.default_peers() if args.against is None else args.against
+    if against == ("none",):
+        against = ()
+    session.check_peers(against)
+    if args.against and suites == ("kernels",) and (wrong := set(against) - {"mlx", "direct"}):
+        raise InputError(f"[bench] kernels are compared with mlx and direct, not {', '.join(sorted(wrong))}")
+    if args.seconds and suites == ("kernels",):
+        raise InputError("[bench] --seconds is for stages and convert, not kernels")
+    return session.Options(
+        suites=suites,
+        ops=args.op,
+        stages=args.stage or tuple(STAGES),
+        seconds=args.seconds or session.SECONDS,
+        dtype=args.dtype,
+        against=against,
+        repeats=args.repeats,
+        batch=args.batch,
+        minutes=args.minutes,
+        limit=args.limit,
+    )
+
+
+def _measure(args: argparse.Namespace) -> int:
+    # Before anything reads them, and for the processes to come.
+    if args.backend:
+        os.environ["RVC_FAST_BACKEND"] = args.backend
+    if args.threads:
+        os.environ["RVC_FAST_THREADS"] = str(args.threads)
+    from .. import native
+    from ..bench import limits, machine, models, report, results, session
+    from ..errors import InputError
+
+    options = _options(args)
+    threads = session.threads(args.threads)
+    tasks = session.plan(options)
+    name = f"{time.strftime('%Y-%m-%dT%H%M%S')}-{platform.system()}-{platform.machine()}.jsonl".lower()
+    file = results.File(Path(args.out) / name)
+    if args.report:
+        report.check(Path(args.report))
+    if set(options.suites) != {"kernels"}:
+        for kind in ("voice", "hubert", "rmvpe"):
+            if not models.present(kind):
+                note(args, f"making the seeded {kind} model in {models.folder()}, once")
+            models.path(kind)
+
+    ext = native.ext()
+    facts = machine.facts(threads, None if ext is None else ext.isa())
+    peaks = limits.measure()
+    rows: list[Row] = []
+    status = _Status(progress_wanted(args))
+
+    def emit(row: Row) -> None:
+        file.append(row)
+        rows.append(row)
+        status.clear()
+        print(json.dumps(row) if args.json else "\n".join(results.text(row)), flush=True)
+
+    if not args.json:
+        print(_heading(facts, peaks), flush=True)
+    if machine.load() > 0.5:
+        note(args, f"the machine is busy (load {machine.load():.1f}): these numbers are not to be quoted")
+    ours, peers = session.contestants(options, threads)
+    going = session.Session(options, ours, peers, facts, peaks, emit, status)
+    interrupted = False
+    try:
+        going.run(tasks)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        for side in (ours, *peers.values()):
+            side.stop()
+        status.clear()
+    for name in going.left_out:
+        note(args, f"left out, more than {options.minutes:g} minutes: {name}; --minutes allows more")
+    if not options.against and args.against is None and set(options.suites) != {"kernels"}:
+        note(args, "no peers: pip install 'rvc-fast[bench]' has PyTorch and ONNX Runtime measured beside")
+    if args.report and rows:
+        report.write(Path(args.report), rows)
+        note(args, args.report)
+    red = f", {going.red} with a wrong or missing result" if going.red else ""
+    note(args, f"{'interrupted: ' if interrupted else ''}{len(rows)} rows{red} in {file.path}")
+    if interrupted:
+        return 130
+    if not rows:
+        raise InputError(f"[bench] nothing fits in {options.minutes:g} minutes")
+    return 1 if going.red else 0
+
+
+def _heading(facts: dict[str, Any], peaks: dict[str, float | None]) -> str:
+    """Return what the rows are of: the machine and its peaks."""
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    units = {"gflops": "GFLOP/s", "gops": "GOP/s", "gbytes": "GB/s"}
+    measured = []
+    for key, value in peaks.items():
+        what, unit = key.split("_")
+        if value is not None:
+            measured.append(f"{what} {value:.0f} {units[unit]}")
+    where = f"{facts['chip']}, {facts['threads']} threads, {facts['memory_gb']:g} GB, {facts['os']}"
+    return f"{where}\n{versions}, commit {facts['commit']}\npeaks: {', '.join(measured)}\n"

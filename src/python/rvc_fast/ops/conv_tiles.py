@@ -1,0 +1,201 @@
+"""Convolutions on a GPU: how their weights lie, which tiles they take, and their launch.
+
+`conv1d`, `conv_transpose1d` and `resblock` share it. The kernel (src/kernels/conv1d) multiplies tiles of 32 outputs and
+16 channels without looking at their edges, so a weight is packed as (groups, K, C, O) with zeros up to those. Fewer
+than 8 channels are laid side by side with their taps, as one tap of K * C channels, and groups of few outputs are
+merged.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from . import gpu
+from .packed import ACTIVATIONS, Activation, PackedWeight
+
+CHANNELS = 16
+OUTPUTS = 32
+NARROW = 8
+# Of a tile of the input. Three groups share a core of an M1 then, twelve simdgroups.
+TILE_BYTES = 20 * 1024
+THREADS = 128
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _laid(backend: str, weight: mx.array) -> mx.array:
+    """(groups, K, C, O) -> what the kernel reads: CUDA's tensor cores take two channels of an output at a time."""
+    if backend == "cuda" and weight.dtype.size == 2:
+        groups, taps, channels, outputs = weight.shape
+        weight = weight.reshape(groups, taps, channels // 2, 2, outputs).swapaxes(3, 4)
+    return mx.contiguous(weight)
+
+
+def _merged(weight: PackedWeight | mx.array, groups: int) -> int:
+    """Return how many groups of few outputs share a tile, their weights a block diagonal matrix."""
+    return min(groups, max(1, OUTPUTS * groups // weight.shape[0]))
+
+
+def pack(backend: str, op: str, weight: mx.array, groups: int = 1) -> PackedWeight:
+    """Return a weight (O, K, C / groups) as the kernel reads it, in its own dtype."""
+    out, taps, channels = weight.shape
+    merged = _merged(weight, groups)
+    rows = weight.reshape(groups, out // groups, taps, channels)
+    if groups == 1 and channels < NARROW:
+        rows = rows.reshape(1, out, 1, taps * channels)
+    if merged > 1:
+        rows = mx.pad(rows, [(0, -groups % merged), (0, 0), (0, 0), (0, 0)])
+        rows = rows.reshape(-1, merged, out // groups, taps, 1, channels)
+        diagonal = mx.eye(merged, dtype=mx.bool_).reshape(merged, 1, 1, merged, 1)
+        rows = mx.where(diagonal, rows, mx.array(0, weight.dtype))
+        rows = rows.reshape(-1, merged * out // groups, taps, merged * channels)
+    rows = rows.transpose(0, 2, 3, 1)
+    missing = -rows.shape[2] % CHANNELS, -rows.shape[3] % OUTPUTS
+    rows = mx.pad(rows, [(0, 0), (0, 0), (0, missing[0]), (0, missing[1])])
+    dtype = str(weight.dtype).rpartition(".")[2]
+    return PackedWeight(op, _laid(backend, rows), tuple(weight.shape), groups, dtype=dtype, backend=backend)
+
+
+def data(weight: PackedWeight, dtype: mx.Dtype) -> tuple[mx.array, int, int]:
+    """Return a packed weight in a dtype, and its channels and outputs with what fills the last tiles."""
+    array = weight.data
+    paired = array.ndim == 5
+    channels, outputs = array.shape[2] * (2 if paired else 1), array.shape[3]
+    if array.dtype != dtype:
+        if paired:
+            array = array.swapaxes(3, 4)
+        array = _laid(weight.backend, array.reshape(*array.shape[:2], channels, outputs).astype(dtype))
+    return array, channels, outputs
+
+
+class Tiles(NamedTuple):
+    """Rows and columns of a group's outputs; rows, channels and row step of its tile of the input, for all taps or one."""
+
+    tall: int
+    columns: int
+    rows: int
+    width: int
+    step: int
+    all_taps: bool
+
+
+def row_step(width: int, size: int) -> int:
+    """Return how far rows of a tile are apart: 16 bytes more than they need, so that they fall on other banks."""
+    return width + 16 // size
+
+
+def tiles(channels: int, outputs: int, taps: int, stride: int, dilation: int, size: int) -> Tiles:
+    """Choose tiles for padded numbers of channels and outputs, and `size` bytes a number.
+
+    The input's tile serves all taps where it fits and is not larger than one tile for each.
+    """
+    tall, columns = (64, 64) if outputs % 64 == 0 else (128, 32)
+    span = (tall - 1) * stride + (taps - 1) * dilation + 1
+
+    def width(rows: int) -> int:
+        """Return the most channels that a tile holds, 0 if it is too tall for any."""
+        fits = [
+            n
+            for n in range(CHANNELS, 128 // size + 1, CHANNELS)
+            if rows * row_step(n, size) * size <= TILE_BYTES
+        ]
+        return max(fits, default=0)
+
+    all_taps = span <= tall * taps and width(_up(span, 8)) > 0
+    rows = _up(span if all_taps else tall, 8)
+    slices = -(-channels // width(rows))
+    wide = _up(-(-channels // slices), CHANNELS)
+    return Tiles(tall, columns, rows, wide, row_step(wide, size), all_taps)
+
+
+def convolve(
+    backend: str,
+    x: mx.array,
+    weight: PackedWeight,
+    bias: mx.array | None = None,
+    residual: mx.array | None = None,
+    total: mx.array | None = None,
+    *,
+    rows: int,
+    shape: tuple[int, int],
+    stride: int = 1,
+    dilation: int = 1,
+    before: int = 0,
+    crop: int = 0,
+    leaky: float | None = None,
+    activation: Activation | None = None,
+    scale: float = 1.0,
+) -> mx.array:
+    """Launch (activation(conv(leaky_relu(x)) + bias) + residual + total) * scale.
+
+    Args:
+        x: (B, T, C).
+        weight: from `pack`.
+        bias: (shape[1],), repeated where a row has more outputs.
+        residual: (B, *shape), as `total`.
+        rows: how many steps the convolution makes, each with all outputs of the weight.
+        shape: (length, width) of the result for one item: the rows' numbers one after the other, read as steps of
+            `width`, without the first `crop` of these.
+        before: steps of zeros before x; after it there are as many as the rows need.
+
+    Returns:
+        (B, *shape) in x's dtype.
+    """
+    out, taps, channels = weight.shape
+    folded = weight.groups == 1 and channels < NARROW
+    array, padded, columns = data(weight, x.dtype)
+    t = tiles(padded, columns, *((1, 1) if folded else (taps, stride)), dilation, x.dtype.size)
+    apart = 1 if t.all_taps and not folded else stride
+    stages = 1 if t.all_taps else taps
+    merged = _merged(weight, weight.groups)
+    outputs = merged * out // weight.groups
+    multiples = out, outputs, crop * shape[1], shape[0] * shape[1]
+    y = gpu.launch(
+        backend,
+        "conv1d",
+        "conv1d",
+        {"x": x, "packed": array, "bias": bias, "residual": residual, "total": total},
+        sizes=(
+            x.shape[1],
+            x.shape[2],
+            taps * channels if folded else merged * channels,
+            padded,
+            array.shape[0],
+            outputs,
+            columns,
+            rows,
+            out,
+            *shape,
+            stride,
+            apart,
+            stride // apart,
+            dilation,
+            1 if folded else taps // stages,
+            stages,
+            dilation,
+            before,
+            channels,
+            crop,
+            1.0 if leaky is None else leaky,
+            scale,
+        ),
+        options={
+            "TALL": t.tall,
+            "COLUMNS": t.columns,
+            "ROWS": t.rows,
+            "WIDTH": t.width,
+            "STEP": t.step,
+            "JUMPS": folded,
+            "ACTIVATION": 0 if activation is None else 1 + ACTIVATIONS.index(activation),
+            "REPEATS": shape[1] != out,
+            "FOURS": all(n % 4 == 0 for n in multiples),
+        },
+        groups=(-(-rows // t.tall) * (columns // t.columns) * array.shape[0] * x.shape[0], 1, 1),
+        threads=THREADS,
+        outputs=[((x.shape[0], *shape), x.dtype)],
+    )
+    return y[0]

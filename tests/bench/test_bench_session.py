@@ -1,0 +1,257 @@
+"""What a run does: gate first, pairs that alternate, nothing lost, everything in its time."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from bench_fakes import OURS_FACTS, SOUND, Clock, Fake, lost, session
+
+from rvc_fast.bench import results
+from rvc_fast.bench.session import SUITES, Options, check_peers, default_peers, environment, plan
+from rvc_fast.bench.work import STAGES, Task, padded_seconds
+from rvc_fast.errors import InputError
+
+DECODER = Task("stages", "decoder", 1.0)
+
+
+def measure(
+    peers: dict[str, dict[str, Any]] | None = None,
+    tasks: tuple[Task, ...] = (DECODER,),
+    ours: dict[str, Any] | None = None,
+    **options: Any,
+) -> tuple[list[dict[str, Any]], list[str], Any]:
+    """Run fakes and return (rows, log, session)."""
+    log: list[str] = []
+    clock, rows = Clock(), []
+    us = Fake("ours", log, clock, **{"facts": OURS_FACTS, **(ours or {})})
+    going = session(us, [Fake(n, log, clock, **o) for n, o in (peers or {}).items()], rows.append, **options)
+    going.run(tasks)
+    return rows, log, going
+
+
+def test_a_row_is_gated_then_runs_alternate() -> None:
+    rows, log, going = measure({"torch": {"seconds": [2.0]}}, repeats=3)
+    assert log[:3] == ["ours facts", "ours gate", "ours check"]
+    assert log[3:] == ["torch facts", "torch check"] + 3 * ["ours time", "torch time"]
+    row = rows[0]
+    assert row["p50_ms"] == 1000
+    assert row["rtf"] == 1.0
+    assert row["snr_db"] == 100
+    assert row["peak_mb"] == 123
+    assert row["peers"]["torch"]["ratio"] == 2
+    assert row["peers"]["torch"]["p50_ms"] == 2000
+    assert row["peers"]["torch"]["snr_db"] == results.quantiles([999])[1]
+    # 100 GFLOP at 100 GFLOP/s is a second; 1 GB at 10 GB/s a tenth.
+    assert (row["of_limit"], row["bound"]) == (1.0, "arithmetic")
+    assert going.red == 0
+    assert set(results.REQUIRED) <= set(row)
+    json.dumps(row, allow_nan=False)
+
+
+def test_ratios_are_of_pairs() -> None:
+    """The clock of the machine drifts: ratios of pairs do not see it, ratios of medians would."""
+    peers = {"torch": {"seconds": [9.0, 2.0, 4.0, 8.0]}}
+    rows, _, _ = measure(peers, ours={"seconds": [1.0, 1.0, 2.0, 4.0]}, repeats=4)
+    peer = rows[0]["peers"]["torch"]
+    assert peer["ratio_p20"] == pytest.approx(2.0)
+    assert peer["ratio"] == pytest.approx(2.0)
+
+
+def test_several_peers_have_pairs_of_their_own() -> None:
+    peers = {"torch": {"seconds": [2.0]}, "onnxruntime": {"seconds": [3.0]}}
+    rows, log, _ = measure(peers, repeats=3)
+    assert rows[0]["runs"] == 6
+    assert log.count("ours time") == 6
+    assert rows[0]["peers"]["onnxruntime"]["ratio"] == 3
+
+
+def test_a_red_gate_has_no_number() -> None:
+    rows, log, going = measure({"torch": {}}, ours={"snr": 79.9})
+    assert rows[0]["p50_ms"] is None
+    assert "79.9 dB, must be 80 dB" in rows[0]["note"]
+    assert "ours time" not in log
+    assert "torch check" not in log
+    assert going.red == 1
+    assert "79.9" in results.text(rows[0])[0]
+
+
+@pytest.mark.parametrize("snr", [float("nan"), -999.0])
+def test_a_gate_of_nonsense_is_red(snr: float) -> None:
+    rows, _, going = measure(ours={"snr": snr})
+    assert rows[0]["p50_ms"] is None
+    assert going.red == 1
+
+
+def test_a_peer_whose_outputs_differ_has_no_number() -> None:
+    rows, log, going = measure({"torch": {"outputs": SOUND + np.float32(1e-3)}, "onnxruntime": {}}, repeats=3)
+    assert "ratio" not in rows[0]["peers"]["torch"]
+    assert "torch time" not in log
+    assert rows[0]["peers"]["onnxruntime"]["ratio"] == 1
+    assert rows[0]["p50_ms"] == 1000
+    assert going.red == 1
+
+
+def test_a_peer_must_be_the_public_codes_model() -> None:
+    rows, log, going = measure({"torch": {"facts": {"dtype": "float32", "golden_db": 89.9}}})
+    assert "89.9 dB of the golden cases" in rows[0]["peers"]["torch"]["note"]
+    assert "torch check" not in log
+    assert going.red == 1
+    rows, _, _ = measure({"torch": {"facts": {"dtype": "float32", "golden_db": 90.0}}})
+    assert rows[0]["peers"]["torch"]["golden_db"] == 90.0
+    assert "ratio" in rows[0]["peers"]["torch"]
+
+
+def test_a_cpu_is_not_compared_with_a_gpu() -> None:
+    rows, _, going = measure({"torch": {"facts": {"dtype": "float32", "device": "gpu"}}})
+    assert rows[0]["peers"]["torch"]["note"] == "left out: it runs on gpu, ours on cpu"
+    assert going.red == 0
+
+
+def test_bfloat16_is_held_to_its_own_bar() -> None:
+    near = SOUND + np.float32(0.01) * np.cos(np.arange(1000, dtype=np.float32) * 7)  # about 37 dB
+    rows, _, _ = measure({"torch-bf16": {"outputs": near, "facts": {"dtype": "bfloat16"}}})
+    assert rows[0]["peers"]["torch-bf16"]["bar_db"] == 20
+    assert "ratio" in rows[0]["peers"]["torch-bf16"]
+
+
+def test_a_peer_that_is_lost_is_a_note_and_is_not_tried_longer() -> None:
+    tasks = (DECODER, Task("stages", "decoder", 10.0), Task("stages", "flow", 10.0))
+    fails = {"check": lost("not finished in 120 s")}
+    rows, log, going = measure({"torch-compile": {"fails": fails}}, tasks, minutes=100)
+    assert rows[0]["peers"]["torch-compile"]["note"] == "not finished in 120 s"
+    assert "did not finish" in rows[1]["peers"]["torch-compile"]["note"]
+    assert log.count("torch-compile check") == 2  # of the decoder once, of the flow once
+    assert [row["p50_ms"] for row in rows] == [1000] * 3
+    assert going.red == 0
+
+
+def test_ours_that_is_lost_is_red() -> None:
+    rows, _, going = measure(ours={"fails": {"check": lost("its process ended with status -9")}})
+    assert "status -9" in rows[0]["note"]
+    assert going.red == 1
+
+
+def test_an_interrupt_keeps_what_was_measured() -> None:
+    log: list[str] = []
+    clock, rows = Clock(), []
+    ours = Fake("ours", log, clock, facts=OURS_FACTS)
+
+    def emit(row: dict[str, Any]) -> None:
+        rows.append(row)
+        if len(rows) == 2:
+            ours.fails["time"] = KeyboardInterrupt()
+
+    going = session(ours, [], emit, minutes=100)
+    with pytest.raises(KeyboardInterrupt):
+        going.run([Task("stages", "mel", s) for s in (1.0, 2.0, 3.0, 4.0)])
+    assert [row["seconds"] for row in rows] == [1, 2]
+
+
+def test_what_does_not_fit_is_left_out_and_named() -> None:
+    """A minute: the first row says how long the others take."""
+    tasks = tuple(Task("stages", "decoder", s) for s in (1.0, 10.0, 600.0))
+    rows, _, going = measure({}, tasks, minutes=1.0, repeats=2)
+    assert [row["seconds"] for row in rows] == [1, 10]
+    assert len(going.left_out) == 1
+    assert going.left_out[0].startswith("decoder, its source included, 600 s (about ")
+
+
+def test_a_peer_that_does_not_fit_leaves_ours() -> None:
+    rows, _, going = measure({"torch": {"seconds": [30.0]}}, (DECODER, DECODER), minutes=2.5, repeats=3)
+    assert "ratio" in rows[0]["peers"]["torch"]
+    assert "left out" in rows[1]["peers"]["torch"]["note"]
+    assert rows[1]["p50_ms"] == 1000
+    assert any(name.startswith("torch of decoder") for name in going.left_out)
+
+
+def test_fewer_pairs_when_time_runs_out() -> None:
+    rows, log, _ = measure({"torch": {"seconds": [10.0]}}, minutes=1.0, repeats=50)
+    assert 3 <= log.count("torch time") < 6
+    assert "ratio" in rows[0]["peers"]["torch"]
+
+
+def test_long_rows_are_run_once() -> None:
+    rows, log, _ = measure({}, (Task("stages", "mel", 1.0),), ours={"seconds": [25.0]})
+    assert rows[0]["runs"] == 1
+    assert rows[0]["p50_ms"] == 25000
+    assert "ours time" not in log
+
+
+def test_progress_says_what_and_how_long() -> None:
+    said: list[str] = []
+    log: list[str] = []
+    going = session(Fake("ours", log, Clock(), facts=OURS_FACTS), [], lambda _: None)
+    going.progress = said.append
+    going.run([DECODER, DECODER])
+    assert said[0].startswith("[1/2, 0:00, about ")
+    assert said[0].endswith(" left] decoder, its source included, 1 s: correctness")
+    assert said[-1].startswith("[2/2, 0:11, about 0:0")
+    assert said[-1].endswith("1 s: run 5 of 5")
+
+
+def test_the_plan_holds_everything() -> None:
+    tasks = plan(Options())
+    assert {t.suite for t in tasks} == set(SUITES)
+    assert {t.name for t in tasks if t.suite == "stages"} == set(STAGES)
+    assert {t.seconds for t in tasks if t.name == "decoder"} == {1, 10, 60, 600}
+    assert {t.seconds for t in tasks if t.name == "resblocks"} == {1, 10}
+    assert [t.seconds for t in tasks if t.name == "warm"] == [1, 10, 60, 600]
+    assert [t.batch for t in tasks if t.name == "batch"] == [4]
+    assert all(t.batch == 1 for t in tasks if t.suite == "kernels")
+    lengths = [t.seconds for t in tasks if t.suite == "stages"]
+    assert lengths == sorted(lengths)
+
+
+def test_kernels_alone_come_in_batches_too() -> None:
+    tasks = plan(Options(suites=("kernels",), ops=("wavenet_gate",), batch=3))
+    assert {t.batch for t in tasks} == {1, 3}
+    assert {t.name.partition("/")[0] for t in tasks} == {"wavenet_gate"}
+    assert len({t.name for t in plan(Options(suites=("kernels",), ops=("resblock",)))}) == 5
+
+
+def test_what_cannot_be_planned_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"op must be one of attention, .*, got 'conv3d'"):
+        plan(Options(suites=("kernels",), ops=("conv3d",)))
+    with pytest.raises(InputError, match="layer_norm has no float16 on the backend"):
+        plan(Options(suites=("kernels",), ops=("layer_norm",), dtype="float16"))
+    with pytest.raises(InputError, match="stages have the dtypes float32, bfloat16, got 'float16'"):
+        plan(Options(suites=("stages",), dtype="float16"))
+    monkeypatch.setenv("RVC_FAST_BACKEND", "cuda")
+    with pytest.raises(InputError, match="backend 'cuda' was asked for"):
+        plan(Options(suites=("stages",)))
+    with pytest.raises(InputError, match="backend 'cuda' was asked for"):
+        plan(Options(suites=("kernels",), ops=("linear",)))
+
+
+def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        InputError, match=r"torch needs torch, not installed: pip install 'rvc-fast\[bench\]'"
+    ):
+        check_peers(["torch"])
+    with pytest.raises(InputError, match="onnxruntime needs torch, onnx, onnxruntime"):
+        check_peers(["onnxruntime"])
+    check_peers(["mlx", "direct"])
+    assert default_peers() == ()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    check_peers(["torch", "onnxruntime"])
+    assert default_peers() == ("torch", "onnxruntime")
+    with pytest.raises(InputError, match=r"against must be of torch, .*, got 'jax'"):
+        check_peers(["jax"])
+
+
+def test_every_side_has_the_same_threads() -> None:
+    for name in ("rvc_fast", "torch", "onnxruntime", "mlx"):
+        given = environment(name, 3)
+        assert {given[k] for k in given if k.endswith("THREADS")} == {"3"}
+        assert given["OMP_NUM_THREADS"] == "3"
+    assert environment("mlx", 3)["RVC_FAST_BACKEND"] == "reference"
+
+
+def test_lengths_are_compared_with_their_padding() -> None:
+    assert padded_seconds(1.0) == pytest.approx(3.0, abs=0.02)
+    assert padded_seconds(60.0) == pytest.approx(64.0, abs=0.1)  # two chunks

@@ -1,0 +1,31 @@
+"""Makes the ops of rvc_fast believe in a GPU, for one test."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+import mlx.core as mx
+import pytest
+
+from .launch import Emulator
+
+
+def forget_kernels() -> None:
+    """Drop what `rvc_fast.ops.gpu` has built, by other constructors."""
+    if importlib.util.find_spec("rvc_fast.ops.gpu") is None:
+        return
+    module = importlib.import_module("rvc_fast.ops.gpu")
+    for value in vars(module).values():
+        if hasattr(value, "cache_clear"):
+            value.cache_clear()
+
+
+def install(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Route `mx.fast.metal_kernel` or `cuda_kernel` to the emulator, and every op to that backend."""
+    from rvc_fast.ops import dispatch
+
+    forget_kernels()
+    monkeypatch.setattr(mx.fast, f"{emulator.language}_kernel", emulator.kernel)
+    monkeypatch.setattr(dispatch, "_device_backend", lambda: emulator.language)
+    monkeypatch.setenv("RVC_FAST_BACKEND", emulator.language)
