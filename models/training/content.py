@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from benchmarks.peers.hubert import Hubert
-from benchmarks.peers.weights import prepare
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from rvc_fast.features.hubert import HubertConfig
 from rvc_fast.ops.mel_stft import mel_filters
@@ -40,8 +40,10 @@ MIDDLE = CONFIG.window // 2
 
 def plain(model: nn.Module) -> nn.Module:
     """Fold weight norm before training: nothing here needs it, and it costs time."""
-    prepare(model)
-    return model.requires_grad_(True).train()
+    for layer in list(model.modules()):
+        if parametrize.is_parametrized(layer, "weight"):
+            parametrize.remove_parametrizations(layer, "weight")
+    return model
 
 
 def encoder() -> Hubert:
