@@ -25,8 +25,12 @@ $(INSTALLED): $(SOURCES)
 demo: $(INSTALLED)
 	$(BIN)/rvc-fast demo --output demo_out
 
+# The emulated GPU kernels run beside everything else: each keeps about one core busy.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	@mkdir -p build
+	@$(BIN)/python -m pytest tests/metal >build/test-metal.log 2>&1 & metal=$$!; \
+	$(BIN)/python -m pytest --ignore tests/metal; engine=$$?; \
+	wait $$metal; metal=$$?; cat build/test-metal.log; exit $$((engine | metal))
 
 test-sanitize: $(INSTALLED)
 	CI=true $(BIN)/python -m pytest -m ci

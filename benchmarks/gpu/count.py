@@ -2,20 +2,30 @@
 
 No GPU is needed and nothing is computed. A primitive counts as one launch that reads each of its inputs and writes
 each of its outputs once; what only looks at memory differently costs nothing. Printed are the residual blocks of each
-decoder stage, as ops/resblock launches them and op by op.
+decoder stage, as ops/resblock launches them and op by op, and the models: as they run on a GPU, and with every op as its
+reference in stock MLX.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
+from unittest import mock
 
 import mlx.core as mx
+import mlx.nn as nn
 
-from rvc_fast.ops import conv_tiles
+from rvc_fast.bench.models import HUBERT, RMVPE, VOICE
+from rvc_fast.features.hubert import GroupNormConv, HubertModel
+from rvc_fast.layers import NORMAL, PackedLayer
+from rvc_fast.ops import conv_tiles, dispatch, packed
 from rvc_fast.ops.conv1d import conv1d_reference
 from rvc_fast.ops.resblock import Block, ResConv, _resblock_stage_gpu
+from rvc_fast.pitch.rmvpe import Rmvpe, _mel_constants
+from rvc_fast.synthesizer import Synthesizer
 
 VIEWS = {
     "AsStrided",
@@ -103,21 +113,108 @@ def count_stage(stage: Stage, seconds: float = 1.0, dtype: mx.Dtype = mx.float32
     x = mx.zeros((1, int(stage.rate * seconds), stage.channels), dtype)
     bias = mx.zeros((stage.channels,), dtype)
     weights = {k: mx.zeros((stage.channels, k, stage.channels), dtype) for k in KERNELS}
-    packed = {k: conv_tiles.pack("metal", "resblock", w) for k, w in weights.items()}
-    mx.eval(bias, list(weights.values()), [w.data for w in packed.values()])
+    laid = {k: conv_tiles.pack("metal", "resblock", w) for k, w in weights.items()}
+    mx.eval(bias, list(weights.values()), [w.data for w in laid.values()])
 
     def blocks(of: dict[int, Any]) -> list[Block]:
         # Each convolution has a weight of its own, which the trace does not need.
         return [[[ResConv(of[k], bias, d), ResConv(of[k], bias, 1)] for d in DILATIONS] for k in KERNELS]
 
     return (
-        count(lambda y: _resblock_stage_gpu("metal", y, blocks(packed), slope=SLOPE), x),
+        count(lambda y: _resblock_stage_gpu("metal", y, blocks(laid), slope=SLOPE), x),
         count(lambda y: op_by_op(y, blocks(weights)), x),
     )
 
 
+class Silence:
+    """Noise that is no noise: only its shapes count."""
+
+    def normal(self, shape: Sequence[int]) -> mx.array:
+        return mx.zeros(shape)
+
+    uniform = normal
+
+
+def _one_launch(*inputs: mx.array | None) -> mx.array:
+    """A stand-in for a kernel that the exporter would take apart: reads its inputs, writes one like the first."""
+    arrays = [x for x in inputs if x is not None]
+    kernel = mx.fast.metal_kernel(
+        name="one", input_names=[f"x{i}" for i in range(len(arrays))], output_names=["y"], source=""
+    )
+    grid = {"grid": (1, 1, 1), "threadgroup": (1, 1, 1)}
+    return kernel(inputs=arrays, output_shapes=[arrays[0].shape], output_dtypes=[arrays[0].dtype], **grid)[0]
+
+
+@contextlib.contextmanager
+def tracing() -> Iterator[None]:
+    """Let a model be traced as a GPU would launch it: nothing is evaluated on the way, and MLX's fused kernels are one."""
+    with (
+        mock.patch.object(GroupNormConv, "fold", _first),
+        mock.patch.object(mx, "eval", return_value=None),
+        mock.patch.object(mx, "contiguous", _one_launch),
+        mock.patch.object(mx.fast, "layer_norm", lambda x, weight, bias, eps: _one_launch(x, weight, bias)),
+        mock.patch.object(
+            mx.fast, "scaled_dot_product_attention", lambda q, k, v, scale: _one_launch(q, k, v)
+        ),
+        mock.patch.object(packed, "_fused", lambda y, bias, act, residual: _one_launch(y, bias, residual)),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def route(backend: str) -> Iterator[None]:
+    """Make the ops believe that MLX has such a GPU, and take its kernels; or take none, for "reference"."""
+    with (
+        mock.patch.dict(os.environ, RVC_FAST_BACKEND=backend),
+        mock.patch.object(dispatch, "_device_backend", return_value=backend),
+    ):
+        yield
+
+
+def _ready(model: nn.Module) -> Any:
+    """A new model with its weights packed for the route taken."""
+    layers = [m for m in model.modules() if isinstance(m, PackedLayer)]
+    for layer in layers:
+        layer.pack(NORMAL)
+    mx.eval(model.parameters(), [layer.packed for layer in layers])
+    return model
+
+
+def _first(self: GroupNormConv, audio: mx.array) -> Any:
+    """The first convolution of HuBERT without the normalisation folded into it: that needs the sound's numbers."""
+    return self.weight, self.norm_bias
+
+
+def count_models(backend: str, seconds: float = 1.0) -> dict[str, Counted]:
+    """Count the full-size models with the ops of a backend, for so much sound."""
+    samples, frames = int(16000 * seconds), int(100 * seconds)
+    with route(backend):
+        hubert, rmvpe, voice = (_ready(m) for m in (HubertModel(HUBERT), Rmvpe(RMVPE), Synthesizer(VOICE)))
+        sound, phone = mx.zeros((samples,)), mx.zeros((1, frames, VOICE.text_enc_hidden_dim))
+        pitch, source = mx.ones((1, frames), mx.int32), mx.zeros((1, frames * voice.hop, 1))
+        g = voice.emb_g(mx.array([[0]]))
+        z = mx.zeros((1, frames, VOICE.inter_channels))
+        _mel_constants(backend)
+        mx.eval(sound, phone, pitch, source, g, z)
+
+        def latent(phone: mx.array) -> mx.array:
+            mean, deviation = voice.enc_p(phone, pitch)
+            return voice.flow.reverse(mean + mx.exp(deviation) * mx.zeros_like(mean), g)
+
+        def decode(z: mx.array, source: mx.array) -> mx.array:
+            return voice.dec(z, g, source, Silence())
+
+        with tracing():
+            return {
+                "HuBERT": count(lambda x: hubert.features(x, "v2"), sound),
+                "mel + RMVPE": count(rmvpe.salience, sound),
+                "text encoder + flow": count(latent, phone),
+                "decoder": count(decode, z, source),
+            }
+
+
 def main() -> None:
-    """Print both counts of every stage for a second of sound."""
+    """Print both counts of every stage and every model for a second of sound."""
     for dtype in (mx.float32, mx.float16):
         print(f"\n{dtype}, residual blocks of 1 s:  launches and MB, op by op -> ours")
         for stage in STAGES:
@@ -126,6 +223,13 @@ def main() -> None:
                 f"C = {stage.channels:3}: {plain.launches:4} -> {ours.launches:2}, "
                 f"{plain.bytes / 1e6:6.1f} -> {ours.bytes / 1e6:6.1f} ({ours.bytes / plain.bytes:.0%})"
             )
+    ours, plain = (count_models(backend) for backend in ("metal", "reference"))
+    print("\nmodels, 1 s, float32: launches and MB, every op in stock MLX -> ours")
+    for name, of in ours.items():
+        print(
+            f"{name}: {plain[name].launches} -> {of.launches}, "
+            f"{plain[name].bytes / 1e6:.0f} -> {of.bytes / 1e6:.0f} ({of.bytes / plain[name].bytes:.0%})"
+        )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from bench_fakes import OURS_FACTS, SOUND, Clock, Fake, lost, session
 
 from rvc_fast.bench import results
 from rvc_fast.bench.session import SUITES, Options, check_peers, default_peers, environment, plan
-from rvc_fast.bench.work import STAGES, Task, padded_seconds
+from rvc_fast.bench.work import STAGES, Task
 from rvc_fast.errors import InputError
 
 DECODER = Task("stages", "decoder", 1.0)
@@ -250,8 +250,3 @@ def test_every_side_has_the_same_threads() -> None:
         assert {given[k] for k in given if k.endswith("THREADS")} == {"3"}
         assert given["OMP_NUM_THREADS"] == "3"
     assert environment("mlx", 3)["RVC_FAST_BACKEND"] == "reference"
-
-
-def test_lengths_are_compared_with_their_padding() -> None:
-    assert padded_seconds(1.0) == pytest.approx(3.0, abs=0.02)
-    assert padded_seconds(60.0) == pytest.approx(64.0, abs=0.1)  # two chunks

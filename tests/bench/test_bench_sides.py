@@ -63,6 +63,9 @@ def test_inputs_are_the_same_for_everyone_who_asks() -> None:
 def test_long_sounds_come_in_chunks() -> None:
     assert len(list(work.inputs("hubert", 60.0))) == 2
     assert len(list(work.inputs("rmvpe", 60.0))) == 1
+    for seconds in (1.0, 40.0, 60.0, 130.0):
+        computed = sum(len(sound) for (sound,) in work.inputs("hubert", seconds)) / 16000
+        assert work.padded_seconds(seconds) == pytest.approx(computed, abs=0.1)
 
 
 def test_who_takes_part() -> None:
@@ -125,6 +128,12 @@ def test_a_broken_kernel_turns_the_gate_red(monkeypatch: pytest.MonkeyPatch) -> 
     assert snr < bar
 
 
+def test_nonsense_is_a_number_that_json_has() -> None:
+    assert kernels.snr_db(float("inf")) == kernels.snr_db(float("nan")) == -999
+    assert kernels.snr_db(0.0) == 999
+    assert kernels.snr_db(1e-6) == pytest.approx(120)
+
+
 def test_retrieval_gives_what_was_recorded() -> None:
     task = Task("stages", "retrieval", 1.0)
     snr, bar = Ours().gate(task)
@@ -140,6 +149,9 @@ def test_a_full_size_voice_gives_what_was_recorded(tmp_path: Path, monkeypatch: 
         assert snr >= bar
     assert models.present("voice")
     assert not models.present("hubert"), "only what is needed is made"
+    for damaged in (b"not a model", models.path("voice").read_bytes()[:1000]):
+        models.path("voice").write_bytes(damaged)
+        assert not models.present("voice"), "it would be made again"
     (run,) = ours.runs(Task("stages", "flow", 1.0))
     wrong = sample([y * 1.001 for y in ours.outputs(Task("stages", "flow", 1.0), run())])
     assert sides.agreement(wrong, sides.recorded("flow")) < bar

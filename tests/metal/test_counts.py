@@ -101,3 +101,14 @@ def test_a_packed_weight_changes_its_dtype(backend: str) -> None:
     assert mx.array_equal(
         back, conv_tiles.pack(backend, "conv1d", weight.astype(mx.float16).astype(mx.float32)).data
     )
+
+
+@pytest.mark.slow
+def test_models_launch_less_than_in_stock_mlx() -> None:
+    """A second of sound through the full-size models: launches and bytes, counted from the traced graphs."""
+    ours, plain = COUNT.count_models("metal"), COUNT.count_models("reference")
+    assert ours["decoder"].launches <= 72
+    assert ours["decoder"].bytes <= 0.25 * plain["decoder"].bytes
+    for model in ours:
+        assert ours[model].launches <= 0.5 * plain[model].launches
+        assert ours[model].bytes <= 0.7 * plain[model].bytes

@@ -15,6 +15,7 @@ from ..ops import dispatch
 from ..ops.packed import bfloat16_missing
 from ..ops.resblock import ResConv
 from ..ops.spec import Case, OpSpec
+from ..verify.golden import EXACT_DB
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 # SNR in dB against the reference in float32, which has a rounding error of its own, where the spec has no tolerance
@@ -107,8 +108,10 @@ def bar(spec: OpSpec, dtype: str) -> float:
 
 
 def snr_db(rms: float) -> float:
-    """Return a relative RMS error as a signal-to-noise ratio; 999 for none."""
-    return -20 * math.log10(rms) if rms > 0 else 999.0
+    """Return a relative RMS error as a signal-to-noise ratio; 999 for none, -999 for results of another shape or NaN."""
+    if not math.isfinite(rms):
+        return -EXACT_DB
+    return -20 * math.log10(rms) if rms > 0 else EXACT_DB
 
 
 def _cast(value: Any, dtype: mx.Dtype) -> Any:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlx.utils import tree_flatten
+from safetensors import SafetensorError, safe_open
 
 from .. import env
 from ..errors import InputError
@@ -220,8 +222,16 @@ def _file(kind: str) -> Path:
 
 
 def present(kind: str) -> bool:
-    """Whether a file has been made."""
-    return _file(kind).is_file()
+    """Whether a file has been made, with the tensors that a model of this version has."""
+    file, (model, config) = _file(kind), _CLASSES[kind]
+    if not file.is_file():
+        return False
+    want = {name: list(value.shape) for name, value in tree_flatten(model(config).parameters())}
+    try:
+        with safe_open(file, "np") as tensors:
+            return want == {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
+    except SafetensorError:
+        return False
 
 
 def path(kind: str) -> Path:

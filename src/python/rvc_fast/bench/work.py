@@ -7,6 +7,7 @@ T are frames of 10 ms.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -105,8 +106,10 @@ def _prepared(seconds: float) -> pipeline.Prepared:
 
 
 def padded_seconds(seconds: float) -> float:
-    """Return the seconds that are computed, the padding of all chunks included."""
-    return sum(c.samples.stop - c.samples.start for c in _prepared(seconds).chunks) / RATE
+    """Return about how many seconds are computed, the padding of all chunks included."""
+    plan = pipeline.Settings().plan
+    chunks = 1 if seconds <= plan.x_max else math.ceil(seconds / plan.x_center)
+    return seconds + 2 * plan.x_pad * chunks
 
 
 def inputs(stage: str, seconds: float) -> Iterator[Arrays]:

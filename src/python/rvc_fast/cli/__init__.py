@@ -37,6 +37,8 @@ def _fail(message: str, code: int) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    # On a GPU MLX multiplies float32 in fewer bits by default; it looks when it is imported.
+    os.environ.setdefault("MLX_ENABLE_TF32", "0")
     args = parser().parse_args(argv)
     if args.debug:
         return args.run(args)

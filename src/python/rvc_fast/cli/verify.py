@@ -27,8 +27,6 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.backend:
         os.environ["RVC_FAST_BACKEND"] = args.backend
-    # On a GPU MLX multiplies float32 in fewer bits by default; it looks when it is imported.
-    os.environ.setdefault("MLX_ENABLE_TF32", "0")
     from ..verify.golden import verify_folder
 
     rows = []

@@ -114,14 +114,15 @@ class GroupNormConv(nn.Module):
         self._stride = stride
         self._eps = eps
 
-    def fold(self, audio: np.ndarray) -> tuple[ops.Weight, mx.array]:
+    def fold(self, audio: mx.array) -> tuple[ops.Weight, mx.array]:
         """Return (weight, bias) of the convolution that normalises over the whole of `audio` (n,)."""
+        samples = np.array(audio)
         kernel, stride = self.weight.shape[1], self._stride
-        count, hops = (len(audio) - kernel) // stride + 1, -(-kernel // stride)
+        count, hops = (len(samples) - kernel) // stride + 1, -(-kernel // stride)
         # Rows of one hop: a window is some of them in a row, and never has to be copied out.
         rows = np.zeros((count + hops - 1, stride))
-        used = min(rows.size, len(audio))
-        rows.ravel()[:used] = audio[:used]
+        used = min(rows.size, len(samples))
+        rows.ravel()[:used] = samples[:used]
         parts = [rows[i : i + count] for i in range(hops)]
         mean = np.concatenate([np.full(count, 1 / count) @ part for part in parts])[:kernel]
         square = np.block([[a.T @ b for b in parts] for a in parts])[:kernel, :kernel] / count
@@ -152,7 +153,7 @@ class FrontEnd(nn.Module):
     def __call__(self, audio: mx.array) -> mx.array:
         config = self._config
         hop, window = config.hop, config.window
-        weight, bias = self.first.fold(np.array(audio))
+        weight, bias = self.first.fold(audio)
         frames = (audio.shape[0] - window) // hop + 1
         out = []
         for start, end in ops.blocks(frames, FRONT_END_BLOCK):

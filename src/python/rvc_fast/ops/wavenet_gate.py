@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from . import dispatch, gpu
-from .spec import Case, OpSpec
+from .spec import HALF, Case, OpSpec, Tolerance
 
 dispatch.register("wavenet_gate", "cpu", "metal", "cuda")
 
@@ -98,4 +98,5 @@ SPEC = OpSpec(
     ),
     flops=lambda x, g: 4 * x.size,
     bytes=lambda x, g: 4 * (x.size + g.size + x.size // 2),
+    tolerance={"float32": Tolerance(max_abs=2e-6, rms=1e-6), **HALF},
 )
