@@ -52,15 +52,16 @@ def rebuild(plan: Plan, work: Path, output: Path) -> None:
         corpora = corpus.build(plan, folder / "data")
     test = corpora["test"]
     with stage("content encoder"):
-        encoder = content.train_encoder(plan, corpora["speech"], test, folder)
+        rounds = range(1, len(plan.encoder) + 1)
+        encoders = [content.train_encoder(plan, corpora["speech"], test, folder, n) for n in rounds]
     with stage("synthesizer"):
-        voice = synthesizer.train(plan, encoder, corpora["target"], corpora["renderings"], test, folder)
+        voice = synthesizer.train(plan, encoders, corpora["target"], corpora["renderings"], test, folder)
     with stage("pitch model"):
         network = pitch.train(plan, corpora["speech"], test, folder)
     with stage("recogniser"):
         recogniser = content.train_recogniser(plan, corpora["recogniser"], test, folder)
     with stage("export"):
-        export.write(encoder, network, voice, synthesizer.config(plan), output, INFO)
+        export.write(encoders[-1], network, voice, synthesizer.config(plan), output, INFO)
         targets = evaluate.targets(corpora["test_target"], [])
         export.write_speakers(targets, output / "speakers.json")
     with stage("evaluation"):

@@ -178,10 +178,13 @@ def report(model: nn.Module, test: Corpus) -> str:
     return f"frames {right / total:.3f}, phoneme error {phoneme_error(model, test):.3f}"
 
 
-def train_encoder(plan: Plan, corpus: Corpus, test: Corpus, folder: Path) -> Hubert:
-    """Return the trained content encoder."""
+def train_encoder(plan: Plan, corpus: Corpus, test: Corpus, folder: Path, rounds: int | None = None) -> Hubert:
+    """Return the content encoder after so many rounds of training, or all; each goes on from the one before."""
     torch.manual_seed(plan.seed)
-    model = train(encoder(), plan.encoder, corpus, test, folder / "encoder.pt", plan.seed + 10)
+    model: nn.Module = encoder()
+    for number, training in enumerate(plan.encoder[:rounds], 1):
+        path = folder / f"encoder{number}.pt"
+        model = train(model, training, corpus, test, path, plan.seed + 10 + 100 * (number - 1))
     assert isinstance(model, Hubert)
     return model
 

@@ -62,7 +62,7 @@ def fit(
     """
     if path.is_file():
         model.load_state_dict(torch.load(path, map_location=device()))
-        return model
+        return model.eval()
     optimiser = torch.optim.AdamW(
         model.parameters(), training.rate, betas=(0.9, 0.98), weight_decay=training.weight_decay
     )

@@ -25,6 +25,20 @@ class Training:
 
 
 @dataclass(frozen=True)
+class VoiceTraining(Training):
+    """One round of the voice's training.
+
+    encoder: how many rounds the content encoder, whose features it learns from, has been trained.
+    hearing: weight of the distance between what the content encoder hears in the result and in the target.
+    emphasis: whether the distances of magnitudes lift the formants above 500 Hz, which the low ones outweigh.
+    """
+
+    encoder: int = 1
+    hearing: float = 0.0
+    emphasis: bool = False
+
+
+@dataclass(frozen=True)
 class Plan:
     """Sizes of one rebuild. Every random choice follows from `seed`."""
 
@@ -35,10 +49,11 @@ class Plan:
     per_speaker: int  # sentences of each target
     renderings: int  # of each target sentence, by other voices
     test_sentences: int  # of each held-out voice
-    encoder: Training
+    # Rounds: each goes on from the weights of the one before.
+    encoder: tuple[Training, ...]
     recogniser: Training
     pitch: Training
-    synthesizer: Training
+    synthesizer: tuple[VoiceTraining, ...]
     upsample_channels: int
 
 
@@ -50,10 +65,14 @@ FULL = Plan(
     per_speaker=220,
     renderings=2,
     test_sentences=12,
-    encoder=Training(1600, 16, 200, 1.5e-3),
+    encoder=(Training(1600, 16, 200, 1.5e-3), Training(1500, 16, 200, 1e-3)),
     recogniser=Training(900, 16, 200, 2e-3),
     pitch=Training(2400, 12, 128, 2e-3),
-    synthesizer=Training(3000, 8, 32, 1.5e-3),
+    synthesizer=(
+        VoiceTraining(3000, 8, 32, 1.5e-3),
+        VoiceTraining(1500, 6, 48, 1e-3, hearing=3.0, emphasis=True),
+        VoiceTraining(2000, 6, 48, 1e-3, encoder=2, hearing=3.0, emphasis=True),
+    ),
     upsample_channels=128,
 )
 
@@ -65,10 +84,10 @@ TINY = replace(
     per_speaker=2,
     renderings=1,
     test_sentences=1,
-    encoder=Training(4, 2, 100, 1e-3),
+    encoder=(Training(3, 2, 100, 1e-3), Training(1, 2, 100, 1e-3)),
     recogniser=Training(4, 2, 100, 1e-3),
     pitch=Training(3, 2, 64, 1e-3),
-    synthesizer=Training(3, 2, 32, 1e-3),
+    synthesizer=(VoiceTraining(2, 2, 32, 1e-3), VoiceTraining(1, 2, 48, 1e-3, encoder=2, hearing=3.0, emphasis=True)),
     upsample_channels=32,
 )
 

@@ -28,7 +28,7 @@ from rvc_fast.synthesizer.model import TEMPERATURE
 from . import content, loop, measures
 from .corpus import FRAME, RATE, TARGET_RATE, Corpus
 from .loop import device, fit
-from .plan import SPEAKERS, Plan
+from .plan import SPEAKERS, Plan, VoiceTraining
 
 CONTEXT = 96  # frames that the text encoder sees in training
 PAD = RATE  # samples of the sound's mirror image on both sides, as in a conversion
@@ -194,14 +194,20 @@ def render(
 
 
 class SpectralLoss(nn.Module):
-    """Distances of log magnitudes at several windows, low frequencies first, and of the mel spectrogram."""
+    """Distances of log magnitudes at several windows, low frequencies first, of magnitudes, and of mel spectrograms.
 
-    def __init__(self) -> None:
+    `emphasis` lifts magnitudes from 500 Hz to 4 kHz by 6 dB an octave: speech falls by as much there, and a
+    distance of squares would hear nothing but its lowest formant.
+    """
+
+    def __init__(self, emphasis: bool = False) -> None:
         super().__init__()
         for size in WINDOWS:
             self.register_buffer(f"window_{size}", torch.hann_window(size))
             weight = 1 / (1 + torch.linspace(0, TARGET_RATE / 2, size // 2 + 1) / 2000)
             self.register_buffer(f"weight_{size}", (weight / weight.mean())[:, None])
+            lift = (torch.linspace(0, TARGET_RATE / 2, size // 2 + 1) / 500).clamp(1, 8 if emphasis else 1)
+            self.register_buffer(f"lift_{size}", lift[:, None])
         self.register_buffer(
             "filters", torch.from_numpy(mel_filters(TARGET_RATE, 1024, 80, 0, 12000)).float()
         )
@@ -219,10 +225,24 @@ class SpectralLoss(nn.Module):
             a, b = self.magnitudes(got, size), self.magnitudes(want, size)
             weight = getattr(self, f"weight_{size}")
             total = total + (weight * (a.log() - b.log()).abs()).mean()
-            total = total + torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b)
+            lift = getattr(self, f"lift_{size}")
+            total = total + torch.linalg.vector_norm(lift * (a - b)) / torch.linalg.vector_norm(lift * b)
             if size == 1024:
                 total = total + 2 * (torch.log(self.filters @ a) - torch.log(self.filters @ b)).abs().mean()
         return total / len(WINDOWS)
+
+
+def hear(encoder: Hubert, sound: Tensor) -> list[Tensor]:
+    """Return what every layer of the content encoder makes of sounds (sounds, n) at 24 kHz."""
+    kept = sound.shape[1] * RATE // TARGET_RATE
+    spectrum = torch.fft.rfft(sound)[:, : kept // 2 + 1]
+    x = torch.fft.irfft(spectrum, kept) * (RATE / TARGET_RATE)
+    with loop.autocast():
+        x = encoder.encoder.embed(encoder.feature_projection(encoder.feature_extractor(x)))
+        layers = [x]
+        for layer in encoder.encoder.layers:
+            layers.append(layer(layers[-1]))
+    return [x.float() for x in layers]
 
 
 @torch.inference_mode()
@@ -246,22 +266,40 @@ def probe(voice: Synthesizer, found: np.ndarray, voiced: np.ndarray) -> tuple[fl
 
 
 def train(
-    plan: Plan, encoder: Hubert, targets: Corpus, renderings: Corpus, test: Corpus, folder: Path
+    plan: Plan, encoders: list[Hubert], targets: Corpus, renderings: Corpus, test: Corpus, folder: Path
 ) -> Synthesizer:
-    """Return the trained voice."""
-    training, seed = plan.synthesizer, plan.seed + 40
+    """Return the trained voice; `encoders` are those after each round of their training."""
+    seed = plan.seed + 40
     torch.manual_seed(seed)
-    voice, spectral = model(plan), SpectralLoss().to(device())
-    encoder.eval().requires_grad_(False)
-    material = None
-    if not (folder / "synthesizer.pt").is_file():
-        material = Material(encoder, targets, renderings, folder / "features.npz")
-    heard = range(0, len(test), plan.test_sentences)  # one sentence of each held-out voice
+    voice = model(plan)
+    for number, training in enumerate(plan.synthesizer, 1):
+        path = folder / f"synthesizer{number}.pt"
+        if path.is_file():
+            voice.load_state_dict(torch.load(path, map_location=device()))
+            continue
+        encoder = encoders[training.encoder - 1].eval().requires_grad_(False)
+        material = Material(encoder, targets, renderings, folder / f"features{training.encoder}.npz")
+        _train(voice, training, encoder, material, test, plan.test_sentences, path, seed + 100 * (number - 1))
+    return voice.eval()
+
+
+def _train(
+    voice: Synthesizer,
+    training: VoiceTraining,
+    encoder: Hubert,
+    material: Material,
+    test: Corpus,
+    every: int,
+    path: Path,
+    seed: int,
+) -> None:
+    """One round. Its progress is measured on every so-manyth sentence of `test`: one of each held-out voice."""
+    spectral = SpectralLoss(training.emphasis).to(device())
+    heard = range(0, len(test), every)
     found = np.concatenate([features(encoder, test.utterance(i)) for i in heard])
     voiced = np.concatenate([test.pitch(i) for i in heard]) > 0
 
     def loss(step: int) -> Tensor:
-        assert material is not None
         given = material.batch(
             np.random.default_rng([seed, step]), training.batch, training.frames, voice.dec.m_source.hop
         )
@@ -269,10 +307,15 @@ def train(
         with loop.autocast():
             part = slice(start, start + training.frames)
             sound = render(voice, given["phone"], given["pitch"], given["f0"], given["speaker"], part)
-        return spectral(sound.float(), given["sound"])
+        total = spectral(sound.float(), given["sound"])
+        if training.hearing:
+            with torch.no_grad():
+                want = hear(encoder, given["sound"])
+            layers = zip(hear(encoder, sound.float()), want, strict=True)
+            total = total + training.hearing * sum((a - b).abs().mean() for a, b in layers) / len(want)
+        return total
 
     def watch() -> str:
         return "harmonic share {:.3f}, comb {:.3f}".format(*probe(voice, found, voiced))
 
-    fit(voice, training, loss, folder / "synthesizer.pt", seed=seed, watch=watch)
-    return voice
+    fit(voice, training, loss, path, seed=seed, watch=watch)
