@@ -13,7 +13,7 @@ from pathlib import Path
 
 import rvc_fast
 
-from . import content, corpus, evaluate, export, pitch, synthesizer
+from . import content, corpus, evaluate, export, pitch, sounds, synthesizer
 from .loop import device
 from .plan import FULL, PLANS, Plan
 
@@ -64,6 +64,7 @@ def rebuild(plan: Plan, work: Path, output: Path) -> None:
         export.write(encoders[-1], network, voice, synthesizer.config(plan), output, INFO)
         targets = evaluate.targets(corpora["test_target"], [])
         export.write_speakers(targets, output / "speakers.json")
+        sounds.write(output / "sounds")
     with stage("evaluation"):
         models = output / "voice.pth", output / "embedder", output / "rmvpe.pt"
         converter = rvc_fast.load(models[0], embedder=models[1], pitch_model=models[2])

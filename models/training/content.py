@@ -36,6 +36,9 @@ CONFIG = HubertConfig(
 )
 # A feature frame sees 400 samples every 320; its middle.
 MIDDLE = CONFIG.window // 2
+# What going from one phoneme to another costs `decode`: of 0 to 4 in halves, the recogniser's best on other
+# sentences of the voices that it learnt from.
+CHANGE = 1.5
 
 
 def plain(model: nn.Module) -> nn.Module:
@@ -119,7 +122,7 @@ def log_probabilities(model: nn.Module, sound: np.ndarray) -> np.ndarray:
     return scores(model, torch.from_numpy(sound)[None].to(device())).float().log_softmax(2)[0].cpu().numpy()
 
 
-def decode(log_p: np.ndarray, change: float = 3.0) -> list[int]:
+def decode(log_p: np.ndarray, change: float = CHANGE) -> list[int]:
     """Return the phonemes of the best path, silence left out; going from one to another costs `change`."""
     score = log_p[0].copy()
     came = np.zeros(log_p.shape, np.int64)
@@ -178,7 +181,9 @@ def report(model: nn.Module, test: Corpus) -> str:
     return f"frames {right / total:.3f}, phoneme error {phoneme_error(model, test):.3f}"
 
 
-def train_encoder(plan: Plan, corpus: Corpus, test: Corpus, folder: Path, rounds: int | None = None) -> Hubert:
+def train_encoder(
+    plan: Plan, corpus: Corpus, test: Corpus, folder: Path, rounds: int | None = None
+) -> Hubert:
     """Return the content encoder after so many rounds of training, or all; each goes on from the one before."""
     torch.manual_seed(plan.seed)
     model: nn.Module = encoder()

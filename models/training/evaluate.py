@@ -3,11 +3,12 @@
     python -m models.training.evaluate [--voice V --embedder E --pitch-model P] [--target SPEAKER.wav ...]
 
 Held-out espeak-ng voices are converted to every speaker of the voice by the engine. Printed are: the phoneme error
-of the result, by a recogniser that shares nothing with the encoder (and of the sources, for comparison); at constant
-f0, the share of the voiced energy between 1.5 and 3 kHz on harmonics, and on the 100 Hz comb; correlation and median
-error of the result's f0 (Praat) against the source's, transposed; the distance of the long-term spectra of result
-and target; size; and the speed of a conversion of 10 s. Targets are the espeak-ng voices that the demo voice was
-trained on, or one recording per speaker.
+of the result, by a recogniser that shares nothing with the encoder (and of the sources, for comparison); at
+constant f0, the share of the voiced energy between 1.5 and 3 kHz on harmonics, and on the 100 Hz comb; correlation
+and median error of the result's f0 (Praat in two passes, each from 3/4 of the first to 3/2 of the third quartile,
+and for the result also from 60 to 600 Hz, where an octave counts as one) against the source's, transposed; the
+distance of the long-term spectra of result and target; size; and the speed of a conversion of 10 s. Targets are
+the espeak-ng voices that the demo voice was trained on, or one recording per speaker.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from rvc_fast.audio import read_audio
 from rvc_fast.resources import demo_dir
 
 from . import content, measures
-from .corpus import RATE, Corpus, build, praat_f0
+from .corpus import PITCH_FRAME, RATE, Corpus, build, praat_f0, praat_f0_twice
 from .plan import FULL, HELD_OUT, PLANS, SPEAKERS, Plan
 
 # Constant f0 of the harmonic test, Hz.
@@ -53,6 +54,12 @@ def _median(f0: np.ndarray) -> float:
 
 def _long_term(sounds: list[np.ndarray], rate: int) -> np.ndarray:
     return measures.long_term_spectrum(np.concatenate(sounds), rate)
+
+
+def _agreement(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
+    """`measures.pitch_agreement` of all sentences together."""
+    want, got = (np.concatenate([pair[k][: min(map(len, pair))] for pair in pairs]) for k in (0, 1))
+    return measures.pitch_agreement(want, got)
 
 
 def targets(corpus: Corpus, recordings: list[Path]) -> list[tuple[str, np.ndarray]]:
@@ -93,7 +100,7 @@ def evaluate(
     rate = converter.voice.sample_rate
     each = len(test) // len(HELD_OUT)
     sources = [test.utterance(i) for i in range(len(test))]
-    pitches = [test.pitch(i) for i in range(len(test))]
+    pitches = [praat_f0_twice(s, RATE, len(s) // PITCH_FRAME) for s in sources]
     medians = [
         _median(np.concatenate(pitches[k * each : (k + 1) * each]))
         for k in range(len(HELD_OUT))
@@ -102,14 +109,15 @@ def evaluate(
     rows: dict[str, dict[str, float]] = {}
     results: dict[str, list[np.ndarray]] = {}
     for speaker, (name, target) in enumerate(wanted):
-        target_f0 = praat_f0(target, RATE, len(target) // 160)
-        results[name], contours, shares = [], [], []
+        target_f0 = praat_f0(target, RATE, len(target) // PITCH_FRAME)
+        results[name], contours, wide, shares = [], [], [], []
         for i, source in enumerate(sources):
             semitones = _semitones(medians[i], _median(target_f0))
             result = converter.convert(source, sample_rate=RATE, speaker=speaker, transpose=semitones, seed=i)
             results[name].append(soxr.resample(result.samples, rate, RATE).astype(np.float32))
-            found = praat_f0(result.samples, rate, len(result.samples) * 100 // rate)
-            contours.append((pitches[i] * 2 ** (semitones / 12), found))
+            wanted_f0, frames = pitches[i] * 2 ** (semitones / 12), len(result.samples) * 100 // rate
+            contours.append((wanted_f0, praat_f0_twice(result.samples, rate, frames)))
+            wide.append((wanted_f0, praat_f0(result.samples, rate, frames)))
             if i % each == 0:
                 for hertz in PROBE_HZ:
                     voiced = pitches[i] > 0
@@ -117,9 +125,7 @@ def evaluate(
                     sung = converter.convert(source, sample_rate=RATE, speaker=speaker, f0=flat, seed=i)
                     shares.append(measures.line_shares(sung.samples, rate, hertz, voiced))
             converter.forget()
-        agreement = [measures.pitch_agreement(*pair) for pair in contours]
-        want, got = (np.concatenate([pair[k][: min(map(len, pair))] for pair in contours]) for k in (0, 1))
-        correlation, cents = measures.pitch_agreement(want, got)
+        correlation, cents = _agreement(contours)
         harmonic, comb = np.nanmean(shares, axis=0)
         spectrum = _long_term([target], RATE)
         rows[name] = {
@@ -127,7 +133,7 @@ def evaluate(
             "harmonic share": float(harmonic),
             "comb share": float(comb),
             "f0 correlation": correlation,
-            "f0 correlation, median sentence": float(np.median([a[0] for a in agreement])),
+            "f0 correlation, results from 60 to 600 Hz": _agreement(wide)[0],
             "f0 error, cents": cents,
             "spectrum distance, dB": measures.spectrum_distance(_long_term(results[name], RATE), spectrum),
             "spectrum distance of the source, dB": measures.spectrum_distance(

@@ -71,7 +71,7 @@ FULL = Plan(
     synthesizer=(
         VoiceTraining(3000, 8, 32, 1.5e-3),
         VoiceTraining(1500, 6, 48, 1e-3, hearing=3.0, emphasis=True),
-        VoiceTraining(2000, 6, 48, 1e-3, encoder=2, hearing=3.0, emphasis=True),
+        VoiceTraining(3500, 6, 48, 1e-3, encoder=2, hearing=3.0, emphasis=True),
     ),
     upsample_channels=128,
 )
@@ -87,7 +87,10 @@ TINY = replace(
     encoder=(Training(3, 2, 100, 1e-3), Training(1, 2, 100, 1e-3)),
     recogniser=Training(4, 2, 100, 1e-3),
     pitch=Training(3, 2, 64, 1e-3),
-    synthesizer=(VoiceTraining(2, 2, 32, 1e-3), VoiceTraining(1, 2, 48, 1e-3, encoder=2, hearing=3.0, emphasis=True)),
+    synthesizer=(
+        VoiceTraining(2, 2, 32, 1e-3),
+        VoiceTraining(1, 2, 48, 1e-3, encoder=2, hearing=3.0, emphasis=True),
+    ),
     upsample_channels=32,
 )
 
