@@ -2,13 +2,14 @@
 
     python -m models.training.evaluate [--voice V --embedder E --pitch-model P] [--target SPEAKER.wav ...]
 
-Held-out espeak-ng voices are converted to every speaker of the voice by the engine. Printed are: the phoneme error
-of the result, by a recogniser that shares nothing with the encoder (and of the sources, for comparison); at
-constant f0, the share of the voiced energy between 1.5 and 3 kHz on harmonics, and on the 100 Hz comb; correlation
-and median error of the result's f0 (Praat in two passes, each from 3/4 of the first to 3/2 of the third quartile,
-and for the result also from 60 to 600 Hz, where an octave counts as one) against the source's, transposed; the
-distance of the long-term spectra of result and target; size; and the speed of a conversion of 10 s. Targets are
-the espeak-ng voices that the demo voice was trained on, or one recording per speaker.
+Held-out espeak-ng voices are converted to every speaker of the voice by the engine. Printed are: the
+phoneme error of the result, by a recogniser that shares nothing with the encoder (and of the sources, for
+comparison); at constant f0, the share of the voiced energy between 1.5 and 3 kHz on harmonics, and on the
+100 Hz comb; correlation and median error of the result's f0 (Praat in two passes, the second from 3/4 of
+the first one's lower quartile to 3/2 of its upper; for the result also in one pass from 60 to 600 Hz)
+against the source's, transposed; the distance of the long-term spectra of result and target; size; and the
+speed of a conversion of 10 s. Targets are the espeak-ng voices that the demo voice was trained on, or one
+recording per speaker.
 """
 
 from __future__ import annotations
