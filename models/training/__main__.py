@@ -65,6 +65,7 @@ def rebuild(plan: Plan, work: Path, output: Path) -> None:
         targets = evaluate.targets(corpora["test_target"], [])
         export.write_speakers(targets, output / "speakers.json")
         sounds.write(output / "sounds")
+        export.write_recogniser(recogniser, folder / "recogniser.safetensors")
     with stage("evaluation"):
         models = output / "voice.pth", output / "embedder", output / "rmvpe.pt"
         converter = rvc_fast.load(models[0], embedder=models[1], pitch_model=models[2])

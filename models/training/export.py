@@ -73,6 +73,13 @@ def write_voice(voice: Synthesizer, config: SynthesizerConfig, path: Path, info:
     save(path, content)
 
 
+def write_recogniser(recogniser: content.Recogniser, path: Path) -> None:
+    """Write the recogniser of the evaluation, for tests."""
+    temporary = path.with_suffix(".tmp")
+    save_file(_half(recogniser), temporary)
+    temporary.replace(path)
+
+
 def write_speakers(targets: list[tuple[str, np.ndarray]], path: Path) -> None:
     """Write name, median pitch and long-term spectrum (`measures`) of every target, for tests and demos."""
     speakers = []

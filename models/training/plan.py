@@ -71,7 +71,7 @@ FULL = Plan(
     synthesizer=(
         VoiceTraining(3000, 8, 32, 1.5e-3),
         VoiceTraining(1500, 6, 48, 1e-3, hearing=3.0, emphasis=True),
-        VoiceTraining(3500, 6, 48, 1e-3, encoder=2, hearing=3.0, emphasis=True),
+        VoiceTraining(2200, 6, 48, 1e-3, encoder=2, hearing=3.0, emphasis=True),
     ),
     upsample_channels=128,
 )

@@ -5,6 +5,7 @@ Beside them each target says the words of the male sound, so that a result can b
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import soxr
 from .corpus import LEVEL, PEAK, RATE
 from .espeak import espeak
 from .plan import SPEAKERS
+from .text import CLASSES, SILENCE, phoneme_class
 
 SENTENCE = "The morning train was late, so we walked along the river and talked about the summer."
 SONG = "Follow the river, over the hills and home."
@@ -23,10 +25,12 @@ NOTE, GLIDE, SLOWER = 220.0, (0, 0, 7, 12, 5, 9, 4, 0, -5), 1.7
 VIBRATO = 5.5, 0.3  # Hz, semitones
 
 
-def spoken(text: str, variant: str, rate: int = 160) -> np.ndarray:
-    """Return `text` in the voice, float64 (n,) at 16 kHz."""
+def spoken(text: str, variant: str, rate: int = 160) -> tuple[np.ndarray, list[str]]:
+    """Return (sound, phoneme classes) of `text` in the voice; the sound is float64 (n,) at 16 kHz."""
     speech = espeak().speak(text, f"en-us+{variant}", rate, 50, 50)
-    return soxr.resample(speech.samples.astype(np.float64), speech.rate, RATE, quality="VHQ")
+    classes = [phoneme_class(mnemonic) for _, mnemonic in speech.phonemes]
+    names = [CLASSES[c] for i, c in enumerate(classes) if c != SILENCE and (i == 0 or classes[i - 1] != c)]
+    return soxr.resample(speech.samples.astype(np.float64), speech.rate, RATE, quality="VHQ"), names
 
 
 def sung(samples: np.ndarray) -> np.ndarray:
@@ -49,14 +53,17 @@ def sung(samples: np.ndarray) -> np.ndarray:
 
 
 def write(folder: Path) -> None:
-    """Write the wav files, 16 bits at 16 kHz."""
+    """Write the wav files, 16 bits at 16 kHz, and what is said in them (phonemes.json)."""
     folder.mkdir(parents=True, exist_ok=True)
+    song, phonemes = spoken(SONG, FEMALE, 140)
     found = {
         "speech_male": spoken(SENTENCE, MALE),
         "speech_female": spoken(SENTENCE, FEMALE),
-        "sung_glide": sung(spoken(SONG, FEMALE, 140)),
+        "sung_glide": (sung(song), phonemes),
         **{f"target_{name}": spoken(SENTENCE, name) for name in SPEAKERS},
     }
-    for name, samples in found.items():
+    said = {name: phonemes for name, (_, phonemes) in found.items()}
+    (folder / "phonemes.json").write_text(json.dumps(said) + "\n")
+    for name, (samples, _) in found.items():
         gain = min(LEVEL / samples.std(), PEAK / np.abs(samples).max())
         soundfile.write(folder / f"{name}.wav", samples * gain, RATE, "PCM_16")
