@@ -63,7 +63,7 @@ def test_one_command_writes_models_that_the_engine_loads(rebuilt: Path) -> None:
 
 def test_features_of_training_are_those_of_a_conversion(rebuilt: Path) -> None:
     encoder = content.encoder()
-    encoder.load_state_dict(torch.load(rebuilt / "encoder.pt"))
+    encoder.load_state_dict(torch.load(rebuilt / "encoder2.pt"))
     encoder.eval()
     sound = corpus.Corpus.load(rebuilt / "data" / "test.npz").utterance(0)
     want = synthesizer.features(encoder, sound)
@@ -168,6 +168,30 @@ def test_an_untrained_voice_repeats_with_its_source_and_not_with_its_frames() ->
     harmonic, comb = synthesizer.probe(voice, found, np.ones(200, bool))
     assert harmonic > 0.5
     assert comb < 0.2
+
+
+def test_the_encoder_hears_a_voice_at_24_khz_as_it_hears_16_khz() -> None:
+    torch.manual_seed(0)
+    encoder = content.encoder().eval()
+
+    def chord(rate: int) -> torch.Tensor:
+        t = torch.arange(rate // 2) / rate
+        return sum(torch.sin(2 * torch.pi * f * t) for f in (220, 1300, 5000))[None]
+
+    with torch.inference_mode():
+        got = synthesizer.hear(encoder, chord(24000))
+        want = encoder.batch(chord(16000))
+        other = encoder.batch(chord(16000) * torch.randn(8000))
+    assert (got[-1] - want).abs().mean() < 0.05
+    assert (got[-1] - other).abs().mean() > 0.2
+
+
+def test_emphasis_hears_a_formant_beside_a_louder_low_tone() -> None:
+    t = torch.arange(9600) / corpus.TARGET_RATE
+    want = torch.sin(2 * torch.pi * 300 * t) + 0.1 * torch.sin(2 * torch.pi * 2500 * t)
+    without = torch.sin(2 * torch.pi * 300 * t)
+    plain, lifted = (synthesizer.SpectralLoss(e)(without[None], want[None]) for e in (False, True))
+    assert lifted > plain + 0.2
 
 
 def test_an_unknown_phoneme_is_an_error() -> None:
