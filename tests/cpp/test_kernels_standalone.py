@@ -3,19 +3,17 @@ that were broken on purpose, which it has to notice."""
 
 from __future__ import annotations
 
-import platform
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builds import ROOT, build, passed, run
+from builds import BASE, ROOT, build, passed, run
 
 Need = Callable[[str], str]
 
-# What every CPU of this architecture has: the quickest to compile once more.
-BASE = "neon" if platform.machine() in ("aarch64", "arm64") else "generic"
+STANDALONE = ("-DRVC_FAST_EXTENSION=OFF", "-DRVC_FAST_STANDALONE_TESTS=ON")
 
 # file, text, replacement, the test that has to notice ("" is whichever comes first)
 FAULTS = {
@@ -62,7 +60,7 @@ FAULTS = {
 @pytest.fixture(scope="module")
 def native(request: pytest.FixtureRequest) -> Path:
     """The folder of this machine's build."""
-    return build("kernels", "-DRVC_FAST_STANDALONE_TESTS=ON")
+    return build("kernels", *STANDALONE)
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +99,7 @@ def test_neon_under_qemu(need_tool: Need) -> None:
     compiler, qemu = need_tool("aarch64-linux-gnu-g++"), need_tool("qemu-aarch64")
     folder = build(
         "kernels-arm64",
-        "-DRVC_FAST_STANDALONE_TESTS=ON",
+        *STANDALONE,
         "-DCMAKE_SYSTEM_NAME=Linux",
         "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
         f"-DCMAKE_CXX_COMPILER={compiler}",

@@ -303,7 +303,13 @@ def load(
                 f"[{what}] tensor {name!r} must be of shape {wanted[name]}, got {tensor.shape}"
             )
     layers = {path: layer for path, layer in model.named_modules() if isinstance(layer, PackedLayer)}
-    ready = kernels.fit({path: layer.plan(packing) for path, layer in layers.items()}) if kernels else {}
+    ready: dict[str, ops.PackedWeight] = {}
+    if kernels is not None:
+        plans = {path: layer.plan(packing) for path, layer in layers.items()}
+        # An op that takes its weight as it is has nothing on disk.
+        ready = kernels.fit(
+            {path: plan for path, plan in plans.items() if isinstance(plan, ops.PackedWeight)}
+        )
     rest = dict(tensors)
     for path, layer in layers.items():
         tensor = rest.pop(f"{path}.weight")

@@ -48,11 +48,11 @@ class Kernels:
     path: Path
     weights: dict[str, PackedWeight]
 
-    def fit(self, wanted: Mapping[str, object]) -> dict[str, PackedWeight]:
+    def fit(self, wanted: Mapping[str, PackedWeight]) -> dict[str, PackedWeight]:
         """Return the weights if they are just what the layers would pack, by name; Unfit otherwise."""
         for name in sorted(wanted.keys() | self.weights.keys()):
             want, got = wanted.get(name), self.weights.get(name)
-            if not isinstance(want, PackedWeight) or got is None or _description(want) != _description(got):
+            if want is None or got is None or _description(want) != _description(got):
                 raise Unfit(f"it does not hold what layer {name[:80]!r} takes")
         return self.weights
 
