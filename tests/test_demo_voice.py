@@ -46,7 +46,7 @@ def f0_by_autocorrelation(sound: np.ndarray) -> np.ndarray:
     window = np.fft.irfft(np.abs(np.fft.rfft(np.hanning(size), 4 * size)) ** 2)
     lags = np.arange(RATE // 500, RATE // 70)
     likeness = np.fft.irfft(spectrum)
-    likeness = likeness[:, lags] / likeness[:, :1] / (window[lags] / window[0])
+    likeness = likeness[:, lags] / np.maximum(likeness[:, :1], 1e-9) / (window[lags] / window[0])
     # The first peak nearly as high as the highest, so that no multiple of the period wins.
     peak = (likeness[:, 1:-1] > likeness[:, :-2]) & (likeness[:, 1:-1] > likeness[:, 2:])
     peak &= likeness[:, 1:-1] > 0.9 * likeness.max(axis=1, keepdims=True)
@@ -83,8 +83,8 @@ def test_pitch_follows_the_source(results: list[np.ndarray], source: np.ndarray,
     both = (want > 0) & (got > 0)
     assert both.sum() > 0.6 * (want > 0).sum()
     cents = np.abs(1200 * np.log2(got[both] / want[both]))
-    assert np.median(cents) < 25
-    assert np.mean(cents < 100) > 0.8
+    assert np.median(cents) < 15
+    assert np.mean(cents < 100) > 0.95
 
 
 @pytest.mark.parametrize("speaker", NUMBERS)
@@ -92,12 +92,12 @@ def test_timbre_is_the_speakers(results: list[np.ndarray], speaker: int) -> None
     found = measures.long_term_spectrum(results[speaker], RATE)
     distances = [measures.spectrum_distance(found, np.array(s["spectrum_db"])) for s in SPEAKERS]
     assert int(np.argmin(distances)) == speaker
-    assert distances[speaker] < 3.0
+    assert distances[speaker] < 2.5
 
 
 @pytest.mark.parametrize("speaker", NUMBERS)
 def test_words_are_where_they_were(results: list[np.ndarray], source: np.ndarray, speaker: int) -> None:
-    assert measures.envelopes_alike(source, results[speaker], RATE) > 0.7
+    assert measures.envelopes_alike(source, results[speaker], RATE) > 0.6
 
 
 @pytest.mark.parametrize("speaker", NUMBERS)
@@ -109,4 +109,4 @@ def test_voiced_sound_is_on_the_harmonics(
     result = converter.convert(source, sample_rate=RATE, speaker=speaker, f0=f0)
     harmonic, comb = measures.line_shares(result.samples, result.sample_rate, HERTZ, voiced)
     assert harmonic > 0.5
-    assert comb < 0.2
+    assert comb < 0.12

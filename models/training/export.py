@@ -30,6 +30,13 @@ def _half(network: torch.nn.Module, drop: tuple[str, ...] = ()) -> dict[str, Ten
     }
 
 
+def _write_tensors(state: dict[str, Tensor], path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    save_file(state, temporary)
+    temporary.chmod(0o644)  # safetensors makes files for their owner alone
+    temporary.replace(path)
+
+
 def write_encoder(encoder: Hubert, folder: Path) -> None:
     """Write the content encoder as a Hugging Face folder, without its classifier."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,9 +48,7 @@ def write_encoder(encoder: Hubert, folder: Path) -> None:
     }
     del config["classifier_proj_size"]
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    temporary = folder / ".model.tmp"
-    save_file(_half(encoder, ("final_proj.",)), temporary)
-    temporary.replace(folder / "model.safetensors")
+    _write_tensors(_half(encoder, ("final_proj.",)), folder / "model.safetensors")
 
 
 def write_pitch(network: Rmvpe, path: Path) -> None:
@@ -75,9 +80,7 @@ def write_voice(voice: Synthesizer, config: SynthesizerConfig, path: Path, info:
 
 def write_recogniser(recogniser: content.Recogniser, path: Path) -> None:
     """Write the recogniser of the evaluation, for tests."""
-    temporary = path.with_suffix(".tmp")
-    save_file(_half(recogniser), temporary)
-    temporary.replace(path)
+    _write_tensors(_half(recogniser), path)
 
 
 def write_speakers(targets: list[tuple[str, np.ndarray]], path: Path) -> None:
