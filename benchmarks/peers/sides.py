@@ -11,7 +11,7 @@ import io
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 import numpy as np
@@ -20,7 +20,7 @@ from torch import nn
 
 from rvc_fast import env, pipeline
 from rvc_fast.bench import limits, models
-from rvc_fast.bench.sides import Side
+from rvc_fast.bench.sides import Pitch, Side
 from rvc_fast.bench.work import Arrays, Task
 from rvc_fast.noise import NoiseSource, SeededNoise
 from rvc_fast.pitch.rmvpe import HOP
@@ -86,12 +86,13 @@ class Peer(Side):
     def prepare(self, stage: str, arrays: Arrays) -> Callable[[], Any]:
         if stage != "warm":
             return self.network(stage, arrays)
+        self.pitch = pitch = Pitch(self)
         return lambda: [
             pipeline.run(
                 arrays[0],
                 voice=self,
                 embedder=self,
-                pitch_model=self,
+                pitch_model=pitch,
                 noise=SeededNoise(0),
                 settings=pipeline.Settings(),
             )
@@ -103,7 +104,7 @@ class Peer(Side):
     def features(self, audio: mx.array, version: str) -> mx.array:
         return mx.array(self.network("hubert", (np.array(audio),))()[0])
 
-    def salience(self, audio: mx.array, pad: str = "reflect") -> mx.array:
+    def salience(self, audio: mx.array, pad: Literal["reflect", "zeros"] = "reflect") -> mx.array:
         return mx.array(self.network("rmvpe", (np.array(audio),))()[0])
 
     def infer(

@@ -63,6 +63,8 @@ class Fake:
         self.seconds, self.snr, self._outputs = list(seconds), snr, outputs
         self._facts = facts or {"dtype": "float32"}
         self.fails = fails or {}
+        self.pitch: np.ndarray | None = None
+        self.given: np.ndarray | None = None
         self.stopped = False
 
     def _called(self, method: str) -> None:
@@ -83,10 +85,11 @@ class Fake:
         self._called("gate")
         return self.snr, 80.0
 
-    def check(self, task: Task, outputs: bool) -> Checked:
+    def check(self, task: Task, outputs: bool, pitch: np.ndarray | None = None) -> Checked:
         self._called("check")
+        self.given = pitch
         self.clock.now += self.seconds[0]
-        return Checked([self._outputs] if outputs else None, self.seconds[0], flops=10**11, bytes=10**9)
+        return Checked([self._outputs] if outputs else None, self.seconds[0], 10**11, 10**9, self.pitch)
 
     def time(self, loops: int) -> float:
         self._called("time")
@@ -114,4 +117,6 @@ def session(
 ) -> Session:
     """A session of fakes on their clock."""
     asked = Options(against=tuple(p.name for p in peers), **options)
-    return Session(asked, ours, {p.name: p for p in peers}, FACTS, PEAKS, emit, clock=ours.clock)
+    return Session(
+        asked, ours, {p.name: p for p in peers}, FACTS, PEAKS, emit, clock=ours.clock, others=lambda: None
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -112,3 +114,37 @@ def test_memory_peak_refuses_what_it_cannot_measure() -> None:
         ext.memory_peak("write", 1 << 22)
     with pytest.raises(ValueError, match="at least two pages per thread"):
         ext.memory_peak("read", 100)
+
+
+def test_the_system_is_named_without_its_builder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "release", lambda: "6.1.0-13-somebody")
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"PRETTY_NAME": "Some Linux 12"})
+    assert machine.system() == "Some Linux 12, Linux 6.1"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platform, "mac_ver", lambda: ("15.1", ("", "", ""), "arm64"))
+    assert machine.system() == "macOS 15.1"
+
+
+def test_what_others_use_is_all_but_this_group(tmp_path: Path) -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    (tmp_path / "stat").write_text(f"cpu  {5 * ticks} 0 {ticks} 999 999 0 0 {2 * ticks} 7 7\ncpu0 1\n")
+    for pid, group, used in ((1, os.getpgrp(), ticks), (2, os.getpgrp() + 1, ticks)):
+        (tmp_path / str(pid)).mkdir()
+        fields = f"S 1 {group} 0 0 0 0 0 0 0 0 {used} {used} {used} 0 20 0"
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} (a name) with) {fields}\n")
+    assert machine.others(tmp_path) == 8 - 3
+    assert machine.others(tmp_path / "none") is None
+
+
+def test_what_others_use_is_not_what_we_use() -> None:
+    before, start = machine.others(), time.monotonic()
+    if before is None:
+        pytest.skip("the system does not tell")
+    end = time.process_time() + 0.5
+    while time.process_time() < end:
+        pass
+    after, cores = machine.others(), os.cpu_count() or 1
+    assert after is not None
+    assert -0.1 <= after - before <= cores * (time.monotonic() - start) - 0.5 + 0.1

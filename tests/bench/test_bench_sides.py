@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -82,11 +83,25 @@ def test_who_takes_part() -> None:
 
 def test_bars() -> None:
     decoder, warm = Task("stages", "decoder", 1.0), Task("convert", "warm", 1.0)
-    assert sides.bar(decoder, "float32", "float32") == 80
+    assert sides.bar(decoder, "float32", "float32") == 90
     assert sides.bar(decoder, "float32", "bfloat16") == 20
     assert sides.bar(warm, "float32") == 80
     assert sides.bar(warm, "bfloat16") is None
+    assert sides.peer_bar(warm, "float32", "float32") == 90
+    assert sides.peer_bar(warm, "float32", "bfloat16") is None
     assert sides.peer_bar(GATE, "float32", "float32") == 90
+
+
+def test_pitch_remembers_and_may_be_told() -> None:
+    class Model:
+        def salience(self, audio: mx.array, pad: str = "reflect") -> mx.array:
+            return 2 * audio
+
+    pitch = sides.Pitch(Model())
+    assert np.array_equal(np.array(pitch.salience(mx.array([1.0]))), [2])
+    pitch.instead = np.array([7], np.float32)
+    assert np.array_equal(np.array(pitch.salience(mx.array([3.0]))), [7])
+    assert np.array_equal(pitch.found, [6])
 
 
 @pytest.mark.parametrize("op", ["linear", "bigru", "relpos_attention"])

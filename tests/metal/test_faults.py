@@ -271,6 +271,13 @@ FAULTS = [
         size=7,
     ),
     Fault(
+        "C++17, which Metal 3 is not",
+        "o[local] = x[local] * 0.0625f;",
+        "o[local] = x[local] * 0x1p-4f;",
+        "C\\+\\+17",
+        languages=("metal",),
+    ),
+    Fault(
         "a name that MLX makes an argument",
         "uint my_grid = 1; o[local] = x[local] * my_grid;",
         "uint my_grid_size = 1; o[local] = x[local] * my_grid_size;",

@@ -40,7 +40,7 @@ def launch(language: str, shape: tuple[int, ...] = (64,), **call: Any) -> list[m
         ({"shape": (0,)}, "input 0 is empty"),
         ({"output_shapes": [(0, 3)]}, "output 0 is empty"),
         ({"grid": (0, 1, 1)}, "must be positive"),
-        ({"threadgroup": (513, 1, 1)}, "513 threads in a group: at most 512"),
+        ({"threadgroup": (385, 1, 1)}, "385 threads in a group: at most 384"),
         ({"grid": (2**31, 1, 1)}, "cannot pass on"),
     ],
 )

@@ -89,6 +89,7 @@ def test_blocks_do_not_show(tmp_path, monkeypatch, backend):
     queries = rng.standard_normal((70, 6), dtype=np.float32)
     index = opened(tmp_path, ivf(*grouped(vectors, 3), nprobe=2))
     whole = [index.search(queries, 8, exact=exact) for exact in (False, True)]
+    index = opened(tmp_path, ivf(*grouped(vectors, 3), nprobe=2))  # what it keeps has the size of its blocks
     monkeypatch.setattr(search_module, "_COMPILED_BLOCK", 41)
     monkeypatch.setattr(search_module, "_VECTOR_BLOCK", 37)
     monkeypatch.setattr(search_module, "_QUERY_BLOCK", 11)

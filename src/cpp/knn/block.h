@@ -37,6 +37,7 @@ static void knn_pack(const float* queries, int64_t count, int64_t dim, const flo
 }
 
 static void knn_block(const KnnBlock& k) {
+  constexpr int64_t kAhead = 1024;  // floats; memory answers one row late
   const int64_t pitch = knn_pitch(k.dim);
   float* x = k.scratch;
   float* norms = x + k.rows * pitch;
@@ -46,6 +47,7 @@ static void knn_block(const KnnBlock& k) {
     const float* v = k.vectors + r * k.dim;
     V sum = {};
     for (int64_t i = 0; i < k.dim; i += RVC_LANES) {
+      __builtin_prefetch(v + i + kAhead);
       const int lanes = k.dim - i < RVC_LANES ? static_cast<int>(k.dim - i) : RVC_LANES;
       V centred = load_first(v + i, lanes) - load_first(k.middle + i, lanes);
       store_first(x + r * pitch + i, centred, lanes);

@@ -14,7 +14,7 @@ namespace {
 // Candidates beyond k whose distances are computed from differences: |v|^2 - 2 q.v alone swaps near ties.
 constexpr int64_t kMargin = 8;
 // Queries at a time, candidates at a time, numbers of vectors at a time, rows that their middle is taken of.
-constexpr int64_t kQueries = 4096, kCandidates = 1 << 22, kNumbers = 3 << 16, kMiddleRows = 4096;
+constexpr int64_t kQueries = 4096, kCandidates = 1 << 22, kNumbers = 3 << 16, kMiddleRows = 256;
 constexpr int64_t kItemsPerThread = 4;
 
 struct Arrays {
@@ -29,7 +29,8 @@ std::vector<float> middle_of(const Arrays& a) {
   std::vector<float> middle(a.dim);
   const int64_t count = std::min(a.m, kMiddleRows);
   for (int64_t r = 0; r < count; ++r) {
-    for (int64_t i = 0; i < a.dim; ++i) middle[i] += a.vectors[r * a.dim + i];
+    const float* row = a.vectors + r * a.m / count * a.dim;
+    for (int64_t i = 0; i < a.dim; ++i) middle[i] += row[i];
   }
   for (float& x : middle) x /= float(count);
   return middle;

@@ -27,7 +27,7 @@ union Pair {
 // sums (16 x 8) += a (16 x 16) times b (16 x 8), spread over the lanes as PTX defines it for mma.m16n8k16.
 template <typename T>
 FUNC void tensor_core(float (&sums)[4], const uint (&a)[4], uint b0, uint b1) {
-#if defined(__NVCC__) || defined(__CUDACC_RTC__)
+#if __CUDA_ARCH__ >= 800
 #define RVC_TENSOR_CORE(type)                                                \
   asm("mma.sync.aligned.m16n8k16.row.col.f32." type "." type                 \
       ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
@@ -39,8 +39,8 @@ FUNC void tensor_core(float (&sums)[4], const uint (&a)[4], uint b0, uint b1) {
     RVC_TENSOR_CORE("bf16");
   }
 #else
-  // What the instruction does, for where there is none. A lane has columns lane % 4 * 2 and the next of two
-  // rows.
+  // What the instruction does, for sm_75, which has none of this size. A lane has columns lane % 4 * 2 and
+  // the next of two rows.
   using Wide = unsigned long long;
   const uint lane = threadIdx.x % 32;
   const Wide upper = Wide(a[2]) << 32 | a[0], lower = Wide(a[3]) << 32 | a[1], right = Wide(b1) << 32 | b0;

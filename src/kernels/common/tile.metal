@@ -1,9 +1,9 @@
 // A simdgroup's 32 x 32 sums of products in float32, on simdgroup matrices of 8 x 8.
 //
 // A lane holds 8 neighbouring columns of every eighth row, the same on both languages. So that they are
-// neighbours, column j of matrix i stands for column 4 * j + i of the tile. 16 matrices of sums and 8 of
-// factors are 48 registers a lane. Numbers are widened to float32 as they are loaded: these matrices multiply
-// half precision no faster.
+// neighbours, column j of matrix i stands for column 4 * j + i of the tile, and the second factor is read 16
+// or 8 bytes at a time. 16 matrices of sums and 8 of factors are 48 registers a lane. Numbers are widened to
+// float32 as they are loaded: these matrices multiply half precision no faster.
 
 #include <metal_simdgroup_matrix>
 
@@ -24,8 +24,9 @@ FUNC void clear(THREAD Tile<T>& tile, uint lane) {
 }
 
 // Adds a (32 x depth, its rows a_step apart) times b (depth x 32, b_step), depth a multiple of 16.
-template <typename T, typename A, typename B>
-FUNC void add(THREAD Tile<T>& tile, A a, uint a_step, B b, uint b_step, uint depth) {
+template <typename T>
+FUNC void add(THREAD Tile<T>& tile, const IN_SHARED T* a, uint a_step, const DEVICE T* b, uint b_step,
+              uint depth) {
   using Matrix = metal::simdgroup_matrix<float, 8, 8>;
   Matrix sums[4][4];
   UNROLL for (uint i = 0; i < 32; ++i) {
@@ -35,10 +36,13 @@ FUNC void add(THREAD Tile<T>& tile, A a, uint a_step, B b, uint b_step, uint dep
   b += tile.row * b_step + tile.column;
   for (uint d = 0; d < depth; d += 8) {
     Matrix x[4], w[4];
+    const Packed<T, 4> low = *reinterpret_cast<const DEVICE Packed<T, 4>*>(b);
+    const Packed<T, 4> high = *reinterpret_cast<const DEVICE Packed<T, 4>*>(b + 4);
     UNROLL for (uint i = 0; i < 4; ++i) {
+      const Packed<T, 2> pair = *reinterpret_cast<const IN_SHARED Packed<T, 2>*>(a + 8 * i * a_step);
       UNROLL for (uint e = 0; e < 2; ++e) {
-        x[i].thread_elements()[e] = float(a[8 * i * a_step + e]);
-        w[i].thread_elements()[e] = float(b[i + 4 * e]);
+        x[i].thread_elements()[e] = float(pair.v[e]);
+        w[i].thread_elements()[e] = float(e ? high.v[i] : low.v[i]);
       }
     }
     UNROLL for (uint i = 0; i < 4; ++i) {

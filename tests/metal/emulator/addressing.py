@@ -19,6 +19,8 @@ OPTIONS = [
     "-fno-caret-diagnostics",
     "-ferror-limit=0",
     "-Wno-unknown-attributes",
+    # Metal 3 is C++14.
+    "-Werror=pre-c++17-compat-pedantic",
     "-D__METAL__=1",
     "-D__METAL_VERSION__=320",
 ]

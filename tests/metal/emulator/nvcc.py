@@ -24,6 +24,8 @@ MLX = "0.32.4"
 BUILD = Path(__file__).resolve().parents[3] / "build"
 HEADERS = BUILD / f"mlx-cuda-{MLX}"
 ARCHITECTURES = ("sm_80", "sm_90", "sm_120")
+# The oldest that MLX runs on, without the tensor cores' instructions for 16 x 16 factors and bfloat16.
+OLDEST = "sm_75"
 # Registers of a multiprocessor: a group that needs more of them does not start.
 REGISTERS = 65536
 STATIC_SHARED = 48 * 1024
@@ -105,21 +107,21 @@ class Refused(Exception):
     """nvcc's errors and warnings."""
 
 
-def compile_text(nvcc: str, source: str) -> list[Resources]:
+def compile_text(nvcc: str, source: str, architectures: tuple[str, ...] = ARCHITECTURES) -> list[Resources]:
     """Compile for all architectures; warnings are errors. The result is kept for the same text."""
-    key = sha256(f"{nvcc}{MLX}{ARCHITECTURES}{source}".encode()).hexdigest()[:20]
+    key = sha256(f"{nvcc}{MLX}{architectures}{source}".encode()).hexdigest()[:20]
     folder = BUILD / "emulator" / "nvcc"
     folder.mkdir(parents=True, exist_ok=True)
     report = folder / f"{key}.txt"
     if not report.exists():
         text = folder / f"{key}.cu"
         text.write_text(source)
-        # Only text that looks at the architecture needs a pass of the front end for each.
-        if "__CUDA_ARCH__" in source:
-            code = [f"-gencode=arch={a.replace('sm', 'compute')},code={a}" for a in ARCHITECTURES]
+        # Only text that tells these architectures apart needs a pass of the front end for each.
+        if re.search(r"__CUDA_ARCH__(?! >= 800\b)", source):
+            code = [f"-gencode=arch={a.replace('sm', 'compute')},code={a}" for a in architectures]
         else:
-            first = ARCHITECTURES[0].replace("sm", "compute")
-            code = [f"-gencode=arch={first},code=[{','.join(ARCHITECTURES)}]"]
+            first = architectures[0].replace("sm", "compute")
+            code = [f"-gencode=arch={first},code=[{','.join(architectures)}]"]
         include = HEADERS / "mlx" / "include"
         command = [nvcc, "-std=c++17", "-fatbin", *code, f"-I{include}", f"-I{include / 'cccl'}"]
         # The words of kernels for both languages are constants, of which not every kernel uses all.
@@ -130,10 +132,10 @@ def compile_text(nvcc: str, source: str) -> list[Resources]:
                 raise Refused(f"{text}: {done.stderr.strip()[:3000]}")
             (Path(part) / "report").write_text(done.stderr)
             (Path(part) / "report").rename(report)
-    return read_report(report.read_text())
+    return read_report(report.read_text(), architectures)
 
 
-def read_report(report: str) -> list[Resources]:
+def read_report(report: str, architectures: tuple[str, ...] = ARCHITECTURES) -> list[Resources]:
     """Read what ptxas -v says of the one kernel in it, for each architecture."""
     found = []
     for block in report.split("Compiling entry function")[1:]:
@@ -144,7 +146,7 @@ def read_report(report: str) -> list[Resources]:
         shared = re.search(r"(\d+) bytes smem", block)
         spilled = sum(int(n) for n in re.findall(r"(\d+) bytes spill (?:stores|loads)", block))
         found.append(Resources(architecture[1], int(registers[1]), int(shared[1]) if shared else 0, spilled))
-    if sorted(r.architecture for r in found) != sorted(ARCHITECTURES):
+    if sorted(r.architecture for r in found) != sorted(architectures):
         raise RuntimeError(f"ptxas reports {[r.architecture for r in found]}")
     return found
 

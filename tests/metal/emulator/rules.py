@@ -11,8 +11,8 @@ from . import texts
 
 STORAGE_LIMIT = {"metal": 32 * 1024, "cuda": 48 * 1024}
 MAX_THREADS = 1024
-# Some chips refuse larger groups of kernels that need many registers.
-PORTABLE_THREADS = 512
+# Larger groups are refused where a kernel takes all of a thread's registers, as M1 and M2 have them.
+PORTABLE_THREADS = 384
 MAX_BUFFERS = 31
 ATTRIBUTES = {
     "dispatch_simdgroups_per_threadgroup",

@@ -47,6 +47,17 @@ def chip(system: str = sys.platform, root: Path = Path("/"), ask: Ask = ask) -> 
     return platform.processor() or platform.machine()
 
 
+def system() -> str:
+    """Return the operating system and its version; of a Linux kernel only the series, the rest is its builder's."""
+    if sys.platform == "darwin":
+        return f"macOS {platform.mac_ver()[0]}"
+    kernel = f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}"
+    try:
+        return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {kernel}"
+    except (OSError, KeyError):
+        return kernel
+
+
 def thermal(system: str = sys.platform, root: Path = Path("/"), ask: Ask = ask) -> dict[str, Any]:
     """Return what the system tells about being slowed down; what it does not tell is not there.
 
@@ -99,9 +110,24 @@ def versions() -> dict[str, str]:
     return found
 
 
-def load() -> float:
-    """Return the system's load average over the last minute."""
-    return round(os.getloadavg()[0], 2)
+def others(root: Path = Path("/proc")) -> float | None:
+    """Return the core-seconds that everyone but this process's group has used so far, or None where nobody tells.
+
+    Between two calls that is what the numbers were disturbed by: other programs, and on a virtual machine others on
+    its host.
+    """
+    try:
+        # user, nice, system, idle, iowait, irq, softirq, steal
+        everyone = [int(n) for n in (root / "stat").read_text().split(maxsplit=9)[1:9]]
+    except (OSError, ValueError):
+        return None
+    ticks, group = sum(everyone) - sum(everyone[3:5]), str(os.getpgrp())
+    for file in root.glob("[0-9]*/stat"):
+        # After the name in brackets: state, parent, group, ..., user, system, user and system of children gone.
+        fields = _read(file).rpartition(")")[2].split()
+        if len(fields) > 14 and fields[2] == group:
+            ticks -= sum(int(n) for n in fields[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def facts(threads: int, isa: str | None) -> dict[str, Any]:
@@ -113,7 +139,7 @@ def facts(threads: int, isa: str | None) -> dict[str, Any]:
         "threads": threads,
         "isa": isa,
         "memory_gb": round(limits.memory_bytes() / 1e9, 1),
-        "os": platform.platform(),
+        "os": system(),
         "versions": versions(),
         "commit": commit(),
     }

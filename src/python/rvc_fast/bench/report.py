@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..picture import png, spectrogram
-from .results import Row, described, duration, identity, machine_of
+from .results import Row, described, disturbance, duration, identity, machine_of
 
 OURS = "rvc_fast"
 # Of ours and the peers in the order in which they appear; those of Okabe and Ito, which everyone can tell apart.
@@ -34,7 +34,7 @@ svg { width: 100%; max-width: 45rem; height: auto; } svg text { fill: currentCol
 figure { margin: 1rem 0; } figcaption { font-size: .9rem; opacity: .8; } img { width: 100%; image-rendering: auto; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; white-space: nowrap; }
 td, th { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid var(--line); }
-td:first-child, th:first-child { text-align: left; }
+td:first-child, th:first-child { text-align: left; white-space: normal; min-width: 8rem; } th { white-space: normal; }
 .red { color: #d00000; font-weight: bold; }
 """
 
@@ -103,7 +103,7 @@ def _machine(rows: Sequence[Row]) -> str:
         "instructions": first.get("isa") or "",
         "throttling": ", ".join(f"{k}: {v}" for k, v in first["thermal"].items())
         or "the system does not tell",
-        "load": f"up to {max(max(row.get('load', (0,))) for row in rows):g}",
+        "used by others": "" if (share := disturbance(rows)) is None else f"{share:.0%} of the processor",
         "measured peaks": ", ".join(
             f"{k.replace('_', ' ')} {v:g}" for k, v in first.get("limits", {}).items() if v is not None
         ),
@@ -121,13 +121,14 @@ def _colours(rows: Sequence[Row]) -> dict[str, str]:
 def _bars(rows: Sequence[Row]) -> str:
     """For each stage and length, times as bars whose longest fills the width."""
     colours = _colours(rows)
-    chosen = [row for row in rows if row["suite"] != "kernels"]
+    chosen = sorted((row for row in rows if row["suite"] != "kernels"), key=lambda row: row["seconds"])
     if not chosen:
         return ""
     shapes, y = [], 8.0
     left, right = 92, 112
     for row in chosen:
-        sides: list[tuple[str, Any]] = [(OURS, row), *row["peers"].items()]
+        peers = [(n, p) for n, p in row["peers"].items() if not p.get("note", "").startswith("left out")]
+        sides: list[tuple[str, Any]] = [(OURS, row), *peers]
         longest = max((side.get("p50_ms") or 0.0 for _, side in sides), default=0.0)
         y += 18
         shapes.append(_words(0, y, described(row).removeprefix("stages ")))
@@ -211,7 +212,7 @@ def _roofline(rows: Sequence[Row]) -> str:
         roof = [
             _line(x(start), y(start * bandwidth), x(ridge), y(ridge * bandwidth), "currentColor", 2),
             _line(x(ridge), y(peak), x(high), y(peak), "currentColor", 2),
-            _words(x(high), y(peak) - 6, f"{peak:.0f} GFLOP/s", "end"),
+            _words(x(ridge) - 8, y(peak) + 4, f"{peak:.0f} GFLOP/s", "end"),
             _words(x(start) + 8, y(start * bandwidth) - 8, f"{bandwidth:.0f} GB/s"),
         ]
         colours = dict(zip(("kernels", "stages", "convert"), COLOURS, strict=False))
@@ -300,7 +301,11 @@ def _peers(rows: Sequence[Row]) -> str:
         for name, values in agreement.items()
     )
     head = "<tr><th>peer</th><th>against the golden cases (at least 90)</th><th>against ours, the lowest</th></tr>"
-    return _section("Is it the same work?", f"<div class='wide'><table>{head}{cells}</table></div>")
+    note = (
+        "The first is of each network, at the sizes of the golden cases. The second is of what was timed, whole conversions "
+        "given the same pitch: one that differs by a thousandth of a cent, in float32's last bits, would move the phase."
+    )
+    return _section("Is it the same work?", f"<div class='wide'><table>{head}{cells}</table></div>", note)
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -1,6 +1,6 @@
 """Rows: what one is, files of them, one JSON line each, and the comparison of files.
 
-A row holds the facts of its machine (`machine.facts`, `thermal`, `load` before and after, `limits.measure`) and
+A row holds the facts of its machine (`machine.facts`, `thermal`, `limits.measure`) and
 
 - suite, name, seconds (of sound; null for kernels), batch, dtype, backend: what was measured (`work.Task`)
 - p20_ms, p50_ms, p80_ms, runs: of one run; null where the gate was red
@@ -8,8 +8,9 @@ A row holds the facts of its machine (`machine.facts`, `thermal`, `load` before 
 - snr_db, bar_db: the gate, `Ours.gate`
 - flops, bytes: the work as the OpSpecs count it; peak_gflops: multiply-adds measured beside the row; of_limit, bound:
   `limits.roofline`; published: of_limit by published peaks, for Apple GPUs
-- peers: {name: {p20_ms, p50_ms, p80_ms, ratio, ratio_p20, ratio_p80, snr_db, bar_db, dtype, golden_db, note}}; a ratio is
-  the peer's time by ours of the same pair; note says why there is no number
+- others: share of the processor that went to others meanwhile (`machine.others`); null where the system does not tell
+- peers: {name: {p20_ms, p50_ms, p80_ms, runs, ratio, ratio_p20, ratio_p80, snr_db, bar_db, dtype, golden_db, note}}; a
+  ratio is the peer's time by ours of the same pair; note says why there is no number
 - note: why the row itself has no number
 """
 
@@ -138,6 +139,12 @@ def duration(ms: float | None) -> str:
     return f"{value:.3g} {unit}" if value < 1000 else f"{value:.0f} {unit}"
 
 
+def disturbance(rows: Iterable[Row]) -> float | None:
+    """Return the share of the processor that others had in the middle of the rows, or None where nothing is known."""
+    shares = [row["others"] for row in rows if row.get("others") is not None]
+    return quantiles(shares)[1] if shares else None
+
+
 def common_peer(a: Row, b: Row) -> str | None:
     """Return a peer that both rows were measured against, the first of b's."""
     return next(
@@ -203,7 +210,7 @@ def text(row: Row) -> list[str]:
 
     def spread(side: Mapping[str, Any]) -> str:
         low, middle, high = (duration(side[f"p{p}_ms"]) for p in (20, 50, 80))
-        return f"{middle:>8} ({low} - {high})"
+        return f"{middle:>8} ({'once' if side.get('runs') == 1 else f'{low} - {high}'})"
 
     title = described(row)
     if row["p50_ms"] is None:
@@ -222,6 +229,8 @@ def text(row: Row) -> list[str]:
         if "ratio" not in peer:
             lines.append(f"  {name:58} {', '.join(p for p in (peer['note'], said) if p)}")
             continue
-        ratio = f"{peer['ratio']:.2f} times ours ({peer['ratio_p20']:.2f} - {peer['ratio_p80']:.2f})"
+        ratio = f"{peer['ratio']:.2f} times ours"
+        if peer.get("runs") != 1:
+            ratio += f" ({peer['ratio_p20']:.2f} - {peer['ratio_p80']:.2f})"
         lines.append(f"  {name:58} {spread(peer):30}, {ratio}, {said}")
     return lines

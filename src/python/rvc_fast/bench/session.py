@@ -1,16 +1,19 @@
 """One run of the benchmark: what is measured, in which order, and what there is time for.
 
 Every row is gated, then timed. Sides alternate: ours, a peer, ours, the peer; a ratio is the peer's time by ours of
-the same pair. What does not fit in the minutes asked for is left out and named.
+the same pair. The most telling rows come first, each length of sound and the kernels with a share of the minutes
+asked for; within a share, rows of ours go before peers. What does not fit is left out, and counted.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BackendError, InputError
@@ -21,8 +24,13 @@ from .results import Row
 from .work import CONVERT, STAGES, Task, padded_seconds
 from .worker import Checked, Contestant, Lost
 
+OURS = "rvc_fast"
 SUITES = ("kernels", "stages", "convert")
 SECONDS = (1.0, 10.0, 60.0, 600.0)
+# The residual blocks are the decoder's again.
+STAGES_ASKED = tuple(stage for stage in STAGES if stage != "resblocks")
+# Most of what is converted is as long, in chunks.
+USUAL = 10.0
 DEFAULT_PEERS = ("torch", "onnxruntime")
 NEEDS = {
     "torch": ("torch",),
@@ -30,12 +38,21 @@ NEEDS = {
     "torch-bf16": ("torch",),
     "onnxruntime": ("torch", "onnx", "onnxruntime"),
 }
-# Fewer pairs make no ratio worth reading.
-LEAST_PAIRS = 3
-# A run this long needs no other before it, and one will do.
-LONG = 20.0
-# Seconds of a row beside its runs: preparing inputs, comparing outputs, pauses.
-OVERHEAD = 1.5
+# Runs of a side, or pairs, where no number was asked for: as many as PAIRS_SECONDS hold, but from FEW to REPEATS; of
+# sounds longer than the usual one will do. Kernels beside other suites have FEW.
+REPEATS, FEW, PAIRS_SECONDS = 5, 3, 12.0
+# A run this long is a time like any other though none came before it in its row.
+LONG = 10.0
+# Peers whose first run of a shape makes something else first.
+COMPILE = ("onnxruntime", "torch-compile")
+# Seconds of a row beside its runs: preparing inputs, comparing outputs, pauses; and of a peer that compiles.
+OVERHEAD, COMPILING = 1.5, 6.0
+# What is expected of the future is exceeded by so much on a bad day; this share of the time is planned with.
+MARGIN, PLANNED = 1.2, 0.97
+# Of the time left, what peers of heavier rows leave to those of lighter ones that come later.
+PEERS_TO_COME = 0.3
+# The first length is this many times as telling as another.
+FIRST = 3.5
 
 # GFLOP per padded second of sound, and how much longer peers take: what a row is expected to take before anything
 # like it was measured. Nothing but the order of the plan and the estimate of what is left depends on them.
@@ -52,7 +69,7 @@ GUESS = {
     "batch": 140,
     "cold start": 300,
 }
-SLOWER = {"torch": 5, "torch-bf16": 5, "torch-compile": 15, "onnxruntime": 8, "mlx": 150, "direct": 3}
+SLOWER = {"torch": 5, "torch-bf16": 5, "torch-compile": 15, "onnxruntime": 4, "mlx": 150, "direct": 3}
 
 
 @dataclass(frozen=True)
@@ -61,11 +78,11 @@ class Options:
 
     suites: tuple[str, ...] = SUITES
     ops: tuple[str, ...] = ()
-    stages: tuple[str, ...] = tuple(STAGES)
+    stages: tuple[str, ...] = STAGES_ASKED
     seconds: tuple[float, ...] = SECONDS
     dtype: str = "float32"
     against: tuple[str, ...] = ()
-    repeats: int = 5
+    repeats: int | None = None
     batch: int = 4
     minutes: float = 15.0
     limit: float = 120.0
@@ -88,17 +105,20 @@ def default_peers() -> tuple[str, ...]:
     return tuple(p for p in DEFAULT_PEERS if all(importlib.util.find_spec(n) for n in NEEDS[p]))
 
 
-def plan(options: Options) -> list[Task]:
-    """Return what is measured, in order; InputError for what cannot be measured here."""
-    tasks: list[Task] = []
+def plan(options: Options) -> list[list[Task]]:
+    """Return what is measured, the most telling first, in groups that share the time.
+
+    InputError for what cannot be measured here.
+    """
     alone = set(options.suites) == {"kernels"}  # else batches of kernels would take minutes from the rest
+    found: list[Task] = []
     if "kernels" in options.suites:
         for spec in kernels.choose(sides.specs(), options.ops, options.dtype):
             for case in kernels.cases(spec):
                 for batch in dict.fromkeys((1, options.batch)) if alone else (1,):
-                    tasks.append(Task("kernels", f"{spec.name}/{case.name}", None, batch))
+                    found.append(Task("kernels", f"{spec.name}/{case.name}", None, batch))
     if alone:
-        return tasks
+        return [found]
     if options.dtype not in sides.BARS:
         raise InputError(f"[bench] stages have the dtypes {', '.join(sides.BARS)}, got {options.dtype!r}")
     try:
@@ -106,24 +126,33 @@ def plan(options: Options) -> list[Task]:
             dispatch.route(op)
     except BackendError as e:
         raise InputError(str(e)) from e
-    shortest = min(options.seconds)
-    if "convert" in options.suites:
-        tasks.append(Task("convert", "cold start", min(shortest, CONVERT["cold start"].longest)))
-        if options.batch > 1:
-            tasks.append(Task("convert", "batch", min(shortest, CONVERT["batch"].longest), options.batch))
+    usual: list[list[Task]] = []
+    longer: list[list[Task]] = []
     for seconds in sorted(options.seconds):
-        if "stages" in options.suites:
-            tasks += [Task("stages", s, seconds) for s in options.stages if seconds <= STAGES[s].longest]
+        tasks = []
         if "convert" in options.suites:
             tasks.append(Task("convert", "warm", seconds))
-    return tasks
+            if seconds == min(options.seconds):
+                tasks.append(Task("convert", "cold start", min(seconds, CONVERT["cold start"].longest)))
+                if options.batch > 1:
+                    short = min(seconds, CONVERT["batch"].longest)
+                    tasks.append(Task("convert", "batch", short, options.batch))
+        if "stages" in options.suites:
+            chosen = sorted(options.stages, key=lambda s: -GUESS[s])
+            tasks += [Task("stages", s, seconds) for s in chosen if seconds <= STAGES[s].longest]
+        if seconds > USUAL:
+            longer.append(tasks)
+        else:
+            usual.insert(0, tasks)
+    return [group for group in (*usual, found, *longer) if group]
 
 
 @dataclass
 class Session:
     """Measures tasks with the contestants it is given, and hands each row to `emit` before the next begins.
 
-    `progress` gets a line about what is being done; `left_out` and `red` say at the end what has no number.
+    `progress` gets a line about what is being done; `left_out` and `red` say at the end what has no number. The
+    minutes began at `begun`, if not now, on `clock`; `others` is `machine.others`.
     """
 
     options: Options
@@ -134,32 +163,74 @@ class Session:
     emit: Callable[[Row], None]
     progress: Callable[[str], None] = lambda _: None
     clock: Callable[[], float] = time.monotonic
-    left_out: list[str] = field(default_factory=list)
+    begun: float | None = None
+    others: Callable[[], float | None] = machine.others
     red: int = 0
 
     def __post_init__(self) -> None:
-        self._start = self.clock()
+        self._start = self.clock() if self.begun is None else self.begun
+        self._end = self._deadline = self._start + PLANNED * 60 * self.options.minutes
+        self._reserved = self._peers_reserved = 0.0  # for rows of the group to come: ours, and their peers
         self._costs: dict[tuple[str, str], float] = {}
+        self._slower: dict[str, float] = {}  # than ours, in the task before
+        self._run_before: set[tuple[str, str]] = set()
         self._lost: set[tuple[str, str]] = set()
         self._peer_facts: dict[str, dict[str, Any]] = {}
+        self._late: list[Task] = []
+        self._without: list[tuple[str, Task]] = []
 
-    def run(self, tasks: Sequence[Task]) -> None:
-        """Measure all of them, in order."""
+    def run(self, groups: Sequence[Sequence[Task]]) -> None:
+        """Measure all of them, in order; at the end, those that their group had no time for."""
         self._our_facts = self.ours.facts()
-        for number, task in enumerate(tasks):
-            self._place, self._title = f"{number + 1}/{len(tasks)}", task.title
-            self._after, self._current, self._began = tasks[number + 1 :], task, self.clock()
-            self._measure(task)
+        self._count, self._number = sum(len(group) for group in groups), 0
+        self._mixed = len({task.suite for group in groups for task in group}) > 1
+        shares = [FIRST, *(1.0 for _ in groups[1:])]
+        for i, group in enumerate(groups):
+            now = self.clock()
+            self._deadline = now + max(0.0, self._end - now) * shares[i] / sum(shares[i:])
+            for j, task in enumerate(group):
+                self._after = [*group[j + 1 :], *itertools.chain(*groups[i + 1 :])]
+                self._reserved = sum(self._least(t) for t in group[j + 1 :])
+                self._peers_reserved = sum(self._least_peers(t) for t in group[j + 1 :])
+                if not self._attempt(task):
+                    self._late.append(task)
+        self._deadline, self._reserved, self._peers_reserved = self._end, 0.0, 0.0
+        waiting, self._late = self._late, []
+        for j, task in enumerate(waiting):
+            self._after = waiting[j + 1 :]
+            if not self._attempt(task):
+                self._late.append(task)
+
+    def left_out(self) -> str:
+        """Return what there was no time for, in a few words, or nothing."""
+        kinds: dict[float | None, list[str]] = {}
+        for task in self._late:
+            kinds.setdefault(task.seconds, []).append(task.name)
+        parts = [
+            f"{len(names)} kernels" if seconds is None else f"{', '.join(names)} of {seconds:g} s"
+            for seconds, names in kinds.items()
+        ]
+        if self._without:
+            parts.append(f"peers in {len({task for _, task in self._without})} rows")
+        if not parts:
+            return ""
+        missing = sum(self._expected_row(task) for task in self._late)
+        missing += sum(
+            self._expected_peer(name, task, self._expected(OURS, task)) for name, task in self._without
+        )
+        minutes = math.ceil((self.clock() - self._start + MARGIN * missing) / 60)
+        return f"left out: {'; '.join(parts)}; --minutes {minutes} measures all"
 
     def _say(self, what: str) -> None:
         done, here = self.clock() - self._start, self.clock() - self._began
         ahead = max(0.0, self._expected_row(self._current) - here)
-        ahead = min(ahead + sum(self._expected_row(t) for t in self._after), self._left())
+        ahead = min(ahead + sum(self._expected_row(t) for t in self._after), self._left(self._end))
         times = f"{_clock(done)}, about {_clock(ahead)} left"
-        self.progress(f"[{self._place}, {times}] {self._title}: {what}")
+        self.progress(f"[{self._number}/{self._count}, {times}] {self._current.title}: {what}")
 
-    def _left(self) -> float:
-        return max(0.0, 60 * self.options.minutes - (self.clock() - self._start))
+    def _left(self, end: float | None = None) -> float:
+        """Seconds until the group's time is over."""
+        return max(0.0, (self._deadline if end is None else end) - self.clock())
 
     def _unit(self, task: Task) -> float:
         """What the time of a task is proportional to."""
@@ -170,18 +241,49 @@ class Session:
         unit = self._unit(task)
         if (side, task.name) in self._costs:
             return self._costs[side, task.name] * unit
-        if side == "rvc_fast":
+        if side == OURS:
             gflop = GUESS.get(task.name, 1.0)
             return gflop / (self.peaks.get("fma_gflops") or 100.0) * unit
-        return SLOWER[side] * self._expected("rvc_fast", task)
+        return self._slower.get(side, SLOWER[side]) * self._expected(OURS, task)
+
+    def _wanted(self, task: Task, seconds: float) -> int:
+        """How many times runs, or pairs of them, of so long are repeated."""
+        if self.options.repeats is not None:
+            return self.options.repeats
+        most = FEW if task.suite == "kernels" and self._mixed else REPEATS
+        least = FEW if (task.seconds or 0) <= USUAL else 1
+        return max(least, min(most, int(PAIRS_SECONDS / max(seconds, 1e-6))))
+
+    def _counts(self, side: str, task: Task, seconds: float) -> bool:
+        """Whether a side's first run of a task is a time: it is long, and nothing was loaded or made in it."""
+        return seconds > LONG and side not in COMPILE and (side, task.name) in self._run_before
+
+    def _least(self, task: Task) -> float:
+        """Return the seconds that a row of ours must have."""
+        ours = self._expected(OURS, task)
+        return MARGIN * (OVERHEAD + ours * (1 if ours > LONG else 2))
+
+    def _expected_peer(self, name: str, task: Task, ours: float, fewest: bool = False) -> float:
+        """Return the seconds that a peer's part of a row is expected to take, or must have."""
+        theirs = self._expected(name, task)
+        pairs = self._wanted(task, ours + theirs)
+        pairs = min(pairs, FEW) if fewest else pairs
+        first = OVERHEAD + theirs + (COMPILING if name in COMPILE else 0)
+        if self._counts(name, task, theirs):
+            return first + (ours if ours <= LONG else 0) + (pairs - 1) * (ours + theirs)
+        return first + pairs * (ours + theirs)
+
+    def _least_peers(self, task: Task) -> float:
+        """Return the seconds that the peers of a row must have."""
+        ours = self._expected(OURS, task)
+        return sum(self._expected_peer(name, task, ours, fewest=True) for name in self._taking_part(task))
 
     def _expected_row(self, task: Task) -> float:
-        ours = self._expected("rvc_fast", task)
-        total = OVERHEAD + ours * (1 if ours > LONG else 1 + self.options.repeats)
+        ours = self._expected(OURS, task)
+        total = OVERHEAD + ours * (1 if ours > LONG else 1 + self._wanted(task, ours))
         for name in self._taking_part(task):
-            if (name, task.name) not in self._lost:
-                theirs = self._expected(name, task)
-                total += OVERHEAD + theirs + self.options.repeats * (ours + theirs)
+            if (name, task.name) not in self._lost and self._expected(name, task) <= self.options.limit:
+                total += self._expected_peer(name, task, ours)
         return total
 
     def _taking_part(self, task: Task) -> list[str]:
@@ -189,12 +291,19 @@ class Session:
 
     def _learn(self, side: str, task: Task, seconds: float) -> None:
         self._costs[side, task.name] = seconds / self._unit(task)
+        if side != OURS:
+            self._slower[side] = seconds / self._expected(OURS, task)
+
+    def _attempt(self, task: Task) -> bool:
+        """Measure a task, or return False: there is no time."""
+        if self._least(task) + self._reserved > self._left():
+            return False
+        self._number += 1
+        self._current, self._began = task, self.clock()
+        self._measure(task)
+        return True
 
     def _measure(self, task: Task) -> None:
-        expected = self._expected("rvc_fast", task)
-        if (1 if expected > LONG else 2) * expected + OVERHEAD > self._left():
-            self.left_out.append(f"{task.title} (about {_clock(expected)} a run)")
-            return
         row: Row = {
             "schema": results.SCHEMA,
             **self.facts,
@@ -210,7 +319,7 @@ class Session:
         }
         if task.suite == "kernels":
             row["backend"] = dispatch.route(task.name.partition("/")[0]).backend
-        before = machine.load()
+        before = self.others()
         try:
             self._say("correctness")
             snr, bar = self.ours.gate(task)
@@ -221,7 +330,7 @@ class Session:
                 self._time(task, row)
         except Lost as e:
             row["note"] = f"no number: {e}"
-        row["load"] = [before, machine.load()]
+        row["others"] = self._share(before, self.others())
         if row["p50_ms"] is None or any(p.get("red") for p in row["peers"].values()):
             self.red += 1
         self.emit(row)
@@ -232,24 +341,22 @@ class Session:
         self._say("first run")
         dtype = self._our_facts["dtype"]
         checked = self.ours.check(task, bool(names))
-        self._learn("rvc_fast", task, checked.seconds)
+        counts = checked.seconds > LONG  # whatever there is to load, the gate has loaded
+        self._learn(OURS, task, checked.seconds)
         row["peak_mb"] = round(self.ours.peak_mb(), 1)
         peak = self.ours.fma_peak(dtype)
         ours: list[float] = []
         for name in names:
             row["peers"][name] = self._against(name, task, checked, ours)
-        if not ours and checked.seconds > LONG:
+        if not ours and counts:
             ours.append(checked.seconds)
-        while len(ours) < self.options.repeats and (
-            not ours or self._left() > 2 * checked.seconds + OVERHEAD
-        ):
-            if ours and checked.seconds > LONG:
-                break
-            self._say(f"run {len(ours) + 1} of {self.options.repeats}")
+        wanted = self._wanted(task, checked.seconds)
+        while len(ours) < wanted and (not ours or self._left() > self._reserved + 2 * checked.seconds):
+            self._say(f"run {len(ours) + 1} of {wanted}")
             ours.append(self.ours.time(worker.loops(checked.seconds)))
         peak = max((p for p in (peak, self.ours.fma_peak(dtype)) if p is not None), default=None)
         middle = results.quantiles(ours)[1]
-        self._learn("rvc_fast", task, middle)
+        self._learn(OURS, task, middle)
         row |= results.times(ours) | {"runs": len(ours)}
         if task.seconds is not None:
             row["rtf"] = round(middle / (task.seconds * task.batch), 5)
@@ -269,12 +376,13 @@ class Session:
         if key in self._lost:
             return {"note": "left out: it did not finish a shorter one"}
         expected = self._expected(name, task)
-        need = expected + LEAST_PAIRS * (expected + checked.seconds) + OVERHEAD
-        if need > self._left():
-            self.left_out.append(f"{name} of {task.title} (about {_clock(need)})")
-            return {
-                "note": f"left out: about {_clock(need)}, more than is left of {self.options.minutes:g} minutes"
-            }
+        if expected > self.options.limit:
+            return {"note": f"left out: a run takes about {_clock(expected)}"}
+        need = MARGIN * self._expected_peer(name, task, checked.seconds, fewest=True)
+        left = self._left() - self._reserved
+        if need > left - min(self._peers_reserved, PEERS_TO_COME * left):
+            self._without.append((name, task))
+            return {"note": f"left out: no time, about {_clock(need)}"}
         try:
             self._say(f"{name}, comparing outputs")
             facts = self._facts_of(name)
@@ -285,31 +393,51 @@ class Session:
                     "red": True,
                     "note": f"WRONG MODEL, not timed: {golden:.1f} dB of the golden cases",
                 }
-            theirs = peer.check(task, True)
+            theirs = peer.check(task, True, checked.pitch)
         except Lost as e:
             self._lost.add(key)
             return {"note": str(e)}
+        counts = self._counts(name, task, theirs.seconds)
+        self._run_before.add(key)
         self._learn(name, task, theirs.seconds)
         assert checked.outputs is not None
         assert theirs.outputs is not None
         snr = sides.agreement(theirs.outputs, checked.outputs)
+        if checked.pitch is not None and theirs.pitch is not None:
+            snr = min(snr, sides.agreement([theirs.pitch], [checked.pitch]))
         bar = sides.peer_bar(task, self._our_facts["dtype"], facts["dtype"])
         found = {**facts, "snr_db": round(snr, 1), "bar_db": bar}
         if bar is not None and not snr >= bar:
             return found | {"red": True, "note": f"OUTPUTS DIFFER, not timed: must be {bar:.0f} dB"}
         pairs: list[tuple[float, float]] = []
         one = worker.loops(checked.seconds), worker.loops(theirs.seconds)
+        both = checked.seconds + theirs.seconds
+        wanted = self._wanted(task, both)
         try:
-            while len(pairs) < self.options.repeats:
-                if len(pairs) >= LEAST_PAIRS and self._left() < theirs.seconds + checked.seconds + OVERHEAD:
+            if counts:
+                self._say(f"{name}, pair 1 of {wanted}")
+                before = checked.seconds if checked.seconds > LONG and not ours else self.ours.time(one[0])
+                pairs.append((before, theirs.seconds))
+            while len(pairs) < wanted:
+                if len(pairs) >= min(wanted, FEW) and self._left() - self._reserved < both + OVERHEAD:
                     break
-                self._say(f"{name}, pair {len(pairs) + 1} of {self.options.repeats}")
+                self._say(f"{name}, pair {len(pairs) + 1} of {wanted}")
                 pairs.append((self.ours.time(one[0]), peer.time(one[1])))
         except Lost as e:
             self._lost.add(key)
             return found | {"note": str(e)}
         ours += [a for a, _ in pairs]
-        return found | results.times([b for _, b in pairs]) | results.ratios(pairs)
+        self._learn(
+            name, task, results.quantiles([b for _, b in pairs])[1]
+        )  # without what its first run made
+        return found | results.times([b for _, b in pairs]) | {"runs": len(pairs)} | results.ratios(pairs)
+
+    def _share(self, before: float | None, after: float | None) -> float | None:
+        """Return the share of the processor in core-seconds since the task began."""
+        cores = (self.clock() - self._began) * (self.facts.get("cores") or 1)
+        if before is None or after is None or cores <= 0:
+            return None
+        return round(min(1.0, max(0.0, (after - before) / cores)), 3)
 
     def _facts_of(self, name: str) -> dict[str, Any]:
         if name not in self._peer_facts:
@@ -341,7 +469,7 @@ def contestants(options: Options, threads: int) -> tuple[worker.Remote, dict[str
     peers = {
         n: remote(n, options.dtype if n == "direct" else "float32", options.limit) for n in options.against
     }
-    return remote("rvc_fast", options.dtype, 3600.0), peers
+    return remote(OURS, options.dtype, 3600.0), peers
 
 
 def threads(asked: int | None) -> int:

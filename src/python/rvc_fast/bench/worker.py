@@ -36,12 +36,16 @@ class Lost(Exception):
 
 @dataclass(frozen=True)
 class Checked:
-    """A task's first runs. `seconds` is how long a run takes, the shorter of two if it is short."""
+    """A task's first runs. `seconds` is how long a run takes, the shorter of two if it is short.
+
+    `pitch` is what a whole conversion found, (frames, 360).
+    """
 
     outputs: list[np.ndarray] | None
     seconds: float
     flops: int = 0
     bytes: int = 0
+    pitch: np.ndarray | None = None
 
 
 class Contestant(Protocol):
@@ -49,7 +53,7 @@ class Contestant(Protocol):
 
     def facts(self) -> dict[str, Any]: ...
     def gate(self, task: Task) -> tuple[float, float | None]: ...
-    def check(self, task: Task, outputs: bool) -> Checked: ...
+    def check(self, task: Task, outputs: bool, pitch: np.ndarray | None = None) -> Checked: ...
     def time(self, loops: int) -> float: ...
     def peak_mb(self) -> float: ...
     def fma_peak(self, dtype: str) -> float | None: ...
@@ -89,14 +93,21 @@ class Local:
         """Return (SNR in dB, what it must reach or None); see `Ours.gate`."""
         return self.side.gate(task)
 
-    def check(self, task: Task, outputs: bool) -> Checked:
-        """Prepare a task and run it; its outputs if wanted, and the work that ours counts."""
+    def check(self, task: Task, outputs: bool, pitch: np.ndarray | None = None) -> Checked:
+        """Prepare a task and run it; its outputs if wanted, and the work that ours counts.
+
+        A whole conversion's outputs are of the `pitch` given, which is another side's, in place of its own.
+        """
         from . import sides
 
         self._runs = []
         with contextlib.suppress(OSError):
             _HIGH_WATER.write_text("5")
+        self.side.pitch = None
         self._runs = self.side.runs(task)
+        heard = self.side.pitch
+        if heard is not None:
+            heard.instead = pitch
         self._cold = task.name == "cold start"
         found: list[np.ndarray] = []
         with sides.counted() if self._ours else contextlib.nullcontext(sides.Work()) as work:
@@ -108,9 +119,12 @@ class Local:
                     found += self.side.outputs(task, result)
                 del result
         seconds = time.perf_counter() - start
+        own = None
+        if heard is not None:
+            own, heard.instead = heard.found, None
         if seconds < 10 * SHORTEST:
             seconds = min(seconds, self.time(1))
-        return Checked(found if outputs else None, seconds, work.flops, work.bytes)
+        return Checked(found if outputs else None, seconds, work.flops, work.bytes, own)
 
     def time(self, loops: int) -> float:
         """Return the seconds of one run of the task that was checked last, the mean of `loops`."""
@@ -229,8 +243,8 @@ class Remote:
     def gate(self, task: Task) -> tuple[float, float | None]:
         return self._call("gate", task)
 
-    def check(self, task: Task, outputs: bool) -> Checked:
-        return self._call("check", task, outputs)
+    def check(self, task: Task, outputs: bool, pitch: np.ndarray | None = None) -> Checked:
+        return self._call("check", task, outputs, pitch)
 
     def time(self, loops: int) -> float:
         return self._call("time", loops)

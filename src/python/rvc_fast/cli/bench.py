@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # Beside the parser, because the modules that know them import MLX.
 SUITES = ("kernels", "stages", "convert")
 DTYPES = ("float32", "bfloat16", "float16")
+# What the page's sounds take; the share of the processor that others may use.
+REPORT_SECONDS, DISTURBED = 15.0, 0.1
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -30,7 +32,9 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         help="measure this machine: kernels, stages, whole conversions, beside PyTorch and ONNX Runtime",
         description="Measure every kernel, every stage of a conversion and whole conversions with full-size seeded "
         "models, each row checked for correctness before it is timed. Peers run in the same minutes, alternating, "
-        "with the same threads, inputs and weights. Exit code 1 if a result is wrong or, with --compare, slower.",
+        "with the same threads, inputs and weights. On two cores, 15 minutes hold the stages and "
+        "whole conversions of 10 and 1 s beside peers, the kernels, those of 60 s beside the peers that fit, and of 600 s "
+        "what fits. Exit code 1 if a result is wrong or, with --compare, slower.",
     )
     p.add_argument("suite", nargs="?", metavar="SUITE", help=f"one of {', '.join(SUITES)} (all)")
     p.add_argument("-o", "--out", default="bench_out", metavar="DIR", help="folder of results (bench_out)")
@@ -39,7 +43,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
     g = p.add_argument_group("what")
     g.add_argument("--op", type=_names, default=(), metavar="A,B", help="kernels of these ops (all)")
-    g.add_argument("--stage", type=_names, default=(), metavar="A,B", help="these stages (all)")
+    g.add_argument("--stage", type=_names, default=(), metavar="A,B", help="these stages (all but resblocks)")
     g.add_argument(
         "--seconds", type=_seconds, default=(), metavar="A,B", help="lengths of sound (1,10,60,600)"
     )
@@ -59,9 +63,14 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         type=number(0.1, 10000),
         default=15.0,
         metavar="M",
-        help="what does not fit is left out (15)",
+        help="for everything: the most telling rows come first, what does not fit is left out (15)",
     )
-    g.add_argument("--repeats", type=_count, default=5, metavar="N", help="pairs of runs of a row (5)")
+    g.add_argument(
+        "--repeats",
+        type=_count,
+        metavar="N",
+        help="pairs of runs of a row (5; 3 of long runs, 1 of runs over 20 s)",
+    )
     g.add_argument("--batch", type=_count, default=4, metavar="N", help="how many at once in batch rows (4)")
     g.add_argument("--threads", type=_count, metavar="N", help="of every side (all usable cores)")
     g.add_argument(
@@ -180,7 +189,7 @@ def _options(args: argparse.Namespace) -> Options:
     return session.Options(
         suites=suites,
         ops=args.op,
-        stages=args.stage or tuple(STAGES),
+        stages=args.stage or session.STAGES_ASKED,
         seconds=args.seconds or session.SECONDS,
         dtype=args.dtype,
         against=against,
@@ -192,6 +201,7 @@ def _options(args: argparse.Namespace) -> Options:
 
 
 def _measure(args: argparse.Namespace) -> int:
+    begun = time.monotonic()
     # Before anything reads them, and for the processes to come.
     if args.backend:
         os.environ["RVC_FAST_BACKEND"] = args.backend
@@ -203,7 +213,7 @@ def _measure(args: argparse.Namespace) -> int:
 
     options = _options(args)
     threads = session.threads(args.threads)
-    tasks = session.plan(options)
+    groups = session.plan(options)
     name = f"{time.strftime('%Y-%m-%dT%H%M%S')}-{platform.system()}-{platform.machine()}.jsonl".lower()
     file = results.File(Path(args.out) / name)
     if args.report:
@@ -228,21 +238,22 @@ def _measure(args: argparse.Namespace) -> int:
 
     if not args.json:
         print(_heading(facts, peaks), flush=True)
-    if machine.load() > 0.5:
-        note(args, f"the machine is busy (load {machine.load():.1f}): these numbers are not to be quoted")
     ours, peers = session.contestants(options, threads)
-    going = session.Session(options, ours, peers, facts, peaks, emit, status)
+    begun -= REPORT_SECONDS if args.report else 0
+    going = session.Session(options, ours, peers, facts, peaks, emit, status, begun=begun)
     interrupted = False
     try:
-        going.run(tasks)
+        going.run(groups)
     except KeyboardInterrupt:
         interrupted = True
     finally:
         for side in (ours, *peers.values()):
             side.stop()
         status.clear()
-    for name in going.left_out:
-        note(args, f"left out, more than {options.minutes:g} minutes: {name}; --minutes allows more")
+    if not interrupted and (missing := going.left_out()):
+        note(args, missing)
+    if (share := results.disturbance(rows)) is not None and share > DISTURBED:
+        note(args, f"others used {share:.0%} of the processor meanwhile: only ratios are worth something")
     if not options.against and args.against is None and set(options.suites) != {"kernels"}:
         note(args, "no peers: pip install 'rvc-fast[bench]' has PyTorch and ONNX Runtime measured beside")
     if args.report and rows:

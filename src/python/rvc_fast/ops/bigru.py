@@ -57,7 +57,7 @@ class Limits(NamedTuple):
     """What a group of the kernel may have: threads, 48-byte chunks of weights in a thread's registers, bytes of
     shared memory.
 
-    Weights take 48 of the 104 registers that each of 512 threads can have on Metal, 156 of 255 on CUDA.
+    Weights take 72 of the 128 registers that a thread can have on Metal, 156 of 255 on CUDA.
     """
 
     threads: int
@@ -65,7 +65,7 @@ class Limits(NamedTuple):
     shared: int
 
 
-LIMITS = {"metal": Limits(512, 4, 32 * 1024), "cuda": Limits(256, 13, 48 * 1024)}
+LIMITS = {"metal": Limits(256, 6, 32 * 1024), "cuda": Limits(256, 13, 48 * 1024)}
 CHUNK = 48
 MOST_ROWS = 4
 

@@ -22,8 +22,9 @@ import mlx.core as mx
 from ..errors import RvcFastError
 from ..resources import kernels_dir
 
-# More would not fit the registers of some kernels on some chips.
-MOST_THREADS = 512
+# What a kernel may have on any Apple GPU that takes all of the 128 registers of a thread: MLX refuses larger groups,
+# and cannot tell Metal's compiler how large ours are.
+MOST_THREADS = 384
 # MLX hands over smaller inputs in another address space, where pointers to them have another type.
 LEAST_ELEMENTS = 8
 

@@ -15,7 +15,7 @@ from .spec import HALF, Case, OpSpec, Tolerance
 
 dispatch.register("wavenet_gate", "cpu", "metal", "cuda")
 
-THREADS = 256
+MOST_THREADS = 256
 
 
 def wavenet_gate_reference(x: mx.array, g: mx.array) -> mx.array:
@@ -40,8 +40,8 @@ def _wavenet_gate_gpu(backend: str, x: mx.array, g: mx.array) -> mx.array:
         {"x": x, "g": g},
         sizes=(*shape, g.shape[0] > 1, g.shape[1] > 1),
         options={},
-        groups=(-(-x.size // (2 * THREADS)), 1, 1),
-        threads=THREADS,
+        groups=(batch * length, 1, 1),
+        threads=min(-(-width // 64) * 32, MOST_THREADS),
         outputs=[(shape, x.dtype)],
     )
     return y[0]

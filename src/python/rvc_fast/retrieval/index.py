@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 
 from ..errors import FileFormatError, InputError
@@ -22,6 +23,7 @@ from . import search
 _FLAT = ("IxF2", "IxFl", "IxFI")
 _IVF = ("IwFl", "IvFl", "IvFL")
 _MAX_DIM = 1 << 16
+_KEPT_BYTES = 1 << 28  # an index up to this size is copied into memory by its first exact search
 _MAX_NUMBER = 1e15  # so that no squared distance overflows
 
 
@@ -78,6 +80,7 @@ class Index:
         self._ids = ids
         self._order = np.argsort(ids)
         self._sorted_ids = ids[self._order]
+        self._kept: dict[int, mx.array] | None = {} if 4 * self.count * dim <= _KEPT_BYTES else None
         self._centroids = centroids
         self._bounds = None if sizes is None else np.concatenate([[0], np.cumsum(sizes)])
 
@@ -108,7 +111,7 @@ class Index:
         if len(queries) == 0:
             return np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)
         if exact or self._centroids is None or self._bounds is None:
-            d2, rows = search.exhaustive(queries, self.rows, self.count, k)
+            d2, rows = search.exhaustive(queries, self.rows, self.count, k, self._kept)
         else:
             lists = search.nearest_lists(queries, self._centroids, self.nprobe)
             d2, rows = search.in_lists(queries, lists, self.rows, self._bounds, k)

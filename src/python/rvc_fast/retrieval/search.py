@@ -3,7 +3,7 @@
 Candidates come from `|q|^2 - 2 q.v + |v|^2`, one matrix product per block; that form cancels for near
 vectors, and the blend weighs by d^-4, so the distances of a few more candidates than asked for are then
 computed from differences, as faiss does within a list. Memory is bounded by the block sizes, whatever the
-number of queries and vectors.
+number of queries and vectors; of an index that is not large, a copy of the vectors stays for the next search.
 
 All vectors are compared by the compiled `ops.knn` where there is one, else by NumPy, 30 times faster than stock
 MLX on a CPU. Lists are compared by NumPy: they are too short, some 40 vectors, to be worth a call each.
@@ -20,7 +20,7 @@ from ..ops import dispatch, knn
 
 Rows = Callable[[np.ndarray | slice], np.ndarray]
 
-_COMPILED_BLOCK = 16384
+_COMPILED_BLOCK = 32768
 _VECTOR_BLOCK = 4096
 _QUERY_BLOCK = 1024
 _DIFFERENCE_NUMBERS = 1 << 21
@@ -29,7 +29,9 @@ _DIFFERENCE_NUMBERS = 1 << 21
 _MARGIN = 8
 
 
-def exhaustive(queries: np.ndarray, rows: Rows, count: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+def exhaustive(
+    queries: np.ndarray, rows: Rows, count: int, k: int, kept: dict[int, mx.array] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Compare every query with every vector.
 
     Args:
@@ -37,12 +39,13 @@ def exhaustive(queries: np.ndarray, rows: Rows, count: int, k: int) -> tuple[np.
         rows: gives the vectors at some rows, (m, d) float32.
         count: how many rows there are.
         k: how many neighbours.
+        kept: of these very rows, where a compiled search keeps its copies for the next, by their first row.
 
     Returns:
         (d2 (n, k) float32, rows (n, k) int64), unordered; inf and -1 where there are fewer.
     """
     if dispatch.route("knn").backend != "reference":
-        return _exhaustive_compiled(queries, rows, count, k)
+        return _exhaustive_compiled(queries, rows, count, k, kept)
     best = _Candidates(len(queries), min(k + _MARGIN, count))
     # The product cancels least around the middle of the vectors.
     middle = rows(slice(0, _VECTOR_BLOCK)).mean(0)
@@ -58,7 +61,7 @@ def exhaustive(queries: np.ndarray, rows: Rows, count: int, k: int) -> tuple[np.
 
 
 def _exhaustive_compiled(
-    queries: np.ndarray, rows: Rows, count: int, k: int
+    queries: np.ndarray, rows: Rows, count: int, k: int, kept: dict[int, mx.array] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """`exhaustive` by the op, a block of vectors at a time; the distances of blocks compare exactly."""
     d2 = np.full((len(queries), k), np.inf, np.float32)
@@ -67,7 +70,12 @@ def _exhaustive_compiled(
         return d2, names
     sought = mx.array(queries)
     for begin in range(0, count, _COMPILED_BLOCK):
-        distances, found = knn(sought, mx.array(rows(slice(begin, begin + _COMPILED_BLOCK))), k)
+        block = None if kept is None else kept.get(begin)
+        if block is None:
+            block = mx.array(rows(slice(begin, begin + _COMPILED_BLOCK)))
+            if kept is not None:
+                kept[begin] = block
+        distances, found = knn(sought, block, k)
         both = np.concatenate([d2, np.array(distances)], 1)
         numbers = np.array(found, np.int64)
         both_names = np.concatenate([names, np.where(numbers < 0, -1, numbers + begin)], 1)
