@@ -1,4 +1,4 @@
-# make demo   set up .venv and convert a sound
+# make demo   set up .venv and convert the bundled sounds
 # make test   set up .venv and run the tests
 # make test-sanitize   the tests that need more builds of the kernels: NEON under qemu, address and thread sanitizer
 # make lint   set up .venv and check style and types
@@ -6,9 +6,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ifeq ($(shell uname -s),Linux)
-EXTRAS := cpu,demo,test,dev
+EXTRAS := cpu,test,dev
 else
-EXTRAS := demo,test,dev
+EXTRAS := test,dev
 endif
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src/cpp -type f)
 INSTALLED := $(VENV)/.installed

@@ -27,7 +27,7 @@ class FeatureExtractor(nn.Module):
         self.conv_layers = nn.ModuleList(ConvLayer(config, i) for i in range(len(config.conv_dim)))
 
     def forward(self, audio: Tensor) -> Tensor:
-        x = audio[None, None]
+        x = audio[:, None]
         for layer in self.conv_layers:
             x = layer(x)
         return x.transpose(1, 2)
@@ -116,14 +116,18 @@ class Hubert(nn.Module):
         self.final_proj = nn.Linear(config.hidden_size, config.classifier_proj_size)
 
     def forward(self, audio: Tensor) -> Tensor:
+        return self.batch(audio[None])[0]
+
+    def batch(self, audio: Tensor) -> Tensor:
+        """(sounds, n) -> (sounds, frames, hidden)."""
         x = self.encoder.embed(self.feature_projection(self.feature_extractor(audio)))
         for layer in self.encoder.layers:
             x = layer(x)
-        return x[0]
+        return x
 
     def trace(self, audio: Tensor) -> dict[str, Tensor]:
         """Every step, under the names of the golden files."""
-        frames = self.feature_extractor(audio)
+        frames = self.feature_extractor(audio[None])
         x = self.encoder.embed(self.feature_projection(frames))
         steps = {"conv_features": frames[0]}
         for i, layer in enumerate(self.encoder.layers):

@@ -142,14 +142,18 @@ class Rmvpe(nn.Module):
         self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
 
     def log_mel(self, audio: Tensor) -> Tensor:
-        """(n,) -> (128, n // 160 + 1)."""
+        """(..., n) -> (..., 128, n // 160 + 1)."""
         spectrum = torch.stft(audio, N_FFT, HOP, window=self.window, center=True, return_complex=True)
         return torch.log(torch.clamp(self.filters @ spectrum.abs(), min=1e-5))
 
     def network(self, mel: Tensor) -> Tensor:
         """(128, frames), a multiple of 32 of them -> (frames, 360)."""
-        x = self.cnn(self.unet(mel.T[None, None]))
-        return self.fc(x.transpose(1, 2).flatten(2))[0]
+        return self.fc[2](self.logits(mel[None]))[0]
+
+    def logits(self, mel: Tensor) -> Tensor:
+        """(sounds, 128, frames) -> (sounds, frames, 360), before the sigmoid."""
+        x = self.cnn(self.unet(mel.transpose(1, 2)[:, None]))
+        return self.fc[1](self.fc[0](x.transpose(1, 2).flatten(2)))
 
     def padded_mel(self, audio: Tensor) -> Tensor:
         mel = self.log_mel(audio)

@@ -256,13 +256,17 @@ class Decoder(nn.Module):
         return total / count
 
     def forward(self, z: Tensor, g: Tensor, source: Tensor | None) -> Tensor:
+        return self.batch(z, g, source)[0]
+
+    def batch(self, z: Tensor, g: Tensor, source: Tensor | None) -> Tensor:
+        """(sounds, inter, T), (sounds, gin, 1), (sounds, 1, T * hop) -> (sounds, T * hop)."""
         x = self.conv_pre(z) + self.cond(g)
         for i, up in enumerate(self.ups):
             x = up(F.leaky_relu(x, SLOPE))
             if source is not None:
                 x = x + self.noise_convs[i](source)
             x = self.stage(i, x)
-        return torch.tanh(self.conv_post(F.leaky_relu(x, LAST_SLOPE)))[0, 0]
+        return torch.tanh(self.conv_post(F.leaky_relu(x, LAST_SLOPE)))[:, 0]
 
 
 class Synthesizer(nn.Module):

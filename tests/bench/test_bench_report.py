@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from test_bench_results import row
 
+from rvc_fast import picture
 from rvc_fast.bench import report
 from rvc_fast.errors import InputError
 
@@ -140,7 +141,7 @@ def test_the_spectrogram_of_a_tone_is_a_line(page: Checker) -> None:
     np.testing.assert_array_equal(image, report.spectrogram(TONE, 16000))
     brightest = image[:, image.shape[1] // 2].argmax()
     assert 8000 * (1 - brightest / image.shape[0]) == pytest.approx(2000, abs=80)
-    assert image.max() == report.LEVELS - 1
+    assert image.max() == picture.LEVELS - 1
     assert image[0, image.shape[1] // 2] == 0, "silence above it"
 
 

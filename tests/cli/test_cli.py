@@ -62,7 +62,7 @@ def test_convert_writes_a_sound_and_json(
     assert main(["convert", str(speech), *MODELS, "-o", str(out), "--json", "--quiet"]) == 0
     report = json.loads(capsys.readouterr().out)
     samples, rate = soundfile.read(out)
-    assert rate == 32000
+    assert rate == 24000
     assert 0.5 < len(samples) / rate <= 0.6
     assert np.abs(samples).max() > 0.01
     assert report["converted"] == 1
@@ -108,7 +108,7 @@ def test_stdin_to_stdout(speech: Path) -> None:
         check=True,
     )
     samples, rate = soundfile.read(io.BytesIO(run.stdout))
-    assert rate == 32000
+    assert rate == 24000
     assert len(samples) > 10000
 
 

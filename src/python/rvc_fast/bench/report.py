@@ -10,8 +10,6 @@ import base64
 import html
 import itertools
 import math
-import struct
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..picture import png, spectrogram
 from .results import Row, described, disturbance, duration, identity, machine_of
 
 OURS = "rvc_fast"
 # Of ours and the peers in the order in which they appear; those of Okabe and Ito, which everyone can tell apart.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c8c00", "#7f7f7f", "#5e3c99")
-# Of drawings, in their own units: on a phone a letter is then still 9 pixels high. Of a spectrogram, in pixels.
-WIDTH, IMAGE_WIDTH = 480, 720
-LEVELS = 64
+# Of drawings, in their own units: on a phone a letter is then still 9 pixels high.
+WIDTH = 480
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8882; }
@@ -366,36 +364,3 @@ def _spectrograms(panels: Sequence[tuple[str, np.ndarray, int]]) -> str:
             f"<figcaption>{_text(title)}, {len(samples) / rate:.1f} s, 0 to 8 kHz</figcaption></figure>"
         )
     return f"<h2>How it sounds</h2>{figures}"
-
-
-def spectrogram(samples: np.ndarray, rate: int, top: int = 8000) -> np.ndarray:
-    """Return an image (height, width) of `LEVELS` levels of (n,) samples: 0 Hz to `top` upwards, the loudest 80 dB."""
-    size = 1 << round(math.log2(rate * 0.025))
-    hop = max(1, len(samples) // IMAGE_WIDTH)
-    padded = np.pad(np.asarray(samples, np.float32), (size // 2, size))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[: len(samples) : hop]
-    power = np.abs(np.fft.rfft(frames * np.hanning(size).astype(np.float32))) ** 2
-    level = 10 * np.log10(np.maximum(power[:, : int(top * size / rate) + 1].T[::-1], 1e-12))
-    shade = np.clip((level - level.max() + 80) / 80, 0, 1)
-    return np.repeat(np.round(shade * (LEVELS - 1)).astype(np.uint8), max(1, 240 // len(shade)), axis=0)
-
-
-def png(image: np.ndarray) -> bytes:
-    """Return (height, width) uint8 of `LEVELS` levels as a PNG file: black, violet, orange, white."""
-    height, width = image.shape
-    stops, colours = (0, 0.4, 0.75, 1), np.array(((0, 0, 4), (120, 28, 109), (250, 140, 20), (252, 255, 210)))
-    at = np.linspace(0, 1, LEVELS)
-    palette = np.stack([np.interp(at, stops, colours[:, i]) for i in range(3)], -1).astype(np.uint8)
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)  # 8 bits, indexed
-    lines = b"".join(b"\0" + line.tobytes() for line in image)
-    parts = [
-        (b"IHDR", header),
-        (b"PLTE", palette.tobytes()),
-        (b"IDAT", zlib.compress(lines, 9)),
-        (b"IEND", b""),
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in parts)

@@ -3,94 +3,111 @@
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import InputError, RvcFastError
 from .common import table
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ..converter import ConversionResult
+
+# Programs that play a wav and return when it is over.
+PLAYERS = (
+    ("afplay",),
+    ("aplay", "-q"),
+    ("paplay",),
+    ("pw-play",),
+    ("ffplay", "-v", "error", "-nodisp", "-autoexit"),
+    ("play", "-q"),
+)
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     p = commands.add_parser(
         "demo",
         parents=[common],
-        help="convert a bundled sound with the bundled demo voice",
-        description="Convert a bundled spoken sound into each speaker of the bundled demo voice (small models "
-        "trained on synthetic speech), print the time of each stage, and draw the spectrograms.",
+        help="convert bundled sounds with the bundled demo voice",
+        description="Convert the bundled sounds (a male and a female speaker, a sung glide) into each speaker of the "
+        "bundled demo voice (small models trained on synthetic speech), print the time of each stage, and write "
+        "the sounds and one picture: spectrograms of sources, results and targets, with f0 on top.",
     )
     p.add_argument("-o", "--output", default="demo_out", metavar="DIR", help="folder to write (demo_out)")
+    p.add_argument(
+        "--play",
+        action="store_true",
+        help="play each sound and what becomes of it, with a player of the system",
+    )
     p.set_defaults(run=run)
 
 
-def _panel(axes: Any, samples: np.ndarray, rate: int, f0: np.ndarray | None, title: str) -> None:
-    import numpy as np
-
-    seconds = len(samples) / rate
-    axes.specgram(samples, NFFT=1024, Fs=rate, noverlap=768, cmap="magma", vmin=-140, vmax=-30)
-    axes.set(title=title, ylabel="Hz", ylim=(0, 8000), xlim=(0, seconds))
-    if f0 is None:
-        return
-    contour = axes.twinx()
-    contour.plot(np.arange(len(f0)) / 100, np.where(f0 > 0, f0, np.nan), color="cyan", linewidth=1.6)
-    contour.set(ylabel="f0, Hz", ylim=(0, 600), xlim=(0, seconds))
+def find_player() -> list[str]:
+    """Return the command that plays a file; InputError if there is none."""
+    for command in PLAYERS:
+        if shutil.which(command[0]):
+            return list(command)
+    names = ", ".join(command[0] for command in PLAYERS)
+    raise InputError(f"[demo] --play needs one of these programs, and none is on the PATH: {names}")
 
 
-def _draw(
-    path: Path,
-    source: tuple[np.ndarray, int],
-    results: dict[str, ConversionResult],
-    source_f0: np.ndarray | None,
-) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 2.6 * (1 + len(results))), layout="constrained")
-    axes = figure.subplots(1 + len(results), 1)
-    _panel(axes[0], *source, source_f0, "input")
-    for panel, (name, result) in zip(axes[1:], results.items(), strict=True):
-        _panel(panel, result.samples, result.sample_rate, result.f0, f"converted to {name}")
-    axes[-1].set_xlabel("seconds")
-    figure.savefig(path, dpi=110)
+def play(player: list[str], path: Path) -> None:
+    """Play a file to its end; RvcFastError says what the player said."""
+    print(f"playing {path}", flush=True)
+    done = subprocess.run([*player, str(path)], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode != 0:
+        said = " ".join(done.stderr.split())[:200]
+        raise RvcFastError(f"[demo] {player[0]} could not play {path} (exit {done.returncode}): {said}")
 
 
 def run(args: argparse.Namespace) -> int:
+    from .. import picture
     from ..audio import read_audio
     from ..converter import load
-    from ..errors import InputError
     from ..resources import demo_dir
 
+    player = find_player() if args.play else None
     out = Path(args.output)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise InputError(f"[demo] cannot write to {out}: {e.strerror}") from e
     demo = demo_dir()
+    sounds = [demo / "sounds" / f"{name}.wav" for name in ("speech_male", "speech_female", "sung_glide")]
+    speakers = json.loads((demo / "speakers.json").read_text())
     converter = load(demo / "voice.pth", embedder=demo / "embedder", pitch_model=demo / "rmvpe.pt")
-    sound = demo / "sounds" / "speech_male.wav"
-    samples, rate = read_audio(sound)
-    speakers = range(converter.voice.config.spk_embed_dim)
-    # The first conversion in a process also warms caches up; the sound is converted once before it is timed.
-    converter.convert(samples, sample_rate=rate)
-    converter.forget()
 
-    results: dict[str, ConversionResult] = {}
-    rows = []
-    for speaker in speakers:
-        name = f"speaker {speaker}"
-        result = converter.convert(sound, speaker=speaker, proposed_pitch="female" if speaker != 1 else None)
-        path = out / f"{sound.stem}_speaker{speaker}.wav"
-        result.save(path)
-        results[name] = result
-        stages = "  ".join(f"{stage} {seconds * 1e3:.0f}" for stage, seconds in result.timings.items())
-        rows.append((str(path), f"{1 / result.realtime_factor:.1f}x", stages))
-        converter.forget()
+    def drawn(path: Path, title: str) -> Any:
+        samples, rate = read_audio(path)
+        f0 = converter.convert(path).f0  # as it is: nothing is transposed
+        return picture.panel(samples.mean(axis=1), rate, f0, title)
+
+    rows, panels, order = [], [], []
+    for sound in sounds:
+        # Drawing converts the sound once: what is timed after it has warm caches.
+        line = [drawn(sound, f"source {sound.stem}")]
+        order.append(sound)
+        for number, speaker in enumerate(speakers):
+            converter.forget()
+            result: ConversionResult = converter.convert(
+                sound, speaker=number, proposed_pitch=speaker["pitch_hz"]
+            )
+            path = out / f"{sound.stem}_{speaker['name']}.wav"
+            result.save(path)
+            stages = "  ".join(f"{stage} {seconds * 1e3:.0f}" for stage, seconds in result.timings.items())
+            rows.append((str(path), f"{1 / result.realtime_factor:.1f}x", stages))
+            line.append(
+                picture.panel(result.samples, result.sample_rate, result.f0, f"result {speaker['name']}")
+            )
+            order.append(path)
+        panels.append(line)
+    targets = [drawn(demo / "sounds" / f"target_{s['name']}.wav", f"target {s['name']}") for s in speakers]
+    (out / "demo.png").write_bytes(picture.png(picture.grid([*panels, [None, *targets]])))
     print(table(("file", "faster than real time", "stages, ms"), rows))
-    try:
-        _draw(out / "demo.png", (samples.mean(axis=1), rate), results, results["speaker 1"].f0)
-        print(f"{out / 'demo.png'}: spectrograms and f0")
-    except ImportError:
-        print("no picture: matplotlib is not installed (pip install 'rvc-fast[demo]')")
+    print(f"{out / 'demo.png'}: spectrograms to 8 kHz, f0 on top (to 600 Hz)")
+    if player is not None:
+        for path in order:
+            play(player, path)
     return 0

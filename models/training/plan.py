@@ -1,0 +1,97 @@
+"""How much of everything: the plan that the bundled models come from, and a tiny one that tests the scripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+# Targets of the voice, in the order of its speakers.
+SPEAKERS = ("f2", "m3", "Andrea")
+# Never heard in training, by any model: sources of the evaluation.
+HELD_OUT = ("f5", "m6", "linda", "klatt2", "Michael", "steph2")
+# Whispers, robots, and voices that are not like speech.
+LEFT_OUT = ("whisper", "whisperf", "Demonic", "UniRobot", "anikaRobot", "croak", "announcer", "robosoft")
+ACCENTS = ("en-us", "gmw/en", "en-us-nyc")
+
+
+@dataclass(frozen=True)
+class Training:
+    """One optimisation: AdamW with a linear warm-up over the first 3 % of the steps, then a cosine to zero."""
+
+    steps: int
+    batch: int
+    frames: int  # of 10 ms, in each item of a batch
+    rate: float
+    weight_decay: float = 0.01
+
+
+@dataclass(frozen=True)
+class VoiceTraining(Training):
+    """One round of the voice's training.
+
+    encoder: how many rounds the content encoder, whose features it learns from, has been trained.
+    hearing: weight of the distance between what the content encoder hears in the result and in the target.
+    emphasis: whether the distances of magnitudes lift the formants above 500 Hz, which the low ones outweigh.
+    """
+
+    encoder: int = 1
+    hearing: float = 0.0
+    emphasis: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of one rebuild. Every random choice follows from `seed`."""
+
+    name: str
+    seed: int
+    voices: int  # how many variants speak in training, at most
+    per_voice: int  # sentences of each
+    per_speaker: int  # sentences of each target
+    renderings: int  # of each target sentence, by other voices
+    test_sentences: int  # of each held-out voice
+    # Rounds: each goes on from the weights of the one before.
+    encoder: tuple[Training, ...]
+    recogniser: Training
+    pitch: Training
+    synthesizer: tuple[VoiceTraining, ...]
+    upsample_channels: int
+
+
+FULL = Plan(
+    name="full",
+    seed=1,
+    voices=1000,
+    per_voice=28,
+    per_speaker=220,
+    renderings=2,
+    test_sentences=12,
+    encoder=(Training(1600, 16, 200, 1.5e-3), Training(1500, 16, 200, 1e-3)),
+    recogniser=Training(900, 16, 200, 2e-3),
+    pitch=Training(2400, 12, 128, 2e-3),
+    synthesizer=(
+        VoiceTraining(3000, 8, 32, 1.5e-3),
+        VoiceTraining(1500, 6, 48, 1e-3, hearing=3.0, emphasis=True),
+        VoiceTraining(2200, 6, 48, 1e-3, encoder=2, hearing=3.0, emphasis=True),
+    ),
+    upsample_channels=128,
+)
+
+TINY = replace(
+    FULL,
+    name="tiny",
+    voices=3,
+    per_voice=2,
+    per_speaker=2,
+    renderings=1,
+    test_sentences=1,
+    encoder=(Training(3, 2, 100, 1e-3), Training(1, 2, 100, 1e-3)),
+    recogniser=Training(4, 2, 100, 1e-3),
+    pitch=Training(3, 2, 64, 1e-3),
+    synthesizer=(
+        VoiceTraining(2, 2, 32, 1e-3),
+        VoiceTraining(1, 2, 48, 1e-3, encoder=2, hearing=3.0, emphasis=True),
+    ),
+    upsample_channels=32,
+)
+
+PLANS = {plan.name: plan for plan in (FULL, TINY)}

@@ -1,0 +1,201 @@
+"""The training scripts: the tiny plan from beginning to end, and their parts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+import rvc_fast
+from rvc_fast import pipeline
+from rvc_fast.features.hubert import load_hubert
+from rvc_fast.pitch.rmvpe import decode_salience
+
+ROOT = Path(__file__).resolve().parents[2]
+
+for module in ("torch", "parselmouth"):
+    if os.environ.get("CI"):
+        __import__(module)  # .ci/run installs them
+    else:
+        pytest.importorskip(module, reason="the training scripts need the extra `train`")
+
+import torch  # noqa: E402
+from models.training import augment, content, corpus, loop, pitch, synthesizer, text  # noqa: E402
+from models.training.plan import TINY, Training  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work folder after the one command."""
+    work = tmp_path_factory.mktemp("training")
+    command = [sys.executable, "-m", "models.training", "--plan", "tiny", "--work", str(work)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "in all" in done.stdout
+    return work / "tiny"
+
+
+def test_one_command_writes_models_that_the_engine_loads(rebuilt: Path) -> None:
+    models = rebuilt / "models"
+    converter = rvc_fast.load(
+        models / "voice.pth", embedder=models / "embedder", pitch_model=models / "rmvpe.pt"
+    )
+    assert converter.voice.config.spk_embed_dim == 3
+    result = converter.convert(
+        np.random.default_rng(0).standard_normal(16000) * 0.1, sample_rate=16000, speaker=2
+    )
+    assert result.sample_rate == corpus.TARGET_RATE
+    assert np.isfinite(result.samples).all()
+    assert result.samples.std() > 1e-4
+    found = json.loads((rebuilt / "evaluation.json").read_text())
+    assert list(found["speakers"]) == ["f2", "m3", "Andrea"]
+    assert 0 < found["size, MB"] <= 10
+    assert all(0 <= row["harmonic share"] <= 1 for row in found["speakers"].values())
+    assert not list(rebuilt.glob("*.checkpoint"))
+
+
+def test_features_of_training_are_those_of_a_conversion(rebuilt: Path) -> None:
+    encoder = content.encoder()
+    encoder.load_state_dict(torch.load(rebuilt / "encoder2.pt"))
+    encoder.eval()
+    sound = corpus.Corpus.load(rebuilt / "data" / "test.npz").utterance(0)
+    want = synthesizer.features(encoder, sound)
+    prepared = pipeline.prepare(sound, pipeline.Settings())
+    model = load_hubert(rebuilt / "models" / "embedder")
+    got = np.array(model.features(mx.array(prepared.padded), "v2"))
+    got = got[prepared.pad // corpus.FRAME :][: len(want)]
+    assert got.shape == want.shape
+    # The engine's weights are rounded to half precision.
+    assert 10 * np.log10(np.mean(want**2) / np.mean((got - want) ** 2)) > 40
+
+
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    training = Training(steps=6, batch=2, frames=1, rate=1e-2)
+
+    def run(path: Path, stop: int | None) -> list[torch.Tensor]:
+        torch.manual_seed(5)
+        model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5), torch.nn.Linear(4, 1))
+
+        def loss(step: int) -> torch.Tensor:
+            if step == stop:
+                raise KeyboardInterrupt
+            x = np.random.default_rng(step).standard_normal((2, 4), dtype=np.float32)
+            return model(torch.from_numpy(x)).square().mean()
+
+        loop.fit(model, training, loss, path, seed=3)
+        return list(model.state_dict().values())
+
+    want = run(tmp_path / "whole.pt", None)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken.pt", 4)
+    assert (tmp_path / "broken.checkpoint").is_file()
+    got = run(tmp_path / "broken.pt", None)
+    assert all(torch.equal(a, b) for a, b in zip(want, got, strict=True))
+    assert not (tmp_path / "broken.checkpoint").exists()
+
+
+def test_cuts_carry_their_phonemes_and_pitch(rebuilt: Path) -> None:
+    data = corpus.Corpus.load(rebuilt / "data" / "speech.npz")
+    cuts = augment.cut(data, np.random.default_rng(0), 2, 16000)
+    for row in range(2):
+        middle = int(cuts.place[row] + 8000 * cuts.speed[row])
+        assert cuts.classes(np.array([8000]))[row, 0] == data.class_at(np.array([middle]))[0]
+        source = data.f0[(middle + 80) // 160]
+        assert cuts.f0(100)[row, 50] == pytest.approx(source * cuts.speed[row])
+
+
+def test_glides_have_the_pitch_that_they_state() -> None:
+    sound, f0 = augment.glides(np.random.default_rng(1), 4, 128)
+    for row, track in zip(sound, f0, strict=True):
+        found = corpus.praat_f0(row, corpus.RATE, 128)
+        both = (found > 0) & (track > 0) & (track < 550)
+        if both.sum() > 20:
+            cents = np.abs(1200 * np.log2(found[both] / track[both]))
+            assert np.median(np.minimum(cents % 1200, 1200 - cents % 1200)) < 15
+
+
+def test_salience_decodes_to_its_pitch() -> None:
+    f0 = np.array([0.0, 61.3, 220.0, 777.7], np.float32)
+    assert decode_salience(pitch.salience(f0)) == pytest.approx(f0, rel=2e-3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_distance_is_levenshteins(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = (list(map(int, rng.integers(0, 4, rng.integers(1, 9)))) for _ in range(2))
+    table = np.zeros((len(a) + 1, len(b) + 1), int)
+    table[:, 0], table[0] = range(len(a) + 1), range(len(b) + 1)
+    for i, x in enumerate(a, 1):
+        for j, y in enumerate(b, 1):
+            table[i, j] = min(table[i - 1, j] + 1, table[i, j - 1] + 1, table[i - 1, j - 1] + (x != y))
+    assert content.distance(a, b) == table[-1, -1]
+
+
+def test_decoding_ignores_a_flicker_and_silence() -> None:
+    log_p = np.full((12, len(text.CLASSES)), -8.0)
+    for t, c in enumerate([text.SILENCE] * 2 + [5] * 4 + [7] + [5] * 2 + [9] * 3):
+        log_p[t, c] = 0 if c != 7 else -4.5
+    log_p[6, 5] = -5.0
+    assert content.decode(log_p) == [5, 9]
+
+
+def test_warping_moves_phonemes_onto_the_targets_times() -> None:
+    found = np.repeat(np.arange(3, dtype=np.float32), [4, 2, 6])[:, None]
+    classes = np.array([1, 2, 3])
+    source = (np.array([0, 4, 6]) * corpus.FRAME, classes)
+    target = (np.array([0, 2, 8]) * corpus.FRAME, classes)
+    moved = synthesizer.warp(found, source, target, 12)
+    assert moved is not None
+    assert moved[[0, 4, 10], 0] == pytest.approx([0, 1, 2], abs=0.3)
+    assert synthesizer.warp(found, source, (target[0], classes + 1), 12) is None
+
+
+def test_an_untrained_voice_repeats_with_its_source_and_not_with_its_frames() -> None:
+    torch.manual_seed(0)
+    voice = synthesizer.model(TINY).eval()
+    rng = np.random.default_rng(0)
+    found = np.repeat(rng.standard_normal((20, content.CONFIG.hidden_size)), 5, axis=0).astype(np.float32)
+    harmonic, comb = synthesizer.probe(voice, found, np.ones(200, bool))
+    assert harmonic > 0.5
+    assert comb < 0.2
+
+
+def test_the_encoder_hears_a_voice_at_24_khz_as_it_hears_16_khz() -> None:
+    torch.manual_seed(0)
+    encoder = content.encoder().eval()
+
+    def chord(rate: int) -> torch.Tensor:
+        t = torch.arange(rate // 2) / rate
+        return sum(torch.sin(2 * torch.pi * f * t) for f in (220, 1300, 5000))[None]
+
+    with torch.inference_mode():
+        got = synthesizer.hear(encoder, chord(24000))
+        want = encoder.batch(chord(16000))
+        other = encoder.batch(chord(16000) * torch.randn(8000))
+    assert (got[-1] - want).abs().mean() < 0.05
+    assert (got[-1] - other).abs().mean() > 0.2
+
+
+def test_emphasis_hears_a_formant_beside_a_louder_low_tone() -> None:
+    t = torch.arange(9600) / corpus.TARGET_RATE
+    want = torch.sin(2 * torch.pi * 300 * t) + 0.1 * torch.sin(2 * torch.pi * 2500 * t)
+    without = torch.sin(2 * torch.pi * 300 * t)
+    plain, lifted = (synthesizer.SpectralLoss(e)(without[None], want[None]) for e in (False, True))
+    assert lifted > plain + 0.2
+
+
+def test_an_unknown_phoneme_is_an_error() -> None:
+    assert text.CLASSES[text.phoneme_class("I2")] == "I"
+    assert text.phoneme_class("_:") == text.SILENCE
+    with pytest.raises(ValueError, match="in no class"):
+        text.phoneme_class("Q!")
