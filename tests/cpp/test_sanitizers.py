@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builds import BASE, ROOT, build, passed, run
+from builds import ROOT, build, passed, run
 
 Need = Callable[[str], str]
 pytestmark = pytest.mark.ci
@@ -28,7 +28,10 @@ def tools(need_tool: Need) -> None:
 
 def instrumented(sanitizer: str) -> Path:
     """The folder of the extension and of kernels_test, built with `sanitizer`."""
-    return build(sanitizer, f"-DRVC_FAST_SANITIZE={sanitizer}", "-DRVC_FAST_STANDALONE_TESTS=ON")
+    # Which threads touch what does not depend on the instruction set.
+    base = "ON" if sanitizer == "thread" else "OFF"
+    options = f"-DRVC_FAST_SANITIZE={sanitizer}", "-DRVC_FAST_STANDALONE_TESTS=ON", f"-DRVC_FAST_BASE_ONLY={base}"
+    return build(sanitizer, *options)
 
 
 def environment(sanitizer: str) -> dict[str, str]:
@@ -55,9 +58,7 @@ def environment(sanitizer: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("sanitizer", RUNTIME)
 def test_kernels(sanitizer: str) -> None:
-    # Which threads touch what does not depend on the instruction set.
-    chosen = [BASE] if sanitizer == "thread" else []
-    passed(run(instrumented(sanitizer) / "kernels_test", *chosen))
+    passed(run(instrumented(sanitizer) / "kernels_test"))
 
 
 @pytest.mark.parametrize(
@@ -82,8 +83,8 @@ native.ext().{fault}
 @pytest.mark.parametrize("sanitizer", RUNTIME)
 def test_ops(sanitizer: str) -> None:
     """Every op on every instruction set, several Python threads included; not the long benchmark cases."""
-    # ThreadSanitizer does not follow a fork, and which threads touch what does not depend on the instruction set.
-    chosen = ["-k", f"not forked and (not cpu or {BASE})"] if sanitizer == "thread" else []
+    # ThreadSanitizer does not follow a fork.
+    chosen = ["-k", "not forked"] if sanitizer == "thread" else []
     options = ["-x", "-m", "not slow", "-p", "no:cacheprovider", *chosen]
     command = [sys.executable, "-m", "pytest", *options, ROOT / "tests" / "ops"]
     passed(run(*command, **environment(sanitizer)))

@@ -5,9 +5,13 @@
 
 #include "isa/bf16.h"
 
+#if defined(__x86_64__) && !defined(RVC_FAST_BASE_ONLY)
+#define RVC_X86_SETS
+#endif
+
 namespace rvc_fast {
 
-#if defined(__x86_64__)
+#if defined(RVC_X86_SETS)
 namespace amx {
 extern const Bf16Kernels table;
 }
@@ -30,7 +34,7 @@ extern const Kernels table;
 }
 
 const Isa kIsas[] = {
-#if defined(__x86_64__)
+#if defined(RVC_X86_SETS)
 #if defined(__linux__)
     {"amx", &avx512::table, &amx::table},
 #endif
