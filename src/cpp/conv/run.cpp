@@ -114,6 +114,7 @@ std::vector<Phase> phases(const ConvParams& p) {
 }
 
 int64_t packed_size(const ConvParams& p) {
+  if (p.tile > 1) return winograd_packed_size(p);
   Phase last = phases(p).back();
   return last.weights +
          int64_t(last.taps[0]) * last.taps[1] * packed_channels(p) * p.groups * packed_columns(p);
@@ -124,8 +125,6 @@ int64_t output_length(const ConvParams& p, int axis, int64_t length) {
   if (p.transposed) return (length - 1) * s + k - cut;
   return floor_div(length + cut - p.dilation[axis] * (k - 1) - 1, s) + 1;
 }
-
-namespace {
 
 float widen(const void* from, WeightType type, int64_t i) {
   switch (type) {
@@ -144,6 +143,8 @@ float widen(const void* from, WeightType type, int64_t i) {
     }
   }
 }
+
+namespace {
 
 // To nearest, ties to even.
 bfloat16 narrow(float f) {
@@ -208,7 +209,9 @@ void run(const ConvParams& p, const ConvArrays& a);
 }  // namespace
 
 void run_pack(const ConvParams& p, const void* weight, WeightType type, void* packed) {
-  if (p.bf16) {
+  if (p.tile > 1) {
+    pack_winograd(p, weight, type, static_cast<float*>(packed));
+  } else if (p.bf16) {
     pack(p, weight, type, static_cast<bfloat16*>(packed));
   } else {
     pack(p, weight, type, static_cast<float*>(packed));
@@ -216,7 +219,9 @@ void run_pack(const ConvParams& p, const void* weight, WeightType type, void* pa
 }
 
 void run_conv(const ConvParams& p, const ConvArrays& a) {
-  if (p.bf16) {
+  if (p.tile > 1) {
+    run_winograd(p, a);
+  } else if (p.bf16) {
     run<bfloat16>(p, a);
   } else {
     run<float>(p, a);

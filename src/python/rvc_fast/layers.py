@@ -209,7 +209,8 @@ class Conv2d(PackedLayer):
         self._padding = padding
 
     def _pack(self, weight: mx.array, packing: Packing) -> Weight:
-        return ops.pack_conv2d(weight, dtype=packing.dtype)
+        algorithm = "direct" if packing.memory == "low" else "auto"
+        return ops.pack_conv2d(weight, algorithm=algorithm, dtype=packing.dtype)
 
     def __call__(
         self, x: mx.array, *, activation: Activation | None = None, residual: mx.array | None = None

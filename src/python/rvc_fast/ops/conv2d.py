@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..errors import InputError
 from . import dispatch
 from .packed import (
     ACTIVATIONS,
@@ -44,24 +45,44 @@ def conv2d_reference(
     return epilogue(y, bias, activation, residual, 1.0)
 
 
-def pack_conv2d(weight: mx.array, *, dtype: Dtype = "float32") -> Weight:
-    """Rearrange a weight (O, KH, KW, C) for the backend in use; see `pack_conv1d`."""
+def pack_conv2d(weight: mx.array, *, algorithm: str = "auto", dtype: Dtype = "float32") -> Weight:
+    """Rearrange a weight (O, KH, KW, C) for the backend in use; see `pack_conv1d`.
+
+    Args:
+        algorithm: of the CPU kernel. "auto" takes the fastest for the shape; "direct" keeps the weight's size, which
+            saves memory; "fast" insists on Winograd's; or "winograd2" or "winograd4".
+        dtype: what to multiply in. Only "direct" comes in "bfloat16".
+
+    Raises:
+        InputError: an algorithm that there is not, or not for this shape and dtype; a dtype that the CPU has not.
+    """
     dispatch.check_arrays("conv2d", weight=weight)
     dispatch.check("conv2d", weight.ndim == 4, "weight", "of shape (O, KH, KW, C)", tuple(weight.shape))
     check_dtype("conv2d", dtype)
     backends: dict[str, Callable[..., Any]] = {
         "cpu": _pack_cpu,
-        **dict.fromkeys(("reference", "metal", "cuda"), plain_weight),
+        **dict.fromkeys(("reference", "metal", "cuda"), _pack_plain),
     }
-    return dispatch.select("conv2d", backends)(weight, dtype)
+    return dispatch.select("conv2d", backends)(weight, algorithm, dtype)
 
 
-def _pack_cpu(weight: mx.array, dtype: Dtype = "float32") -> PackedWeight:
+def _pack_plain(weight: mx.array, algorithm: str, dtype: Dtype) -> mx.array:
+    fits = algorithm in ("auto", "direct")
+    dispatch.check("conv2d", fits, "algorithm", '"auto" or "direct" without the CPU kernel', algorithm)
+    return plain_weight(weight)
+
+
+def _pack_cpu(weight: mx.array, algorithm: str = "direct", dtype: Dtype = "float32") -> PackedWeight:
     from .. import native
 
     dtype = faster_dtype(dtype, weight.shape[3], weight.shape[0])
-    data = native.ext().conv2d_pack(weight, dtype=dtype)
-    return PackedWeight("conv2d", data, tuple(weight.shape), dtype=dtype)
+    shape = tuple(weight.shape)
+    try:
+        name = native.ext().conv2d_algorithm(shape, algorithm, dtype=dtype)
+        data = native.ext().conv2d_pack(weight, algorithm=name, dtype=dtype)
+    except ValueError as e:
+        raise InputError(str(e)) from None
+    return PackedWeight("conv2d", data, shape, algorithm=name, dtype=dtype)
 
 
 def _conv2d_cpu(
@@ -85,6 +106,7 @@ def _conv2d_cpu(
         kernel=(packed.shape[1], packed.shape[2]),
         padding=padding,
         activation=activation or "",
+        algorithm=packed.algorithm,
     )
 
 

@@ -1,0 +1,122 @@
+// The 3 x 3 convolution by Winograd's method: its weights and its plan. The kernel is conv/winograd.h.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "conv/run.h"
+#include "core/pool.h"
+
+namespace rvc_fast {
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Floats of the inputs' planes that a block of tiles fills, which stay in L2.
+constexpr int64_t kBlockFloats = 262144;
+// Tiles that share one pass over the weights.
+constexpr int64_t kMinTiles = 24, kMaxTiles = 96;
+constexpr int64_t kItemsPerThread = 4;
+
+// One axis: from three taps to m + 2 planes, their polynomial at each point over the product of the point's
+// distances from the others. The last point is infinity.
+std::vector<std::array<double, 3>> tap_factors(int m) {
+  const std::vector<double> points =
+      m == 2 ? std::vector{0.0, 1.0, -1.0}
+             : std::vector{0.0, std::sqrt(0.5), -std::sqrt(0.5), std::sqrt(2.0), -std::sqrt(2.0)};
+  std::vector<std::array<double, 3>> factors;
+  for (double p : points) {
+    double distances = 1;
+    for (double other : points) distances *= other == p ? 1 : p - other;
+    factors.push_back({1 / distances, p / distances, p * p / distances});
+  }
+  factors.push_back({0, 0, 1});
+  return factors;
+}
+
+}  // namespace
+
+int winograd_tile(const ConvParams& p) {
+  const bool square = p.kernel == std::array{3, 3} && p.stride == std::array{1, 1} &&
+                      p.dilation == std::array{1, 1} && p.groups == 1 && !p.transposed && !p.bf16;
+  if (!square || p.in_channels % 16 != 0) return 1;
+  // Weights of wide layers are many for few tiles: 36 planes would take longer to fetch than they save.
+  return p.in_channels <= 128 ? 4 : 2;
+}
+
+int64_t winograd_packed_size(const ConvParams& p) {
+  return int64_t(p.tile + 2) * (p.tile + 2) * p.in_channels * (ceil_div(p.out_channels, 16) * 16);
+}
+
+void pack_winograd(const ConvParams& p, const void* weight, WeightType type, float* packed) {
+  const auto factors = tap_factors(p.tile);
+  const int64_t side = p.tile + 2, channels = p.in_channels, padded = ceil_div(p.out_channels, 16) * 16;
+  constexpr int64_t kInputs = 16;
+  const int64_t steps = ceil_div(channels, kInputs);
+  parallel_for(ceil_div(padded, 32) * steps, [&](int64_t item) {
+    const int64_t first = item / steps * 32, width = std::min<int64_t>(32, padded - first),
+                  used = std::min<int64_t>(width, p.out_channels - first);
+    const int64_t begin = item % steps * kInputs, inputs = std::min(kInputs, channels - begin);
+    double taps[3][3][kInputs][32] = {};
+    for (int64_t o = 0; o < used; ++o) {
+      for (int tap = 0; tap < 9; ++tap) {
+        const int64_t from = ((first + o) * 9 + tap) * channels + begin;
+        for (int64_t i = 0; i < inputs; ++i) taps[tap / 3][tap % 3][i][o] = widen(weight, type, from + i);
+      }
+    }
+    float* to = packed + first * side * side * channels + begin * width;
+    for (int64_t h = 0; h < side; ++h) {
+      for (int64_t i = 0; i < inputs; ++i) {
+        double row[3][32];
+        for (int k = 0; k < 3; ++k) {
+          for (int o = 0; o < 32; ++o) {
+            row[k][o] = factors[h][0] * taps[0][k][i][o] + factors[h][1] * taps[1][k][i][o] +
+                        factors[h][2] * taps[2][k][i][o];
+          }
+        }
+        for (int64_t w = 0; w < side; ++w) {
+          float* at = to + ((h * side + w) * channels + i) * width;
+          for (int64_t o = 0; o < width; ++o) {
+            at[o] = static_cast<float>(factors[w][0] * row[0][o] + factors[w][1] * row[1][o] +
+                                       factors[w][2] * row[2][o]);
+          }
+        }
+      }
+    }
+  });
+}
+
+void run_winograd(const ConvParams& p, const ConvArrays& a) {
+  const Kernels& k = kernels();
+  const int64_t m = p.tile, planes = (m + 2) * (m + 2), across = ceil_div(a.out_width, m),
+                tiles = across * ceil_div(a.out_height, m);
+  // Blocks of tiles of equal size, then of panels of outputs where those are too few to share.
+  const int64_t most = std::clamp(kBlockFloats / (planes * p.in_channels), kMinTiles, kMaxTiles);
+  const int64_t blocks = ceil_div(tiles, most), block = ceil_div(tiles, blocks);
+  const int64_t panels = ceil_div(p.out_channels, 32), wanted = kItemsPerThread * threads();
+  const int64_t splits = std::clamp<int64_t>(ceil_div(wanted, a.batch * blocks), 1, panels);
+  const int64_t split_panels = ceil_div(panels, splits), used_splits = ceil_div(panels, split_panels);
+
+  parallel_for(a.batch * blocks * used_splits, [&](int64_t item) {
+    const int64_t split = item % used_splits, begin = item / used_splits % blocks * block,
+                  batch = item / used_splits / blocks, first = split * split_panels * 32;
+    const int64_t y = batch * a.out_height * a.out_width * p.out_channels + first;
+    Winograd b{};
+    b.m = p.tile;
+    b.x = a.x + batch * a.height * a.width * p.in_channels;
+    b.height = a.height, b.width = a.width, b.channels = p.in_channels;
+    b.top = p.before[0], b.left = p.before[1];
+    b.across = across, b.first = begin, b.tiles = std::min(block, tiles - begin);
+    b.columns = std::min<int64_t>(split_panels * 32, p.out_channels - first);
+    b.w = static_cast<const float*>(a.weights) + first * planes * p.in_channels;
+    b.bias = a.bias ? a.bias + first : nullptr;
+    b.residual = a.residual ? a.residual + y : nullptr;
+    b.y = a.y + y;
+    b.out_height = a.out_height, b.out_width = a.out_width, b.pitch = p.out_channels;
+    b.scale = p.scale;
+    b.activation = p.activation;
+    b.scratch = scratch(Slot::stage, k.winograd_floats(m, b.tiles, p.in_channels));
+    if (b.tiles > 0) k.winograd(b);
+  });
+}
+
+}  // namespace rvc_fast
