@@ -14,7 +14,7 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // Floats of the inputs' planes that a block of tiles fills, which stay in L2.
 constexpr int64_t kBlockFloats = 262144;
 // Tiles that share one pass over the weights.
-constexpr int64_t kMinTiles = 24, kMaxTiles = 96;
+constexpr int64_t kMinTiles = 24, kMaxTiles = 48;
 constexpr int64_t kItemsPerThread = 4;
 
 // One axis: from three taps to m + 2 planes, their polynomial at each point over the product of the point's
@@ -39,8 +39,8 @@ int winograd_tile(const ConvParams& p) {
   const bool square = p.kernel == std::array{3, 3} && p.stride == std::array{1, 1} &&
                       p.dilation == std::array{1, 1} && p.groups == 1 && !p.transposed && !p.bf16;
   if (!square || p.in_channels % 16 != 0) return 1;
-  // Weights of wide layers are many for few tiles: 36 planes would take longer to fetch than they save.
-  return p.in_channels <= 128 ? 4 : 2;
+  // Wide layers have few tiles: their 36 planes of weights would take longer to fetch than they save.
+  return int64_t(p.in_channels) * p.out_channels <= 256 * 128 ? 4 : 2;
 }
 
 int64_t winograd_packed_size(const ConvParams& p) {
@@ -112,7 +112,6 @@ void run_winograd(const ConvParams& p, const ConvArrays& a) {
     b.residual = a.residual ? a.residual + y : nullptr;
     b.y = a.y + y;
     b.out_height = a.out_height, b.out_width = a.out_width, b.pitch = p.out_channels;
-    b.scale = p.scale;
     b.activation = p.activation;
     b.scratch = scratch(Slot::stage, k.winograd_floats(m, b.tiles, p.in_channels));
     if (b.tiles > 0) k.winograd(b);

@@ -39,7 +39,7 @@ struct ConvBlock {
 };
 
 // A block of tiles of a 3 x 3 convolution of stride 1 by Winograd's method, m x m outputs each, numbered row by
-// row, `across` in a row. y = (activation(conv(x) + bias) + residual) * scale for `columns` outputs.
+// row, `across` in a row. y = activation(conv(x) + bias) + residual for `columns` outputs.
 struct Winograd {
   int m;           // 2 or 4
   const float* x;  // (height, width, channels), channels a multiple of 16
@@ -52,7 +52,6 @@ struct Winograd {
   const float* residual;  // or null; as y
   float* y;               // (out_height, out_width, pitch)
   int64_t out_height, out_width, pitch;
-  float scale;
   Activation activation;
   float* scratch;  // winograd_floats(...)
 };
