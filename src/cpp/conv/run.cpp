@@ -126,24 +126,6 @@ int64_t output_length(const ConvParams& p, int axis, int64_t length) {
   return floor_div(length + cut - p.dilation[axis] * (k - 1) - 1, s) + 1;
 }
 
-float widen(const void* from, WeightType type, int64_t i) {
-  switch (type) {
-    case WeightType::float32:
-      return static_cast<const float*>(from)[i];
-    case WeightType::bfloat16:
-      return std::bit_cast<float>(uint32_t(static_cast<const uint16_t*>(from)[i]) << 16);
-    default: {
-      uint32_t h = static_cast<const uint16_t*>(from)[i];
-      uint32_t sign = (h & 0x8000u) << 16, magnitude = (h & 0x7fffu) << 13;
-      // Scaling by 2^112 moves the exponent bias from 15 to 127 and normalises subnormals; all ones is inf
-      // or NaN.
-      float f = std::bit_cast<float>(magnitude) * 0x1p112f;
-      if (magnitude >= 0x0f800000u) f = std::bit_cast<float>(magnitude | 0x7f800000u);
-      return std::bit_cast<float>(std::bit_cast<uint32_t>(f) | sign);
-    }
-  }
-}
-
 namespace {
 
 // To nearest, ties to even.

@@ -11,11 +11,10 @@ namespace {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Floats of the inputs' planes that a block of tiles fills, which stay in L2.
-constexpr int64_t kBlockFloats = 262144;
-// Tiles that share one pass over the weights.
-constexpr int64_t kMinTiles = 24, kMaxTiles = 48;
-constexpr int64_t kItemsPerThread = 4;
+// Tiles that share one pass over the weights; their planes stay in L2 as far as they can.
+constexpr int64_t kTiles = 48;
+// Work items per thread where columns are split: every item transforms its inputs anew.
+constexpr int64_t kItemsPerThread = 2;
 
 // One axis: from three taps to m + 2 planes, their polynomial at each point over the product of the point's
 // distances from the others. The last point is infinity.
@@ -65,20 +64,21 @@ void pack_winograd(const ConvParams& p, const void* weight, WeightType type, flo
     }
     float* to = packed + first * side * side * channels + begin * width;
     for (int64_t h = 0; h < side; ++h) {
-      for (int64_t i = 0; i < inputs; ++i) {
-        double row[3][32];
-        for (int k = 0; k < 3; ++k) {
+      double rows[3][kInputs][32];
+      for (int k = 0; k < 3; ++k) {
+        for (int64_t i = 0; i < kInputs; ++i) {
           for (int o = 0; o < 32; ++o) {
-            row[k][o] = factors[h][0] * taps[0][k][i][o] + factors[h][1] * taps[1][k][i][o] +
-                        factors[h][2] * taps[2][k][i][o];
+            rows[k][i][o] = factors[h][0] * taps[0][k][i][o] + factors[h][1] * taps[1][k][i][o] +
+                            factors[h][2] * taps[2][k][i][o];
           }
         }
-        for (int64_t w = 0; w < side; ++w) {
-          float* at = to + ((h * side + w) * channels + i) * width;
-          for (int64_t o = 0; o < width; ++o) {
-            at[o] = static_cast<float>(factors[w][0] * row[0][o] + factors[w][1] * row[1][o] +
-                                       factors[w][2] * row[2][o]);
-          }
+      }
+      for (int64_t w = 0; w < side; ++w) {
+        const double f0 = factors[w][0], f1 = factors[w][1], f2 = factors[w][2];
+        float* at = to + (h * side + w) * channels * width;
+        for (int64_t i = 0; i < inputs; ++i, at += width) {
+          for (int64_t o = 0; o < width; ++o)
+            at[o] = static_cast<float>(f0 * rows[0][i][o] + f1 * rows[1][i][o] + f2 * rows[2][i][o]);
         }
       }
     }
@@ -89,16 +89,18 @@ void run_winograd(const ConvParams& p, const ConvArrays& a) {
   const Kernels& k = kernels();
   const int64_t m = p.tile, planes = (m + 2) * (m + 2), across = ceil_div(a.out_width, m),
                 tiles = across * ceil_div(a.out_height, m);
-  // Blocks of tiles of equal size, then of panels of outputs where those are too few to share.
-  const int64_t most = std::clamp(kBlockFloats / (planes * p.in_channels), kMinTiles, kMaxTiles);
-  const int64_t blocks = ceil_div(tiles, most), block = ceil_div(tiles, blocks);
-  const int64_t panels = ceil_div(p.out_channels, 32), wanted = kItemsPerThread * threads();
-  const int64_t splits = std::clamp<int64_t>(ceil_div(wanted, a.batch * blocks), 1, panels);
-  const int64_t split_panels = ceil_div(panels, splits), used_splits = ceil_div(panels, split_panels);
+  // Blocks of tiles of equal size, as many for each thread; then of panels of outputs where they are too few.
+  int64_t blocks = ceil_div(tiles, kTiles);
+  if (blocks > threads()) blocks = std::min(ceil_div(blocks, threads()) * threads(), tiles);
+  const int64_t block = ceil_div(tiles, blocks), panels = ceil_div(p.out_channels, 32);
+  blocks = ceil_div(tiles, block);
+  const int64_t wanted = ceil_div(kItemsPerThread * threads(), a.batch * blocks);
+  const int64_t split_panels = ceil_div(panels, std::min(wanted, panels)),
+                splits = ceil_div(panels, split_panels);
 
-  parallel_for(a.batch * blocks * used_splits, [&](int64_t item) {
-    const int64_t split = item % used_splits, begin = item / used_splits % blocks * block,
-                  batch = item / used_splits / blocks, first = split * split_panels * 32;
+  parallel_for(a.batch * blocks * splits, [&](int64_t item) {
+    const int64_t split = item % splits, begin = item / splits % blocks * block,
+                  batch = item / splits / blocks, first = split * split_panels * 32;
     const int64_t y = batch * a.out_height * a.out_width * p.out_channels + first;
     Winograd b{};
     b.m = p.tile;
@@ -114,7 +116,7 @@ void run_winograd(const ConvParams& p, const ConvArrays& a) {
     b.out_height = a.out_height, b.out_width = a.out_width, b.pitch = p.out_channels;
     b.activation = p.activation;
     b.scratch = scratch(Slot::stage, k.winograd_floats(m, b.tiles, p.in_channels));
-    if (b.tiles > 0) k.winograd(b);
+    k.winograd(b);
   });
 }
 

@@ -109,6 +109,7 @@ static void winograd_product(const float* x, int64_t channels_, const float* w, 
 #pragma GCC unroll 2
   for (int64_t c = 0; c < channels; ++c, w += step) {
     __builtin_prefetch(ahead, 0, 2);
+    if (N * RVC_LANES > 16 && ahead_step > 64) __builtin_prefetch(ahead + 64, 0, 2);
     ahead += ahead_step;
     V b[N];
 #pragma GCC unroll 4
@@ -208,8 +209,8 @@ static void winograd_products(const Winograd& b, int planes, const float* z, int
 
 // The panel's outputs, `columns` of them from `column` on.
 template <int M, bool Residual>
-static void winograd_outputs(const Winograd& b, const float* products, int64_t slot, int panel, int64_t column,
-                             int columns) {
+static void winograd_outputs(const Winograd& b, const float* products, int64_t slot, int panel,
+                             int64_t column, int columns) {
   const int64_t line = b.out_width * b.pitch;
   const bool simple = b.activation == kNone || b.activation == kRelu;
   const V least = splat(b.activation == kRelu ? 0.0f : -__builtin_inff());
@@ -239,7 +240,8 @@ static void winograd_outputs(const Winograd& b, const float* products, int64_t s
         for (int64_t q = 0; q < M && w + q < b.out_width; ++q) {
           const int64_t to = at + r * line + q * b.pitch;
           const float* residual = Residual ? b.residual + to : nullptr;
-          store_first(b.y + to, finish(sums[r][q] + bias, nullptr, residual, 1.0f, b.activation, lanes), lanes);
+          store_first(b.y + to, finish(sums[r][q] + bias, nullptr, residual, 1.0f, b.activation, lanes),
+                      lanes);
         }
       }
     }

@@ -33,10 +33,11 @@ std::string conv2d_algorithm(const std::vector<int>& shape, const std::string& w
   const int best = winograd_tile(params(shape, bf16));
   if (wanted == "auto") return name_of(best);
   const int tile = wanted == "fast" ? best : parse_tile(wanted);
-  require(wanted == "direct" || best > 1, kOp,
-          "algorithm must be \"direct\" unless weight is multiplied in float32 and of shape (O, 3, 3, C), C a "
-          "multiple of 16; got \"" +
-              wanted + "\" for " + to_string(mx::Shape(shape.begin(), shape.end())) + " in " + dtype);
+  require(
+      wanted == "direct" || best > 1, kOp,
+      "algorithm must be \"direct\" unless weight is multiplied in float32 and of shape (O, 3, 3, C), C a "
+      "multiple of 16; got \"" +
+          wanted + "\" for " + to_string(mx::Shape(shape.begin(), shape.end())) + " in " + dtype);
   return name_of(tile);
 }
 

@@ -38,8 +38,8 @@ struct ConvBlock {
   float* partial;  // partial_floats(...) floats, needed if blocks > 1
 };
 
-// A block of tiles of a 3 x 3 convolution of stride 1 by Winograd's method, m x m outputs each, numbered row by
-// row, `across` in a row. y = activation(conv(x) + bias) + residual for `columns` outputs.
+// A block of tiles of a 3 x 3 convolution of stride 1 by Winograd's method, m x m outputs each, numbered row
+// by row, `across` in a row. y = activation(conv(x) + bias) + residual for `columns` outputs.
 struct Winograd {
   int m;           // 2 or 4
   const float* x;  // (height, width, channels), channels a multiple of 16

@@ -30,7 +30,7 @@ class Packing:
     """How a model's weights are packed.
 
     memory: "normal" lets a kernel hold more than the weights where that makes it faster (the decoder's residual
-        blocks take about four times their size), "low" does not.
+        blocks take about four times their size, the pitch network's convolutions about twice), "low" does not.
     dtype: what linear layers and convolutions multiply in; everything else, sums included, is float32.
     """
 

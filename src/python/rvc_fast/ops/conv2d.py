@@ -1,6 +1,10 @@
 """conv2d: (B, H, W, C) * (O, KH, KW, C) -> (B, H', W', O), stride 1, with fused neighbours.
 
 y = activation(conv(x) + bias) + residual
+
+The CPU kernel multiplies taps one by one ("direct"), or, 3 x 3 taps packed for it, by Winograd's method: F(2 x 2, 3 x 3) with
+2.25 times fewer products and 1.8 times the memory, or F(4 x 4, 3 x 3) with 4 times fewer and 4 times the memory. These
+round at 129 and 119 dB or better, and an input that is not finite spoils its whole tiles.
 """
 
 from __future__ import annotations
@@ -47,6 +51,8 @@ def conv2d_reference(
 
 def pack_conv2d(weight: mx.array, *, algorithm: str = "auto", dtype: Dtype = "float32") -> Weight:
     """Rearrange a weight (O, KH, KW, C) for the backend in use; see `pack_conv1d`.
+
+    A plain weight is multiplied directly by `conv2d`, as packing it for every call would cost more than it saves.
 
     Args:
         algorithm: of the CPU kernel. "auto" takes the fastest for the shape; "direct" keeps the weight's size, which
@@ -260,6 +266,6 @@ SPEC = OpSpec(
     ),
     flops=_flops,
     bytes=_bytes,
-    # Sums of up to 4608 terms.
-    tolerance={"float32": Tolerance(max_abs=4e-6, rms=1e-6), **HALF},
+    # Sums of up to 4608 terms, and Winograd's tiles of 4 x 4: 119 dB at 128 channels.
+    tolerance={"float32": Tolerance(max_abs=8e-6, rms=2e-6), **HALF},
 )
