@@ -167,6 +167,15 @@ def test_algorithm_of_a_residual_block(isa: str) -> None:
         ops.pack_resblock(weight, algorithm="k7n8e10", dtype="bfloat16")
 
 
+def test_algorithm_of_a_convolution_in_two_dimensions(isa: str) -> None:
+    auto = ops.pack_conv2d(normal(32, 3, 3, 32), dtype="bfloat16")
+    assert (auto.dtype == "bfloat16") == (auto.algorithm == "direct") == (isa == "amx")
+    direct = ops.pack_conv2d(normal(32, 3, 3, 32), algorithm="direct", dtype="bfloat16")
+    assert (direct.dtype, direct.algorithm) == ("bfloat16", "direct")
+    with pytest.raises(InputError, match=r'\[conv2d\] algorithm must be "direct" unless .* in bfloat16'):
+        ops.pack_conv2d(normal(32, 3, 3, 32), algorithm="winograd2", dtype="bfloat16")
+
+
 def test_refused_where_it_cannot_be(ext: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RVC_FAST_BACKEND", "auto")
     ext.configure(isa="generic" if "generic" in ext.isas() else "neon")

@@ -1,5 +1,7 @@
 #include "conv2d/conv2d.h"
 
+#include "isa/bf16.h"
+
 namespace rvc_fast {
 namespace {
 
@@ -30,8 +32,9 @@ std::string conv2d_algorithm(const std::vector<int>& shape, const std::string& w
                              const std::string& dtype) {
   const bool bf16 = parse_dtype(kOp, dtype);
   if (bf16) require_bf16(kOp);
+  // Products of pairs do not save as much as Winograd's method in float32 does, products of tiles more.
+  if (wanted == "auto") return name_of(winograd_tile(params(shape, bf16 && isa().bf16->tiles)));
   const int best = winograd_tile(params(shape, bf16));
-  if (wanted == "auto") return name_of(best);
   const int tile = wanted == "fast" ? best : parse_tile(wanted);
   require(
       wanted == "direct" || best > 1, kOp,

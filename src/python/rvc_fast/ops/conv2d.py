@@ -57,7 +57,8 @@ def pack_conv2d(weight: mx.array, *, algorithm: str = "auto", dtype: Dtype = "fl
     Args:
         algorithm: of the CPU kernel. "auto" takes the fastest for the shape; "direct" keeps the weight's size, which
             saves memory; "fast" insists on Winograd's; or "winograd2" or "winograd4".
-        dtype: what to multiply in. Only "direct" comes in "bfloat16".
+        dtype: what to multiply in. Only "direct" comes in "bfloat16"; "auto" takes it where it is faster than
+            Winograd's method in float32.
 
     Raises:
         InputError: an algorithm that there is not, or not for this shape and dtype; a dtype that the CPU has not.
@@ -85,6 +86,8 @@ def _pack_cpu(weight: mx.array, algorithm: str = "direct", dtype: Dtype = "float
     shape = tuple(weight.shape)
     try:
         name = native.ext().conv2d_algorithm(shape, algorithm, dtype=dtype)
+        if algorithm == "auto" and name != "direct":
+            dtype = "float32"
         data = native.ext().conv2d_pack(weight, algorithm=name, dtype=dtype)
     except ValueError as e:
         raise InputError(str(e)) from None
