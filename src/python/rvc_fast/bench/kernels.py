@@ -70,7 +70,7 @@ def has(spec: OpSpec, dtype: str) -> bool:
     if dtype == "float32":
         return True
     if dispatch.route(spec.name).backend == "cpu":
-        packs = spec.name in PACK or spec.name == "resblock"
+        packs = spec.name in PACK or spec.name in ("conv2d", "resblock")
         return dtype == "bfloat16" and packs and bfloat16_missing() is None
     return dtype in spec.tolerance
 
