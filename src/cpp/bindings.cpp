@@ -152,11 +152,12 @@ NB_MODULE(_ext, m) {
   m.def("linear", &linear, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
         nb::kw_only(), "out_channels"_a, "activation"_a = "", "stream"_a = nb::none());
 
-  m.def("conv2d_pack", &conv2d_pack, "weight"_a, nb::kw_only(), "dtype"_a = "float32",
-        "stream"_a = nb::none());
+  m.def("conv2d_algorithm", &conv2d_algorithm, "shape"_a, "wanted"_a, "dtype"_a = "float32");
+  m.def("conv2d_pack", &conv2d_pack, "weight"_a, nb::kw_only(), "algorithm"_a = "direct",
+        "dtype"_a = "float32", "stream"_a = nb::none());
   m.def("conv2d", &conv2d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
         nb::kw_only(), "out_channels"_a, "kernel"_a, "padding"_a = std::pair<int, int>(0, 0),
-        "activation"_a = "", "stream"_a = nb::none());
+        "activation"_a = "", "algorithm"_a = "direct", "stream"_a = nb::none());
 
   m.def("conv_transpose1d_pack", &conv_transpose1d_pack, "weight"_a, nb::kw_only(), "stride"_a = 1,
         "dtype"_a = "float32", "stream"_a = nb::none());

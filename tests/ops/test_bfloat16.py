@@ -66,6 +66,8 @@ def test_case(op: str, index: int, isa: str) -> None:
     options = {k: kwargs[k] for k in ("groups", "stride") if k in kwargs}
     if op == "conv1d":
         options.pop("stride", None)
+    if op == "conv2d":
+        options["algorithm"] = "direct"
     weight = getattr(ops, f"pack_{op}")(kwargs["weight"], dtype="bfloat16", **options)
     got = SPECS[op].op(**{**kwargs, "weight": weight})
     shape = kwargs["weight"].shape
@@ -165,6 +167,15 @@ def test_algorithm_of_a_residual_block(isa: str) -> None:
     assert ops.pack_resblock(normal(8, 7, 8), dtype="bfloat16").dtype == "float32"
     with pytest.raises(InputError, match=r'algorithm must be "direct" in bfloat16, got "k7n8e10"'):
         ops.pack_resblock(weight, algorithm="k7n8e10", dtype="bfloat16")
+
+
+def test_algorithm_of_a_convolution_in_two_dimensions(isa: str) -> None:
+    auto = ops.pack_conv2d(normal(32, 3, 3, 32), dtype="bfloat16")
+    assert (auto.dtype == "bfloat16") == (auto.algorithm == "direct") == (isa == "amx")
+    direct = ops.pack_conv2d(normal(32, 3, 3, 32), algorithm="direct", dtype="bfloat16")
+    assert (direct.dtype, direct.algorithm) == ("bfloat16", "direct")
+    with pytest.raises(InputError, match=r'\[conv2d\] algorithm must be "direct" unless .* in bfloat16'):
+        ops.pack_conv2d(normal(32, 3, 3, 32), algorithm="winograd2", dtype="bfloat16")
 
 
 def test_refused_where_it_cannot_be(ext: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

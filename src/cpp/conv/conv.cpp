@@ -104,6 +104,8 @@ void check(const ConvParams& p) {
           "groups must divide the channels");
   require(p.leaky >= 0.0f && p.leaky <= 1.0f, op,
           "leaky must be from 0 to 1, got " + std::to_string(p.leaky));
+  require(p.tile == 1 || winograd_tile(p) > 1, op,
+          "algorithm must be \"direct\" unless weight is float32 of shape (O, 3, 3, C), C a multiple of 16");
   require(packed_size(p) <= std::numeric_limits<int>::max(), op, "weight must have fewer than 2^31 values");
 }
 

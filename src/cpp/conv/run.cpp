@@ -114,6 +114,7 @@ std::vector<Phase> phases(const ConvParams& p) {
 }
 
 int64_t packed_size(const ConvParams& p) {
+  if (p.tile > 1) return winograd_packed_size(p);
   Phase last = phases(p).back();
   return last.weights +
          int64_t(last.taps[0]) * last.taps[1] * packed_channels(p) * p.groups * packed_columns(p);
@@ -126,24 +127,6 @@ int64_t output_length(const ConvParams& p, int axis, int64_t length) {
 }
 
 namespace {
-
-float widen(const void* from, WeightType type, int64_t i) {
-  switch (type) {
-    case WeightType::float32:
-      return static_cast<const float*>(from)[i];
-    case WeightType::bfloat16:
-      return std::bit_cast<float>(uint32_t(static_cast<const uint16_t*>(from)[i]) << 16);
-    default: {
-      uint32_t h = static_cast<const uint16_t*>(from)[i];
-      uint32_t sign = (h & 0x8000u) << 16, magnitude = (h & 0x7fffu) << 13;
-      // Scaling by 2^112 moves the exponent bias from 15 to 127 and normalises subnormals; all ones is inf
-      // or NaN.
-      float f = std::bit_cast<float>(magnitude) * 0x1p112f;
-      if (magnitude >= 0x0f800000u) f = std::bit_cast<float>(magnitude | 0x7f800000u);
-      return std::bit_cast<float>(std::bit_cast<uint32_t>(f) | sign);
-    }
-  }
-}
 
 // To nearest, ties to even.
 bfloat16 narrow(float f) {
@@ -208,7 +191,9 @@ void run(const ConvParams& p, const ConvArrays& a);
 }  // namespace
 
 void run_pack(const ConvParams& p, const void* weight, WeightType type, void* packed) {
-  if (p.bf16) {
+  if (p.tile > 1) {
+    pack_winograd(p, weight, type, static_cast<float*>(packed));
+  } else if (p.bf16) {
     pack(p, weight, type, static_cast<bfloat16*>(packed));
   } else {
     pack(p, weight, type, static_cast<float*>(packed));
@@ -216,7 +201,9 @@ void run_pack(const ConvParams& p, const void* weight, WeightType type, void* pa
 }
 
 void run_conv(const ConvParams& p, const ConvArrays& a) {
-  if (p.bf16) {
+  if (p.tile > 1) {
+    run_winograd(p, a);
+  } else if (p.bf16) {
     run<bfloat16>(p, a);
   } else {
     run<float>(p, a);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct ConvParams {
   bool has_bias = false, has_residual = false;
   bool bf16 = false;  // the weight is packed in bfloat16 and multiplied so
   int beside = 0;     // channels of another array that follow the result's own
+  int tile = 1;  // outputs of a tile of Winograd's method along each axis, 2 or 4; 1 is the direct method
 
   bool operator==(const ConvParams&) const = default;
 };
@@ -56,5 +58,31 @@ void run_conv(const ConvParams& p, const ConvArrays& a);
 
 enum class WeightType { float32, float16, bfloat16 };
 void run_pack(const ConvParams& p, const void* weight, WeightType type, void* packed);
+// Value i of a weight.
+inline float widen(const void* from, WeightType type, int64_t i) {
+  switch (type) {
+    case WeightType::float32:
+      return static_cast<const float*>(from)[i];
+    case WeightType::bfloat16:
+      return std::bit_cast<float>(uint32_t(static_cast<const uint16_t*>(from)[i]) << 16);
+    default: {
+      uint32_t h = static_cast<const uint16_t*>(from)[i];
+      uint32_t sign = (h & 0x8000u) << 16, magnitude = (h & 0x7fffu) << 13;
+      // Scaling by 2^112 moves the exponent bias from 15 to 127 and normalises subnormals; all ones is inf
+      // or NaN.
+      float f = std::bit_cast<float>(magnitude) * 0x1p112f;
+      if (magnitude >= 0x0f800000u) f = std::bit_cast<float>(magnitude | 0x7f800000u);
+      return std::bit_cast<float>(std::bit_cast<uint32_t>(f) | sign);
+    }
+  }
+}
+
+// Winograd's method for 3 x 3 taps of stride 1: the tile that is fastest for a shape, 1 if it cannot be.
+int winograd_tile(const ConvParams& p);
+int64_t winograd_packed_size(const ConvParams& p);
+// weight (O, 3, 3, C) to panels of 32 outputs, a last one of 16 or fewer is 16 wide: [panel][plane][C][32].
+// Computed in double, on all threads.
+void pack_winograd(const ConvParams& p, const void* weight, WeightType type, float* packed);
+void run_winograd(const ConvParams& p, const ConvArrays& a);
 
 }  // namespace rvc_fast

@@ -1,25 +1,66 @@
 #include "conv2d/conv2d.h"
 
-namespace rvc_fast {
+#include "isa/bf16.h"
 
-mx::array conv2d_pack(const mx::array& weight, const std::string& dtype, mx::StreamOrDevice s) {
-  require(weight.ndim() == 4, "conv2d",
-          "weight must be of shape (O, KH, KW, C), got " + to_string(weight.shape()));
-  ConvParams p{.op = "conv2d", .kernel = {weight.shape(1), weight.shape(2)}};
-  p.in_channels = weight.shape(3);
-  p.out_channels = weight.shape(0);
-  p.bf16 = parse_dtype("conv2d", dtype);
+namespace rvc_fast {
+namespace {
+
+constexpr const char* kOp = "conv2d";
+
+int parse_tile(const std::string& algorithm) {
+  if (algorithm == "direct") return 1;
+  if (algorithm == "winograd2") return 2;
+  require(algorithm == "winograd4", kOp, "algorithm must be one there is, got \"" + algorithm + "\"");
+  return 4;
+}
+
+std::string name_of(int tile) { return tile == 1 ? "direct" : "winograd" + std::to_string(tile); }
+
+ConvParams params(const std::vector<int>& shape, bool bf16) {
+  require(shape.size() == 4, kOp,
+          "weight must be of shape (O, KH, KW, C), got " + to_string(mx::Shape(shape.begin(), shape.end())));
+  ConvParams p{.op = kOp, .kernel = {shape[1], shape[2]}};
+  p.in_channels = shape[3];
+  p.out_channels = shape[0];
+  p.bf16 = bf16;
+  return p;
+}
+
+}  // namespace
+
+std::string conv2d_algorithm(const std::vector<int>& shape, const std::string& wanted,
+                             const std::string& dtype) {
+  const bool bf16 = parse_dtype(kOp, dtype);
+  if (bf16) require_bf16(kOp);
+  // Products of pairs do not save as much as Winograd's method in float32 does, products of tiles more.
+  if (wanted == "auto") return name_of(winograd_tile(params(shape, bf16 && isa().bf16->tiles)));
+  const int best = winograd_tile(params(shape, bf16));
+  const int tile = wanted == "fast" ? best : parse_tile(wanted);
+  require(
+      wanted == "direct" || best > 1, kOp,
+      "algorithm must be \"direct\" unless weight is multiplied in float32 and of shape (O, 3, 3, C), C a "
+      "multiple of 16; got \"" +
+          wanted + "\" for " + to_string(mx::Shape(shape.begin(), shape.end())) + " in " + dtype);
+  return name_of(tile);
+}
+
+mx::array conv2d_pack(const mx::array& weight, const std::string& algorithm, const std::string& dtype,
+                      mx::StreamOrDevice s) {
+  ConvParams p = params({weight.shape().begin(), weight.shape().end()}, parse_dtype(kOp, dtype));
+  p.tile = parse_tile(algorithm);
   return pack_conv(p, weight, s);
 }
 
 mx::array conv2d(const mx::array& x, const mx::array& packed, const std::optional<mx::array>& bias,
                  const std::optional<mx::array>& residual, int out_channels, std::pair<int, int> kernel,
-                 std::pair<int, int> padding, const std::string& activation, mx::StreamOrDevice s) {
-  require(x.ndim() == 4, "conv2d", "x must be of shape (B, H, W, C), got " + to_string(x.shape()));
-  ConvParams p{.op = "conv2d", .kernel = {kernel.first, kernel.second}};
+                 std::pair<int, int> padding, const std::string& activation, const std::string& algorithm,
+                 mx::StreamOrDevice s) {
+  require(x.ndim() == 4, kOp, "x must be of shape (B, H, W, C), got " + to_string(x.shape()));
+  ConvParams p{.op = kOp, .kernel = {kernel.first, kernel.second}};
   p.before = p.after = {padding.first, padding.second};
   p.out_channels = out_channels;
-  p.activation = parse_activation("conv2d", activation);
+  p.activation = parse_activation(kOp, activation);
+  p.tile = parse_tile(algorithm);
   return conv(p, x, packed, bias, residual, s);
 }
 

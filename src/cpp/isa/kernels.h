@@ -38,6 +38,24 @@ struct ConvBlock {
   float* partial;  // partial_floats(...) floats, needed if blocks > 1
 };
 
+// A block of tiles of a 3 x 3 convolution of stride 1 by Winograd's method, m x m outputs each, numbered row
+// by row, `across` in a row. y = activation(conv(x) + bias) + residual for `columns` outputs.
+struct Winograd {
+  int m;           // 2 or 4
+  const float* x;  // (height, width, channels), channels a multiple of 16
+  int64_t height, width, channels;
+  int64_t top, left;  // zero padding
+  int64_t across, first, tiles;
+  int64_t columns;
+  const float* w;         // panels of 32 columns, [plane][channels][32]; a last one of 16 or fewer is 16 wide
+  const float* bias;      // or null
+  const float* residual;  // or null; as y
+  float* y;               // (out_height, out_width, pitch)
+  int64_t out_height, out_width, pitch;
+  Activation activation;
+  float* scratch;  // winograd_floats(...)
+};
+
 // A rectangle of x (height, width, pitch) copied to `to` (lines, rows, to_pitch), `channels` of it, through a
 // leaky ReLU; what lies outside x becomes zero.
 struct Stage {
@@ -159,6 +177,8 @@ struct Kernels {
   void (*conv_block)(const ConvBlock&);
   void (*stage)(const Stage&);
   void (*same_conv)(const SameConv&);
+  int64_t (*winograd_floats)(int64_t m, int64_t tiles, int64_t channels);
+  void (*winograd)(const Winograd&);
   int64_t (*gru_packed_floats)(int64_t hidden);
   int64_t (*gru_scratch_floats)(int64_t hidden);
   void (*gru_pack)(const float* w, const float* b, int64_t hidden, float* packed);  // w (3 hidden, hidden)

@@ -14,6 +14,7 @@ typedef float VU __attribute__((vector_size(4 * RVC_LANES), aligned(4), may_alia
 typedef int32_t VI __attribute__((vector_size(4 * RVC_LANES)));
 
 #define RVC_INLINE inline __attribute__((always_inline))
+#define RVC_LAMBDA __attribute__((always_inline))
 
 static RVC_INLINE V load(const float* p) { return *reinterpret_cast<const VU*>(p); }
 static RVC_INLINE void store(float* p, V v) { *reinterpret_cast<VU*>(p) = v; }

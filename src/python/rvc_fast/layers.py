@@ -30,7 +30,7 @@ class Packing:
     """How a model's weights are packed.
 
     memory: "normal" lets a kernel hold more than the weights where that makes it faster (the decoder's residual
-        blocks take about four times their size), "low" does not.
+        blocks take about four times their size, the pitch network's convolutions about twice), "low" does not.
     dtype: what linear layers and convolutions multiply in; everything else, sums included, is float32.
     """
 
@@ -209,7 +209,8 @@ class Conv2d(PackedLayer):
         self._padding = padding
 
     def _pack(self, weight: mx.array, packing: Packing) -> Weight:
-        return ops.pack_conv2d(weight, dtype=packing.dtype)
+        algorithm = "direct" if packing.memory == "low" else "auto"
+        return ops.pack_conv2d(weight, algorithm=algorithm, dtype=packing.dtype)
 
     def __call__(
         self, x: mx.array, *, activation: Activation | None = None, residual: mx.array | None = None

@@ -26,7 +26,6 @@ PEER_BARS = {"float32": 90.0, "bfloat16": 35.0, "float16": 50.0}
 
 PACK: dict[str, Callable[..., ops.Weight]] = {
     "conv1d": lambda k, dtype: ops.pack_conv1d(k["weight"], groups=k.get("groups", 1), dtype=dtype),
-    "conv2d": lambda k, dtype: ops.pack_conv2d(k["weight"], dtype=dtype),
     "conv_transpose1d": lambda k, dtype: ops.pack_conv_transpose1d(
         k["weight"], stride=k.get("stride", 1), dtype=dtype
     ),
@@ -71,7 +70,7 @@ def has(spec: OpSpec, dtype: str) -> bool:
     if dtype == "float32":
         return True
     if dispatch.route(spec.name).backend == "cpu":
-        packs = spec.name in PACK or spec.name == "resblock"
+        packs = spec.name in PACK or spec.name in ("conv2d", "resblock")
         return dtype == "bfloat16" and packs and bfloat16_missing() is None
     return dtype in spec.tolerance
 
@@ -146,6 +145,11 @@ def packed(
     narrow: ops.Dtype = "bfloat16" if dtype == "bfloat16" and on_cpu else "float32"
     if spec.name in PACK:
         given["weight"] = PACK[spec.name](kwargs, narrow)
+    elif spec.name == "conv2d":
+        fits = on_cpu or algorithm == "auto"
+        given["weight"] = ops.pack_conv2d(
+            kwargs["weight"], algorithm=algorithm if fits else "direct", dtype=narrow
+        )
     elif spec.name == "resblock":
 
         def pack(conv: ResConv) -> ResConv:

@@ -335,7 +335,7 @@ class Ours(Side):
 
 
 class Direct(Ours):
-    """rvc_fast with the direct algorithm in the residual blocks, which is what little memory means."""
+    """rvc_fast with the direct algorithm in every convolution, which is what little memory means."""
 
     name = "direct"
     memory = "low"
@@ -362,7 +362,7 @@ PEERS = (*PYTORCH, "mlx", "direct")
 # nearest vectors.
 WITHOUT = {"onnxruntime": ("mel",), "torch-bf16": ("retrieval",)}
 # What "direct" differs in.
-DIRECT = ("decoder", "resblocks", "resblock")
+DIRECT = ("decoder", "resblocks", "resblock", "rmvpe", "conv2d")
 # What a process of a side is started with.
 ENVIRONMENT = {"mlx": {"RVC_FAST_BACKEND": "reference"}, "direct": {"RVC_FAST_BACKEND": "cpu"}}
 

@@ -174,7 +174,7 @@ class UNet(nn.Module):
         return self.output(x)[0]
 
     def __call__(self, mel: mx.array) -> mx.array:
-        """Long sounds go through in tiles that overlap by all that an output depends on: the same numbers."""
+        """Long sounds go through in tiles that overlap by all that an output depends on: the same but for rounding."""
         frames, halo = mel.shape[0], self._config.halo
         if frames <= TILE + 2 * halo:
             return self._tile(mel)
