@@ -55,7 +55,7 @@ def rebuild(plan: Plan, work: Path, output: Path) -> None:
         rounds = range(1, len(plan.encoder) + 1)
         encoders = [content.train_encoder(plan, corpora["speech"], test, folder, n) for n in rounds]
     with stage("synthesizer"):
-        voice = synthesizer.train(plan, encoders, corpora["target"], corpora["renderings"], test, folder)
+        voice = synthesizer.train(plan, encoders, corpora, folder)
     with stage("pitch model"):
         network = pitch.train(plan, corpora["speech"], test, folder)
     with stage("recogniser"):

@@ -1,7 +1,8 @@
-"""Networks that hear phonemes: the content encoder (HuBERT), and the recogniser of the evaluation.
+"""Networks that hear phonemes: the content encoder (HuBERT), a listener, and the recogniser of the evaluation.
 
-Both learn the phoneme class of every 20 ms. The recogniser shares nothing with the encoder: log mel spectrogram,
-convolutions and a recurrent layer, other sentences, another seed.
+All learn the phoneme class of every 20 ms. The listener judges the voice while it trains, beside the encoder, whose
+sentences it learns from. The recogniser shares nothing with either but what a log mel spectrogram is: convolutions and
+a recurrent layer, other sentences, another seed.
 """
 
 from __future__ import annotations
@@ -89,19 +90,58 @@ class Recogniser(nn.Module):
         return self.output(self.recurrent(x.transpose(1, 2))[0])
 
 
-def _centres(model: nn.Module, frames: int) -> np.ndarray:
+class Listener(nn.Module):
+    """Sound (sounds, n) at 16 kHz -> scores of the classes (sounds, n // 320 + 1, classes), from 0.3 s around each."""
+
+    MELS, WIDTH = 96, 160
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = self.WIDTH
+        self.norm = nn.BatchNorm1d(self.MELS)
+        self.first = nn.Conv1d(self.MELS, width, 3, padding=1)
+        self.convs = nn.ModuleList(
+            nn.Conv1d(width, width, 3, stride, padding=dilation, dilation=dilation)
+            for stride, dilation in ((1, 1), (2, 1), (1, 1), (1, 2), (1, 4))
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in self.convs)
+        self.output = nn.Linear(width, len(CLASSES))
+        self.register_buffer(
+            "filters", torch.from_numpy(mel_filters(RATE, 512, self.MELS, 60, 8000)), persistent=False
+        )
+        self.register_buffer("window", torch.hann_window(512), persistent=False)
+
+    def layers(self, sound: Tensor) -> list[Tensor]:
+        """Return what every layer makes of the sound (sounds, frames, width), the scores last."""
+        spectrum = torch.stft(sound, 512, PITCH_FRAME, 512, self.window, return_complex=True)
+        # Power first: the gradient of a magnitude is undefined at zero.
+        power = spectrum.real.square() + spectrum.imag.square()
+        x = torch.relu(self.first(self.norm(torch.log(self.filters @ torch.sqrt(power + 1e-9) + 3e-5))))
+        found = []
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            y = torch.relu(norm(conv(x)))
+            x = x + y if y.shape == x.shape else y
+            found.append(y.transpose(1, 2))
+        return [*found, self.output(x.transpose(1, 2))]
+
+    def forward(self, sound: Tensor) -> Tensor:
+        return self.layers(sound)[-1]
+
+
+def centres(model: nn.Module, frames: int) -> np.ndarray:
+    """Return the sample in the middle of each of so many frames of either kind of network."""
     return np.arange(frames) * FRAME + (MIDDLE if isinstance(model, Hubert) else 0)
 
 
 def scores(model: nn.Module, sound: Tensor) -> Tensor:
-    """Return the class scores of either network."""
+    """Return the class scores of any of the networks."""
     return model.final_proj(model.batch(sound)) if isinstance(model, Hubert) else model(sound)
 
 
 def train(
     model: nn.Module, training: Training, corpus: Corpus, test: Corpus, path: Path, seed: int
 ) -> nn.Module:
-    """Train either network on `corpus`; prints frame accuracy and phoneme error on `test`."""
+    """Train a network on `corpus`; prints frame accuracy and phoneme error on `test`."""
     length = training.frames * PITCH_FRAME
 
     def loss(step: int) -> Tensor:
@@ -110,7 +150,7 @@ def train(
         sound = torch.from_numpy(augment.room(cuts.sound, rng)).to(device())
         with loop.autocast():
             out = scores(model, sound)
-        wanted = torch.from_numpy(cuts.classes(_centres(model, out.shape[1]))).to(device())
+        wanted = torch.from_numpy(cuts.classes(centres(model, out.shape[1]))).to(device())
         return F.cross_entropy(out.float().transpose(1, 2), wanted, label_smoothing=0.05)
 
     return fit(model, training, loss, path, seed=seed, watch=lambda: report(model, test))
@@ -175,7 +215,7 @@ def report(model: nn.Module, test: Corpus) -> str:
     for i in range(len(test)):
         found = log_probabilities(model, test.utterance(i)).argmax(1)
         wanted = test.class_at(
-            np.minimum(_centres(model, len(found)) + test.starts[i], test.starts[i + 1] - 1)
+            np.minimum(centres(model, len(found)) + test.starts[i], test.starts[i + 1] - 1)
         )
         right, total = right + int((found == wanted).sum()), total + len(found)
     return f"frames {right / total:.3f}, phoneme error {phoneme_error(model, test):.3f}"
@@ -201,4 +241,14 @@ def train_recogniser(plan: Plan, corpus: Corpus, test: Corpus, folder: Path) -> 
         Recogniser().to(device()), plan.recogniser, corpus, test, folder / "recogniser.pt", plan.seed + 20
     )
     assert isinstance(model, Recogniser)
+    return model
+
+
+def train_listener(plan: Plan, corpus: Corpus, test: Corpus, folder: Path) -> Listener:
+    """Return the trained listener."""
+    torch.manual_seed(plan.seed + 2)
+    model = train(
+        Listener().to(device()), plan.listener, corpus, test, folder / "listener.pt", plan.seed + 30
+    )
+    assert isinstance(model, Listener)
     return model

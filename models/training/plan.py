@@ -30,11 +30,17 @@ class VoiceTraining(Training):
 
     encoder: how many rounds the content encoder, whose features it learns from, has been trained.
     hearing: weight of the distance between what the content encoder hears in the result and in the target.
+    listening: the same of the listener.
+    words: weight of the cross-entropy of the phonemes that both hear in the result, against those that were said.
+    strangers: items of a batch beside the others whose words no target has said: `words` alone judges them.
     emphasis: whether the distances of magnitudes lift the formants above 500 Hz, which the low ones outweigh.
     """
 
     encoder: int = 1
     hearing: float = 0.0
+    listening: float = 0.0
+    words: float = 0.0
+    strangers: int = 0
     emphasis: bool = False
 
 
@@ -52,8 +58,10 @@ class Plan:
     # Rounds: each goes on from the weights of the one before.
     encoder: tuple[Training, ...]
     recogniser: Training
+    listener: Training
     pitch: Training
     synthesizer: tuple[VoiceTraining, ...]
+    strangers: int  # sentences of the encoder's that the voice learns to say as well
     upsample_channels: int
 
 
@@ -67,12 +75,18 @@ FULL = Plan(
     test_sentences=12,
     encoder=(Training(1600, 16, 200, 1.5e-3), Training(1500, 16, 200, 1e-3)),
     recogniser=Training(900, 16, 200, 2e-3),
+    listener=Training(1500, 24, 100, 2e-3),
     pitch=Training(2400, 12, 128, 2e-3),
     synthesizer=(
         VoiceTraining(3000, 8, 32, 1.5e-3),
         VoiceTraining(1500, 6, 48, 1e-3, hearing=3.0, emphasis=True),
         VoiceTraining(2200, 6, 48, 1e-3, encoder=2, hearing=3.0, emphasis=True),
+        VoiceTraining(2350, 8, 48, 1e-3, encoder=2, hearing=3.0, emphasis=True),
+        VoiceTraining(
+            3000, 6, 48, 1e-3, encoder=2, hearing=3.0, listening=3.0, words=0.3, strangers=4, emphasis=True
+        ),
     ),
+    strangers=1120,
     upsample_channels=128,
 )
 
@@ -86,11 +100,15 @@ TINY = replace(
     test_sentences=1,
     encoder=(Training(3, 2, 100, 1e-3), Training(1, 2, 100, 1e-3)),
     recogniser=Training(4, 2, 100, 1e-3),
+    listener=Training(3, 2, 100, 1e-3),
     pitch=Training(3, 2, 64, 1e-3),
     synthesizer=(
         VoiceTraining(2, 2, 32, 1e-3),
-        VoiceTraining(1, 2, 48, 1e-3, encoder=2, hearing=3.0, emphasis=True),
+        VoiceTraining(
+            1, 2, 48, 1e-3, encoder=2, hearing=3.0, listening=3.0, words=0.3, strangers=1, emphasis=True
+        ),
     ),
+    strangers=3,
     upsample_channels=32,
 )
 

@@ -11,6 +11,7 @@ place of harmonics, which only spectra of long windows tell apart:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from benchmarks.peers.hubert import Hubert
 from benchmarks.peers.synthesizer import Synthesizer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rvc_fast.audio import high_pass
 from rvc_fast.ops.mel_stft import mel_filters
@@ -26,7 +28,7 @@ from rvc_fast.synthesizer.config import SynthesizerConfig
 from rvc_fast.synthesizer.model import TEMPERATURE
 
 from . import content, loop, measures
-from .corpus import FRAME, RATE, TARGET_RATE, Corpus
+from .corpus import FRAME, PITCH_FRAME, RATE, TARGET_RATE, Corpus
 from .loop import device, fit
 from .plan import SPEAKERS, Plan, VoiceTraining
 
@@ -126,11 +128,9 @@ class Material:
         self.targets = targets
         if not path.is_file():
             self._listen(encoder, renderings, path)
-        with np.load(path) as kept:
-            parts = np.split(kept["features"], np.cumsum(kept["frames"])[:-1])
-            owner = kept["line"]
+        parts, owner = _kept(path)
         self.features = [[parts[k] for k in np.flatnonzero(owner == i)] for i in range(len(targets))]
-        self.speaker = np.array([SPEAKERS.index(voice.split("+")[1]) for voice in targets.voice])
+        self.speaker = _speakers(targets)
         lengths = np.diff(targets.starts)
         self.chance = lengths / lengths.sum()
 
@@ -149,34 +149,135 @@ class Material:
                     line.append(i)
         same = len(found) - len(self.targets)
         print(f"{same} of {len(renderings)} renderings have the phonemes of their target", flush=True)
-        temporary = path.with_suffix(".tmp.npz")
-        frames = [len(f) for f in found]
-        np.savez(temporary, features=np.concatenate(found), frames=frames, line=line)
-        temporary.replace(path)
+        _keep(path, found, line)
 
-    def batch(self, rng: np.random.Generator, size: int, frames: int, hop: int) -> dict[str, Tensor]:
-        """Draw `size` items: CONTEXT frames of features and pitch, and where in them `frames` of sound are."""
-        rows: dict[str, list[np.ndarray]] = {"phone": [], "f0": [], "sound": []}
-        speakers, offset = [], int(rng.integers(0, CONTEXT - frames + 1))
+    def batch(
+        self, rng: np.random.Generator, size: int, offset: int, frames: int, hop: int
+    ) -> tuple[Cuts, Tensor]:
+        """Draw `size` items and the targets' sound (size, frames * hop) of `frames` frames from `offset` on."""
+        rows = []
+        sounds = []
         for i in rng.choice(len(self.chance), size, p=self.chance):
             choices = self.features[i]
             # Half the time the target's own features, else another voice's.
             found = choices[0] if rng.random() < 0.5 else choices[int(rng.integers(len(choices)))]
-            f0 = self.targets.pitch(i)
-            sound = self.targets.wide_utterance(i)
-            short = max(0, CONTEXT - len(f0))
-            phone = np.pad(np.repeat(found, 2, axis=0), ((0, short), (0, 0)), mode="edge")
-            f0, sound = np.pad(f0, (0, short)), np.pad(sound, (0, short * hop))
-            start = int(rng.integers(0, len(f0) - CONTEXT + 1))
-            rows["phone"].append(phone[start : start + CONTEXT])
-            rows["f0"].append(f0[start : start + CONTEXT])
-            rows["sound"].append(sound[(start + offset) * hop : (start + offset + frames) * hop])
-            speakers.append(self.speaker[i])
-        out = {name: torch.from_numpy(np.stack(values)).to(device()) for name, values in rows.items()}
-        out["pitch"] = torch.from_numpy(coarse(np.stack(rows["f0"])).astype(np.int64)).to(device())
-        out["speaker"] = torch.from_numpy(np.array(speakers)).to(device())
-        out["offset"] = torch.tensor(offset)
-        return out
+            row = _cut(rng, found, self.targets, i, self.targets.pitch(i), self.speaker[i])
+            rows.append(row)
+            sound = np.pad(self.targets.wide_utterance(i), (0, CONTEXT * hop))
+            sounds.append(sound[(row.start + offset) * hop : (row.start + offset + frames) * hop])
+        return _stack(rows), torch.from_numpy(np.stack(sounds)).to(device())
+
+
+class Strangers:
+    """Sentences of the voices that the encoder learnt from, to be said by a target: nobody knows how that sounds.
+
+    The features are kept in `path`.
+    """
+
+    def __init__(self, encoder: Hubert, speech: Corpus, targets: Corpus, count: int, path: Path):
+        self.speech = speech
+        self.lines = np.linspace(0, len(speech), count, endpoint=False).astype(int)
+        if not path.is_file():
+            _keep(path, [features(encoder, speech.utterance(i)) for i in self.lines], self.lines)
+        self.features, _ = _kept(path)
+        owner = _speakers(targets)
+        self.medians = [
+            _median(np.concatenate([targets.pitch(i) for i in np.flatnonzero(owner == k)]))
+            for k in range(len(SPEAKERS))
+        ]
+
+    def batch(self, rng: np.random.Generator, size: int) -> Cuts:
+        """Draw `size` items, at the pitch of their speaker."""
+        rows = []
+        for k in rng.integers(0, len(self.lines), size):
+            i, speaker = self.lines[k], int(rng.integers(len(SPEAKERS)))
+            f0 = self.speech.pitch(i)
+            ratio = self.medians[speaker] / _median(f0) if f0.any() else 1.0
+            f0 = (f0 * ratio * 2 ** rng.uniform(-1 / 6, 1 / 6)).astype(np.float32)
+            rows.append(_cut(rng, self.features[k], self.speech, i, f0, speaker))
+        return _stack(rows)
+
+
+def _median(f0: np.ndarray) -> float:
+    return float(np.median(f0[f0 > 0]))
+
+
+def _speakers(targets: Corpus) -> np.ndarray:
+    return np.array([SPEAKERS.index(voice.split("+")[1]) for voice in targets.voice])
+
+
+def _keep(path: Path, found: list[np.ndarray], line: list[int] | np.ndarray) -> None:
+    temporary = path.with_suffix(".tmp.npz")
+    frames = [len(f) for f in found]
+    np.savez(temporary, features=np.concatenate(found), frames=frames, line=line)
+    temporary.replace(path)
+
+
+def _kept(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
+    with np.load(path) as kept:
+        return np.split(kept["features"], np.cumsum(kept["frames"])[:-1]), kept["line"]
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """CONTEXT frames of one sentence, from frame `start` on; `samples`: its first and last sample in `corpus`."""
+
+    start: int
+    phone: np.ndarray
+    f0: np.ndarray
+    speaker: int
+    corpus: Corpus
+    samples: tuple[int, int]
+
+
+def _cut(
+    rng: np.random.Generator, found: np.ndarray, corpus: Corpus, i: int, f0: np.ndarray, speaker: int
+) -> _Cut:
+    short = max(0, CONTEXT - len(f0))
+    phone = np.pad(np.repeat(found, 2, axis=0), ((0, short), (0, 0)), mode="edge")
+    f0 = np.pad(f0, (0, short))
+    start = int(rng.integers(0, len(f0) - CONTEXT + 1))
+    part = slice(start, start + CONTEXT)
+    first = int(corpus.starts[i])
+    samples = first + start * PITCH_FRAME, int(corpus.starts[i + 1]) - 1
+    return _Cut(start, phone[part], f0[part], speaker, corpus, samples)
+
+
+def _stack(rows: list[_Cut]) -> Cuts:
+    def tensor(values: list) -> Tensor:
+        return torch.from_numpy(np.stack(values)).to(device())
+
+    return Cuts(
+        rows,
+        tensor([row.phone for row in rows]),
+        tensor([coarse(row.f0).astype(np.int64) for row in rows]),
+        tensor([row.f0 for row in rows]),
+        tensor([np.int64(row.speaker) for row in rows]),
+    )
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Items of a batch: CONTEXT frames of features, pitch (coarse and Hz) and speaker."""
+
+    rows: list[_Cut]
+    phone: Tensor
+    pitch: Tensor
+    f0: Tensor
+    speaker: Tensor
+
+    def __add__(self, other: Cuts) -> Cuts:
+        tensors = (
+            torch.cat([getattr(c, n) for c in (self, other)]) for n in ("phone", "pitch", "f0", "speaker")
+        )
+        return Cuts(self.rows + other.rows, *tensors)
+
+    def classes(self, samples: np.ndarray) -> Tensor:
+        """Return the phoneme class at `samples` of every item, (items, len(samples))."""
+        found = [
+            row.corpus.class_at(np.minimum(row.samples[0] + samples, row.samples[1])) for row in self.rows
+        ]
+        return torch.from_numpy(np.stack(found).astype(np.int64)).to(device())
 
 
 def render(
@@ -232,17 +333,52 @@ class SpectralLoss(nn.Module):
         return total / len(WINDOWS)
 
 
-def hear(encoder: Hubert, sound: Tensor) -> list[Tensor]:
-    """Return what every layer of the content encoder makes of sounds (sounds, n) at 24 kHz."""
-    kept = sound.shape[1] * RATE // TARGET_RATE
-    spectrum = torch.fft.rfft(sound)[:, : kept // 2 + 1]
-    x = torch.fft.irfft(spectrum, kept) * (RATE / TARGET_RATE)
-    with loop.autocast():
-        x = encoder.encoder.embed(encoder.feature_projection(encoder.feature_extractor(x)))
-        layers = [x]
-        for layer in encoder.encoder.layers:
-            layers.append(layer(layers[-1]))
-    return [x.float() for x in layers]
+class Judges(nn.Module):
+    """What the content encoder and the listener hear in results: as in the targets, and the phonemes that were said."""
+
+    EDGE = 2  # frames at both ends whose phonemes are not judged: half of what tells them is cut off
+
+    def __init__(self, encoder: Hubert, listener: content.Listener, training: VoiceTraining):
+        super().__init__()
+        weights = {encoder: training.hearing, listener: training.listening}
+        self.networks = [(network, weight) for network, weight in weights.items() if weight]
+        self.words = training.words
+        for network, _ in self.networks:
+            network.eval().requires_grad_(False)
+
+    @staticmethod
+    def layers(network: Hubert | content.Listener, sound: Tensor) -> list[Tensor]:
+        """Return what every layer makes of sounds (sounds, n) at 24 kHz, the class scores last."""
+        kept = sound.shape[1] * RATE // TARGET_RATE
+        spectrum = torch.fft.rfft(sound)[:, : kept // 2 + 1]
+        x = torch.fft.irfft(spectrum, kept) * (RATE / TARGET_RATE)
+        with loop.autocast():
+            if isinstance(network, content.Listener):
+                return [y.float() for y in network.layers(x)]
+            found = [network.encoder.embed(network.feature_projection(network.feature_extractor(x)))]
+            for layer in network.encoder.layers:
+                found.append(layer(found[-1]))
+            return [y.float() for y in (*found, network.final_proj(found[-1]))]
+
+    def forward(self, got: Tensor, want: Tensor, cuts: Cuts, offset: int) -> Tensor:
+        """Return the loss of results (items, n), the first of which should be `want` (at most as many, n).
+
+        offset: frames of 10 ms of `cuts` before the results.
+        """
+        total = torch.zeros((), device=got.device)
+        for network, weight in self.networks:
+            with torch.no_grad():
+                *wanted, _ = self.layers(network, want)
+            *heard, scores = self.layers(network, got)
+            distances = [(a[: len(b)] - b).abs().mean() for a, b in zip(heard, wanted, strict=True)]
+            total = total + weight * sum(distances) / len(distances)
+            if self.words:
+                inner = slice(self.EDGE, scores.shape[1] - self.EDGE)
+                places = offset * PITCH_FRAME + content.centres(network, scores.shape[1])[inner]
+                total = total + self.words * F.cross_entropy(
+                    scores[:, inner].transpose(1, 2), cuts.classes(places)
+                )
+        return total
 
 
 @torch.inference_mode()
@@ -265,9 +401,7 @@ def probe(voice: Synthesizer, found: np.ndarray, voiced: np.ndarray) -> tuple[fl
     return float(harmonic), float(comb)
 
 
-def train(
-    plan: Plan, encoders: list[Hubert], targets: Corpus, renderings: Corpus, test: Corpus, folder: Path
-) -> Synthesizer:
+def train(plan: Plan, encoders: list[Hubert], corpora: dict[str, Corpus], folder: Path) -> Synthesizer:
     """Return the trained voice; `encoders` are those after each round of their training."""
     seed = plan.seed + 40
     torch.manual_seed(seed)
@@ -277,43 +411,49 @@ def train(
         if path.is_file():
             voice.load_state_dict(torch.load(path, map_location=device()))
             continue
-        encoder = encoders[training.encoder - 1].eval().requires_grad_(False)
-        material = Material(encoder, targets, renderings, folder / f"features{training.encoder}.npz")
-        _train(voice, training, encoder, material, test, plan.test_sentences, path, seed + 100 * (number - 1))
+        _train(
+            voice, plan, training, encoders[training.encoder - 1], corpora, path, seed + 100 * (number - 1)
+        )
     return voice.eval()
 
 
 def _train(
     voice: Synthesizer,
+    plan: Plan,
     training: VoiceTraining,
     encoder: Hubert,
-    material: Material,
-    test: Corpus,
-    every: int,
+    corpora: dict[str, Corpus],
     path: Path,
     seed: int,
 ) -> None:
-    """One round. Its progress is measured on every so-manyth sentence of `test`: one of each held-out voice."""
+    """One round. Its progress is measured on one sentence of each held-out voice."""
+    folder, test = path.parent, corpora["test"]
+    material = Material(
+        encoder, corpora["target"], corpora["renderings"], folder / f"features{training.encoder}.npz"
+    )
+    listener = content.train_listener(plan, corpora["speech"], test, folder)
+    judges = Judges(encoder, listener, training).to(device())
     spectral = SpectralLoss(training.emphasis).to(device())
-    heard = range(0, len(test), every)
-    found = np.concatenate([features(encoder, test.utterance(i)) for i in heard])
-    voiced = np.concatenate([test.pitch(i) for i in heard]) > 0
+    strangers = None
+    if training.strangers:
+        kept = folder / f"strangers{training.encoder}.npz"
+        strangers = Strangers(encoder, corpora["speech"], corpora["target"], plan.strangers, kept)
+    found = np.concatenate(
+        [features(encoder, test.utterance(i)) for i in range(0, len(test), plan.test_sentences)]
+    )
+    voiced = np.concatenate([test.pitch(i) for i in range(0, len(test), plan.test_sentences)]) > 0
+    hop, frames = voice.dec.m_source.hop, training.frames
 
     def loss(step: int) -> Tensor:
-        given = material.batch(
-            np.random.default_rng([seed, step]), training.batch, training.frames, voice.dec.m_source.hop
-        )
-        start = int(given["offset"])
+        rng = np.random.default_rng([seed, step])
+        offset = int(rng.integers(0, CONTEXT - frames + 1))
+        cuts, want = material.batch(rng, training.batch, offset, frames, hop)
+        if strangers:
+            cuts += strangers.batch(rng, training.strangers)
         with loop.autocast():
-            part = slice(start, start + training.frames)
-            sound = render(voice, given["phone"], given["pitch"], given["f0"], given["speaker"], part)
-        total = spectral(sound.float(), given["sound"])
-        if training.hearing:
-            with torch.no_grad():
-                want = hear(encoder, given["sound"])
-            layers = zip(hear(encoder, sound.float()), want, strict=True)
-            total = total + training.hearing * sum((a - b).abs().mean() for a, b in layers) / len(want)
-        return total
+            part = slice(offset, offset + frames)
+            sound = render(voice, cuts.phone, cuts.pitch, cuts.f0, cuts.speaker, part).float()
+        return spectral(sound[: len(want)], want) + judges(sound, want, cuts, offset)
 
     def watch() -> str:
         return "harmonic share {:.3f}, comb {:.3f}".format(*probe(voice, found, voiced))

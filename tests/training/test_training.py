@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
@@ -27,7 +28,7 @@ for module in ("torch", "parselmouth"):
 
 import torch  # noqa: E402
 from models.training import augment, content, corpus, loop, pitch, synthesizer, text  # noqa: E402
-from models.training.plan import TINY, Training  # noqa: E402
+from models.training.plan import TINY, Training, VoiceTraining  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -170,20 +171,74 @@ def test_an_untrained_voice_repeats_with_its_source_and_not_with_its_frames() ->
     assert comb < 0.2
 
 
-def test_the_encoder_hears_a_voice_at_24_khz_as_it_hears_16_khz() -> None:
+@pytest.mark.parametrize("kind", [content.encoder, content.Listener])
+def test_a_voice_at_24_khz_is_heard_as_at_16_khz(kind: Callable[[], torch.nn.Module]) -> None:
     torch.manual_seed(0)
-    encoder = content.encoder().eval()
+    network = kind().eval()
 
     def chord(rate: int) -> torch.Tensor:
         t = torch.arange(rate // 2) / rate
         return sum(torch.sin(2 * torch.pi * f * t) for f in (220, 1300, 5000))[None]
 
     with torch.inference_mode():
-        got = synthesizer.hear(encoder, chord(24000))
-        want = encoder.batch(chord(16000))
-        other = encoder.batch(chord(16000) * torch.randn(8000))
-    assert (got[-1] - want).abs().mean() < 0.05
-    assert (got[-1] - other).abs().mean() > 0.2
+        got = synthesizer.Judges.layers(network, chord(24000))[-1]
+        want = content.scores(network, chord(16000))
+        other = content.scores(network, chord(16000) * torch.randn(8000))
+    assert (got - want).abs().mean() < 0.1 * (got - other).abs().mean()
+
+
+def test_items_of_the_voice_carry_their_phonemes_and_pitch(rebuilt: Path) -> None:
+    encoder = content.encoder().eval()
+    encoder.load_state_dict(torch.load(rebuilt / "encoder2.pt"))
+    speech, target, renderings = (
+        corpus.Corpus.load(rebuilt / "data" / f"{name}.npz") for name in ("speech", "target", "renderings")
+    )
+    material = synthesizer.Material(encoder, target, renderings, rebuilt / "features2.npz")
+    strangers = synthesizer.Strangers(encoder, speech, target, 3, rebuilt / "strangers2.npz")
+    cuts, sound = material.batch(np.random.default_rng(0), 2, 7, 30, 240)
+    assert sound.shape == (2, 30 * 240)
+    for k, row in enumerate(cuts.rows):
+        assert row.corpus is target
+        place = row.samples[0] // corpus.PITCH_FRAME + 7
+        got = corpus.praat_f0(sound[k].numpy(), corpus.TARGET_RATE, 30)
+        want = target.f0[place : place + 30]
+        both = (got > 0) & (want > 0)
+        assert np.median(np.abs(got[both] / want[both] - 1)) < 0.02
+        assert cuts.f0[k, 7:37].numpy() == pytest.approx(want)
+    both_kinds = cuts + strangers.batch(np.random.default_rng(1), 3)
+    places = np.arange(4) * 2000
+    for row, classes in zip(both_kinds.rows, both_kinds.classes(places), strict=True):
+        want = row.corpus.class_at(np.minimum(row.samples[0] + places, row.samples[1]))
+        assert classes.tolist() == want.tolist()
+    for row in both_kinds.rows[2:]:
+        assert row.corpus is speech
+        voiced = row.f0[row.f0 > 0]
+        assert 0.6 < np.median(voiced) / strangers.medians[row.speaker] < 1.6
+
+
+def test_the_judges_like_what_was_said_better(rebuilt: Path) -> None:
+    listener = content.Listener()
+    listener.load_state_dict(torch.load(rebuilt / "listener.pt"))
+    encoder = content.encoder()
+    training = VoiceTraining(1, 1, 48, 1e-3, hearing=1.0, listening=1.0, words=1.0)
+    judges = synthesizer.Judges(encoder, listener, training)
+    target = corpus.Corpus.load(rebuilt / "data" / "target.npz")
+    sound = torch.from_numpy(target.wide_utterance(0))[None, :12000]
+    want = torch.from_numpy(target.wide_utterance(1))[None, :12000]
+    heard = int(content.scores(listener, torch.from_numpy(target.utterance(0)[None, :8000]))[0, 12].argmax())
+
+    class Said:
+        def __init__(self, phoneme: int) -> None:
+            self.phoneme = phoneme
+
+        def classes(self, samples: np.ndarray) -> torch.Tensor:
+            return torch.full((1, len(samples)), self.phoneme)
+
+    with torch.inference_mode():
+        same, other = (float(judges(sound, w, Said(heard), 0)) for w in (sound, want))
+        wrong = float(judges(sound, sound, Said((heard + 1) % len(text.CLASSES)), 0))
+    assert same < other
+    assert same < wrong
 
 
 def test_emphasis_hears_a_formant_beside_a_louder_low_tone() -> None:
