@@ -58,4 +58,4 @@ def test_what_is_said_is_understood(recogniser: content.Recogniser) -> None:
                 source, sample_rate=RATE, speaker=speaker, proposed_pitch=target["pitch_hz"]
             )
             sounds.append(resample(result.samples, result.sample_rate, RATE))
-        assert error(recogniser, sounds) < 0.28, target["name"]
+        assert error(recogniser, sounds) < 0.2, target["name"]
