@@ -30,7 +30,11 @@ def instrumented(sanitizer: str) -> Path:
     """The folder of the extension and of kernels_test, built with `sanitizer`."""
     # Which threads touch what does not depend on the instruction set.
     base = "ON" if sanitizer == "thread" else "OFF"
-    options = f"-DRVC_FAST_SANITIZE={sanitizer}", "-DRVC_FAST_STANDALONE_TESTS=ON", f"-DRVC_FAST_BASE_ONLY={base}"
+    options = (
+        f"-DRVC_FAST_SANITIZE={sanitizer}",
+        "-DRVC_FAST_STANDALONE_TESTS=ON",
+        f"-DRVC_FAST_BASE_ONLY={base}",
+    )
     return build(sanitizer, *options)
 
 
