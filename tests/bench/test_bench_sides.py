@@ -172,6 +172,18 @@ def test_a_full_size_voice_gives_what_was_recorded(tmp_path: Path, monkeypatch: 
     assert sides.agreement(wrong, sides.recorded("flow")) < bar
 
 
+def test_equally_near_vectors_may_be_swapped_and_no_more() -> None:
+    rng = np.random.default_rng(0)
+    want = [rng.standard_normal((2000, 8)).astype(np.float32), np.ones(5000, np.float32)]
+    got = [x + 1e-6 for x in want]
+    assert sides.agreement(got, want) > 110
+    got[0][7] = want[0][8]
+    assert sides.agreement(got, want) < 50
+    assert sides.agreement(got, want, 1e-3) > 110
+    got[0][900:903] = 0
+    assert sides.agreement(got, want, 1e-3) < 50
+
+
 def test_a_side_in_its_own_process() -> None:
     side = Remote("rvc_fast", "float32", environment("rvc_fast", 1), 100)
     try:

@@ -408,7 +408,7 @@ class Session:
         self._learn(name, task, theirs.seconds)
         assert checked.outputs is not None
         assert theirs.outputs is not None
-        snr = sides.agreement(theirs.outputs, checked.outputs)
+        snr = sides.agreement(theirs.outputs, checked.outputs, sides.SWAPPED.get(task.name, 0.0))
         if checked.pitch is not None and theirs.pitch is not None:
             snr = min(snr, sides.agreement([theirs.pitch], [checked.pitch]))
         bar = sides.peer_bar(task, self._our_facts["dtype"], facts["dtype"])
