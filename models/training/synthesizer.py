@@ -432,7 +432,7 @@ def _train(
         encoder, corpora["target"], corpora["renderings"], folder / f"features{training.encoder}.npz"
     )
     listener = content.train_listener(plan, corpora["speech"], test, folder)
-    judges = Judges(encoder, listener, training).to(device())
+    judges = Judges(encoder, listener, training)
     spectral = SpectralLoss(training.emphasis).to(device())
     strangers = None
     if training.strangers:

@@ -82,7 +82,7 @@ native.ext().{fault}
 
 @pytest.mark.parametrize("sanitizer", RUNTIME)
 def test_ops(sanitizer: str) -> None:
-    """Every op on every instruction set, several Python threads included; not the long benchmark cases."""
+    """Every op on the instruction set that was built, several Python threads included; not the long benchmark cases."""
     # ThreadSanitizer does not follow a fork.
     chosen = ["-k", "not forked"] if sanitizer == "thread" else []
     options = ["-x", "-m", "not slow", "-p", "no:cacheprovider", *chosen]
