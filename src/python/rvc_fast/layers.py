@@ -16,8 +16,9 @@ from mlx.utils import tree_flatten
 
 from . import native, ops
 from .errors import FileFormatError, InputError
-from .ops import dispatch
-from .ops.packed import Activation, Weight, check_dtype
+from .ops import checks, dispatch
+from .ops.epilogue import Activation
+from .ops.packed import Weight
 
 if TYPE_CHECKING:
     from .weights.kernels import Kernels
@@ -40,7 +41,7 @@ class Packing:
     def __post_init__(self) -> None:
         if self.memory not in ("normal", "low"):
             raise InputError(f"[load] memory must be 'normal' or 'low', got {self.memory!r}")
-        check_dtype("load", self.dtype)
+        checks.dtype("load", self.dtype)
 
 
 NORMAL = Packing()
@@ -269,7 +270,7 @@ def packed_layers(model: nn.Module) -> dict[str, ops.PackedWeight]:
 
 def _pack_from(layer: PackedLayer, tensor: np.ndarray, packing: Packing) -> None:
     """Pack a layer's weight, without a copy of the tensor if a kernel of ours reads it."""
-    packs = dispatch.route("conv1d").backend == "cpu" and isinstance(layer.plan(packing), ops.PackedWeight)
+    packs = dispatch.compiled_missing() is None and isinstance(layer.plan(packing), ops.PackedWeight)
     lent = packs and tensor.dtype in (np.float32, np.float16)
     tensor = np.ascontiguousarray(tensor)
     layer.weight = native.ext().borrow(tensor) if lent else mx.array(tensor)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
-import pkgutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +26,7 @@ from ..features.hubert import load_hubert
 from ..layers import Packing
 from ..noise import SeededNoise
 from ..ops import dispatch
+from ..ops.op import Op, specs, watching
 from ..ops.spec import Case, OpSpec, errors
 from ..pitch.f0 import PitchModel
 from ..pitch.rmvpe import load_rmvpe, log_mel
@@ -161,12 +160,6 @@ class Replay:
 def backends() -> str:
     """Return the backends that the ops take now, joined by "+"."""
     return "+".join(sorted({dispatch.route(op).backend for op in dispatch.ops()}))
-
-
-def specs() -> dict[str, OpSpec]:
-    """Return the OpSpec of every op by its name."""
-    found = [importlib.import_module(f"{ops.__name__}.{m.name}") for m in pkgutil.iter_modules(ops.__path__)]
-    return {module.SPEC.name: module.SPEC for module in found if hasattr(module, "SPEC")}
 
 
 def op_and_case(task: Task) -> tuple[OpSpec, Case]:
@@ -407,42 +400,15 @@ def _sized(value: Any) -> Any:
 def counted() -> Iterator[Work]:
     """Add up the flops and bytes that the OpSpecs state of every op that is called inside.
 
-    Each module's reference to an op is replaced meanwhile. Of an op that calls others only its own numbers count;
-    what is not an op (pooling, additions between ops) does not.
+    Of an op that calls others only its own numbers count; what is not an op (pooling, additions between ops) does not.
     """
-    work, inside = Work(), False
+    work = Work()
 
-    def counting(spec: OpSpec) -> Callable[..., Any]:
-        signature = inspect.signature(spec.op)
+    def add(op: Op, arguments: dict[str, Any]) -> None:
+        given = {name: _sized(value) for name, value in arguments.items()}
+        assert op.spec is not None
+        work.flops += op.spec.flops(**given)
+        work.bytes += op.spec.bytes(**given)
 
-        @functools.wraps(spec.op)
-        def op(*args: Any, **kwargs: Any) -> Any:
-            nonlocal inside
-            if inside:
-                return spec.op(*args, **kwargs)
-            given = {k: _sized(v) for k, v in signature.bind(*args, **kwargs).arguments.items()}
-            work.flops += spec.flops(**given)
-            work.bytes += spec.bytes(**given)
-            inside = True
-            try:
-                return spec.op(*args, **kwargs)
-            finally:
-                inside = False
-
-        return op
-
-    wrapped = {id(spec.op): counting(spec) for spec in specs().values()}
-    places = [
-        (module, name, value)
-        for key, module in list(sys.modules.items())
-        if key.partition(".")[0] == "rvc_fast"
-        for name, value in list(vars(module).items())
-        if id(value) in wrapped
-    ]
-    for module, name, value in places:
-        setattr(module, name, wrapped[id(value)])
-    try:
+    with watching(add):
         yield work
-    finally:
-        for module, name, value in places:
-            setattr(module, name, value)

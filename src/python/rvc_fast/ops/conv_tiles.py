@@ -13,7 +13,8 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from . import gpu
-from .packed import ACTIVATIONS, Activation, PackedWeight
+from .epilogue import ACTIVATIONS, Activation
+from .packed import PackedWeight
 
 CHANNELS = 16
 OUTPUTS = 32

@@ -3,25 +3,23 @@
 `RVC_FAST_BACKEND=auto` takes the compiled kernel where there is one for the default device and falls back
 to the pure-MLX reference otherwise; `rvc-fast info` prints why. An explicit choice never falls back: an op
 that has kernels, but none for that backend, is an error. An op that has none anywhere is its reference.
+
+An `Op` asks once for each signature of a call, which holds the environment and the default device, and keeps the
+answer. Whatever else an answer depends on calls `forget` when it changes.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import mlx.core as mx
-import numpy as np
 
 from .. import env, native
-from ..errors import BackendError, InputError
-from .packed import PackedWeight
+from ..errors import BackendError
 
-FLOATING = (mx.float32, mx.float16, mx.bfloat16)
-
-# op -> names of the backends it has, and of those where MLX's own kernels do the work. Each op module registers
-# itself on import.
+# op -> names of the backends it has, and of those where MLX's own kernels do the work. Each `Op` registers itself.
 _KERNELS: dict[str, frozenset[str]] = {}
 _OF_MLX: dict[str, frozenset[str]] = {}
 
@@ -62,7 +60,39 @@ def of_mlx(op: str, backend: str) -> bool:
     return backend in _OF_MLX[op]
 
 
+# What forgets the answers that each `Op` keeps.
+_FORGET: list[Callable[[], None]] = []
+# The GPU that `pretending` makes the ops believe in.
+_pretended: str | None = None
+
+
+def on_change(forget: Callable[[], None]) -> None:
+    """Have `forget` called when a kept route may be wrong."""
+    _FORGET.append(forget)
+
+
+def forget() -> None:
+    """Make every op ask for its route anew: something has changed that a call's signature does not hold."""
+    for each in _FORGET:
+        each()
+
+
+@contextmanager
+def pretending(backend: str) -> Iterator[None]:
+    """Make the ops believe inside that MLX's default device is such a GPU: for tests in emulation, and for counting."""
+    global _pretended
+    before, _pretended = _pretended, backend
+    forget()
+    try:
+        yield
+    finally:
+        _pretended = before
+        forget()
+
+
 def _device_backend() -> str:
+    if _pretended is not None:
+        return _pretended
     if mx.default_device().type == mx.cpu:
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
@@ -102,71 +132,20 @@ def route(op: str, limits: Limits | None = None) -> Route:
     return Route("reference", missing)
 
 
-def select(
-    op: str, implementations: dict[str, Callable[..., Any]], limits: Limits | None = None
-) -> Callable[..., Any]:
-    """Return the function of the backend that `op` takes now, given what cannot take this call."""
-    return implementations[route(op, limits).backend]
+def compiled_missing() -> str | None:
+    """Return why the compiled CPU kernels do not run the ops that have one, or None."""
+    wanted = env.backend()
+    if wanted not in ("auto", "cpu"):
+        return f"RVC_FAST_BACKEND is {wanted}"
+    if _device_backend() != "cpu":
+        return f"MLX's default device is {mx.default_device()}"
+    return None if native.ext() is not None else native.load()[1]
 
 
-def check(op: str, condition: bool, argument: str, requirement: str, got: object) -> None:
-    """Raise InputError `[op] argument must be requirement, got ...` unless `condition`."""
-    if not condition:
-        raise InputError(f"[{op}] {argument} must be {requirement}, got {got}")
-
-
-def check_shape(op: str, argument: str, array: mx.array | None, shape: tuple[int, ...]) -> None:
-    """Raise InputError unless an optional array is absent or has `shape`."""
-    if array is not None and tuple(array.shape) != shape:
-        raise InputError(f"[{op}] {argument} must be of shape {shape}, got {tuple(array.shape)}")
-
-
-def check_arrays(op: str, **arrays: object) -> None:
-    """Raise unless every argument is absent or an array that is floating and not empty, or packed from one.
-
-    TypeError for what is no array at all, InputError otherwise.
-    """
-    for argument, array in arrays.items():
-        if array is None or isinstance(array, PackedWeight):
-            continue
-        if not isinstance(array, mx.array):
-            raise TypeError(f"[{op}] {argument} must be an mx.array, got {type(array).__name__}")
-        check(op, array.dtype in FLOATING, argument, "float32, float16 or bfloat16", array.dtype)
-        check(op, array.size > 0, argument, "not empty", f"shape {tuple(array.shape)}")
-
-
-def check_whole(op: str, **numbers: object) -> None:
-    """Raise InputError unless every argument is a whole number of 32 bits."""
-    for argument, value in numbers.items():
-        whole = isinstance(value, int | np.integer) and bool(-(2**31) <= value < 2**31)
-        check(op, whole, argument, "a whole number of 32 bits", repr(value))
-
-
-def pair(op: str, argument: str, value: int | tuple[int, int]) -> tuple[int, int]:
-    """Return one whole number for both, or a pair of them, as a pair; InputError for anything else."""
-    both = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    check(op, len(both) == 2, argument, "one number or a pair", value)
-    check_whole(op, **{f"{argument}[{i}]": both[i] for i in (0, 1)})
-    return both[0], both[1]
-
-
-def check_finite(op: str, **numbers: object) -> None:
-    """Raise InputError unless every argument is a finite number."""
-    for argument, value in numbers.items():
-        finite = isinstance(value, float | int | np.floating | np.integer) and math.isfinite(value)
-        check(op, finite, argument, "a finite number", repr(value))
-
-
-def check_packed(
-    op: str, weight: object, *made_for: str, groups: int = 1, stride: tuple[int, ...] = ()
-) -> None:
-    """Raise InputError if `weight` was packed for another op than these, other groups or strides, or elsewhere."""
-    if isinstance(weight, PackedWeight):
-        backend = route(op).backend
-        here = weight.backend == backend
-        check(
-            op, here, "weight", f"packed where it is used, on {backend}", f"one packed for {weight.backend}"
-        )
-        got = (weight.op, weight.groups, weight.stride)
-        fits = weight.op in (made_for or (op,)) and got[1:] == (groups, stride)
-        check(op, fits, "weight", f"packed for {op} with groups {groups} and stride {stride or 1}", got)
+def bfloat16_missing() -> str | None:
+    """Return why nothing can be multiplied in bfloat16 here, or None."""
+    if (why := compiled_missing()) is not None:
+        return f"it needs the compiled CPU kernels, and {why}"
+    if not native.ext().bfloat16():
+        return f"this CPU has neither AMX-BF16 nor AVX512-BF16, or RVC_FAST_ISA={native.ext().isa()} leaves them out"
+    return None

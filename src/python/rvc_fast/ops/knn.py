@@ -9,16 +9,16 @@ A vector that this rounding misplaces by more than 8 ranks is not found.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from . import dispatch
-from .blocks import blocks
-from .spec import Case, OpSpec
-
-dispatch.register("knn", "cpu", of_mlx=("metal", "cuda"))
+from .. import native
+from . import checks
+from .blocks import after, blocks
+from .op import Op
+from .spec import Case
 
 MARGIN = 8
 _VECTORS = 4096
@@ -43,14 +43,30 @@ def _ranked(distances: mx.array, rows: mx.array) -> Neighbours:
     return mx.take_along_axis(distances, order, 1), mx.take_along_axis(rows, order, 1)
 
 
-def knn_reference(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
-    """The definition, in stock MLX."""
+class Options(NamedTuple):
+    """What a call states beside its arrays."""
+
+    k: int
+
+
+def _check(queries: mx.array, vectors: mx.array, o: Options) -> Options:
+    checks.arrays("knn", queries=queries, vectors=vectors)
+    checks.whole("knn", k=o.k)
+    checks.rank("knn", "queries", queries, "(n, d)")
+    fits = vectors.ndim == 2 and vectors.shape[1] == queries.shape[1]
+    checks.check("knn", fits, "vectors", f"of shape (m, {queries.shape[1]})", tuple(vectors.shape))
+    checks.at_least("knn", 1, k=o.k)
+    return o
+
+
+def _reference(queries: mx.array, vectors: mx.array, o: Options) -> Neighbours:
+    k = o.k
     m, d = vectors.shape
     wanted = min(k + MARGIN, m)
     middle = vectors[:_VECTORS].mean(axis=0)
     found: list[list[mx.array]] = []
     for start, end in blocks(queries.shape[0], max(1, _NUMBERS // max(_VECTORS, wanted * max(d, wanted)))):
-        q = queries[start:end]
+        q = after(queries[start:end], found[-1] if found else ())
         scores = mx.zeros((end - start, 0))
         rows = mx.zeros((end - start, 0), mx.int32)
         for low, high in blocks(m, _VECTORS):
@@ -60,26 +76,33 @@ def knn_reference(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
             scores, rows = _lowest(
                 mx.concatenate([scores, block], axis=1), mx.concatenate([rows, numbers], axis=1), wanted
             )
-            mx.eval(scores, rows)
         distances, rows = _ranked(((vectors[rows] - q[:, None]) ** 2).sum(axis=2), rows)
         missing = [(0, 0), (0, max(0, k - wanted))]
         distances = mx.pad(distances[:, :k], missing, constant_values=float("inf"))
         rows = mx.pad(rows[:, :k], missing, constant_values=-1)
-        mx.eval(distances, rows)
         found.append([distances, rows])
     all_distances, all_rows = (mx.concatenate(list(parts)) for parts in zip(*found, strict=True))
     return all_distances, all_rows
 
 
-def _knn_cpu(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
-    from .. import native
-
-    return native.ext().knn(queries, vectors, k)
+def _cpu(queries: mx.array, vectors: mx.array, o: Options) -> Neighbours:
+    return native.ext().knn(queries, vectors, o.k)
 
 
-def _knn_gpu(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
+def _gpu(queries: mx.array, vectors: mx.array, o: Options) -> Neighbours:
     """Matrix products and sorts of blocks, which are MLX's own already: the reference, in float32."""
-    return knn_reference(queries.astype(mx.float32), vectors.astype(mx.float32), k)
+    return _reference(queries.astype(mx.float32), vectors.astype(mx.float32), o)
+
+
+KNN = Op(
+    "knn",
+    operands=("queries", "vectors"),
+    options=Options,
+    check=_check,
+    reference=_reference,
+    backends={"cpu": _cpu},
+    of_mlx={"metal": _gpu, "cuda": _gpu},
+)
 
 
 def knn(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
@@ -96,16 +119,7 @@ def knn(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
     Raises:
         InputError: a shape or value that does not fit, named with the argument.
     """
-    check = dispatch.check
-    dispatch.check_arrays("knn", queries=queries, vectors=vectors)
-    dispatch.check_whole("knn", k=k)
-    check("knn", queries.ndim == 2 and queries.size > 0, "queries", "of shape (n, d)", tuple(queries.shape))
-    fits = vectors.ndim == 2 and vectors.size > 0 and vectors.shape[1] == queries.shape[1]
-    check("knn", fits, "vectors", f"of shape (m, {queries.shape[1]})", tuple(vectors.shape))
-    check("knn", k >= 1, "k", "at least 1", k)
-    backends = {"cpu": _knn_cpu, "reference": knn_reference, "metal": _knn_gpu, "cuda": _knn_gpu}
-    found: Neighbours = dispatch.select("knn", backends)(queries, vectors, k)
-    return found
+    return KNN(queries, vectors, k)
 
 
 def _case(name: str, n: int, m: int, d: int, k: int, *, copies: int = 1, **options: Any) -> Case:
@@ -119,10 +133,8 @@ def _case(name: str, n: int, m: int, d: int, k: int, *, copies: int = 1, **optio
     return Case(name, make, **options)
 
 
-SPEC = OpSpec(
-    name="knn",
-    op=knn,
-    reference=knn_reference,
+SPEC = KNN.describe(
+    knn,
     cases=(
         _case("one of one", 1, 1, 1, 1),
         _case("fewer than asked for", 3, 5, 7, 9),

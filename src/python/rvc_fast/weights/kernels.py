@@ -77,7 +77,7 @@ def find(model: Path, data: memoryview, packing: Packing) -> Kernels | None:
         Unfit: there is a file, but of another model, made by or for something else, or damaged.
     """
     path = file_name(model, packing.dtype, packing.memory)
-    if _missing() is not None or not path.exists():
+    if dispatch.compiled_missing() is not None or not path.exists():
         return None
     try:
         return Kernels(path, _read(path, _key(data, packing)))
@@ -89,7 +89,7 @@ def find(model: Path, data: memoryview, packing: Packing) -> Kernels | None:
 
 def require(what: str) -> None:
     """Raise InputError unless weights are packed here."""
-    if (why := _missing()) is not None:
+    if (why := dispatch.compiled_missing()) is not None:
         raise InputError(f"[{what}] only the compiled CPU kernels have packed weights: {why}")
 
 
@@ -118,12 +118,6 @@ def save(model: Path, weights: Mapping[str, PackedWeight], packing: Packing) -> 
             yield bytes(-len(values) % LINE)
 
     archive.replace_file(file_name(model, packing.dtype, packing.memory), parts())
-
-
-def _missing() -> str | None:
-    """Why weights are not packed here, or None."""
-    backend, reason = dispatch.route("conv1d")
-    return None if backend == "cpu" else reason
 
 
 def _key(data: memoryview, packing: Packing) -> dict[str, str]:
