@@ -67,7 +67,7 @@ def measure(spec: OpSpec, rounds: int = 200, calls: int = 100) -> Overhead:
     run = spec.op
     run(**kwargs)  # checks the arguments, once
     recorder = Recorder(native.ext())
-    with mock.patch.object(native, "ext", lambda: recorder):
+    with mock.patch.object(native, "ext", return_value=recorder):
         run(**kwargs)
     noted = recorder.calls
     best = [float("inf"), float("inf")]

@@ -13,35 +13,48 @@ def op(monkeypatch: pytest.MonkeyPatch) -> str:
     """An op with a kernel of ours on Metal and MLX's on CUDA, on a machine that has the former."""
     monkeypatch.setattr(dispatch, "_KERNELS", {})
     monkeypatch.setattr(dispatch, "_OF_MLX", {})
-    monkeypatch.setattr(dispatch, "_device_backend", lambda: "metal")
+    monkeypatch.setattr(dispatch, "_pretended", "metal")
     dispatch.register("twice", "metal", of_mlx=("cuda",))
     return "twice"
 
 
-CHOICES = {"metal": lambda: "kernel", "cuda": lambda: "stock kernel", "reference": lambda: "reference"}
-
-
 def test_a_call_beyond_a_limit_takes_the_reference_and_says_why(op, monkeypatch):
     monkeypatch.setenv("RVC_FAST_BACKEND", "auto")
-    assert dispatch.select(op, CHOICES)() == "kernel"
-    assert dispatch.select(op, CHOICES, {"metal": None, "cuda": "it is too wide"})() == "kernel"
-    assert dispatch.select(op, CHOICES, {"metal": "it is too wide"})() == "reference"
+    assert dispatch.route(op).backend == "metal"
+    assert dispatch.route(op, {"metal": None, "cuda": "it is too wide"}).backend == "metal"
     assert dispatch.route(op, {"metal": "it is too wide"}) == ("reference", "it is too wide")
 
 
 def test_an_explicit_backend_refuses_a_call_beyond_a_limit(op, monkeypatch):
     monkeypatch.setenv("RVC_FAST_BACKEND", "metal")
-    assert dispatch.select(op, CHOICES, {"metal": None})() == "kernel"
+    assert dispatch.route(op, {"metal": None}).backend == "metal"
     with pytest.raises(BackendError, match=r"\[twice\] backend 'metal' was asked for, but it is too wide"):
-        dispatch.select(op, CHOICES, {"metal": "it is too wide"})
+        dispatch.route(op, {"metal": "it is too wide"})
 
 
 @pytest.mark.parametrize(("device", "kernels"), [("metal", "our kernel"), ("cuda", "MLX's own kernels")])
 def test_the_reason_says_whose_kernels(op, monkeypatch, device, kernels):
-    monkeypatch.setattr(dispatch, "_device_backend", lambda: device)
+    monkeypatch.setattr(dispatch, "_pretended", device)
     monkeypatch.setenv("RVC_FAST_BACKEND", "auto")
     assert dispatch.route(op) == (device, f"{kernels} for the default device")
     monkeypatch.setenv("RVC_FAST_BACKEND", device)
     assert dispatch.route(op) == (device, f"{kernels}, as asked by RVC_FAST_BACKEND")
     monkeypatch.setenv("RVC_FAST_BACKEND", "reference")
     assert dispatch.route(op) == ("reference", "as asked by RVC_FAST_BACKEND")
+
+
+@pytest.mark.parametrize("wanted", ["reference", "metal", "cuda"])
+def test_why_the_compiled_kernels_do_not_run(wanted, monkeypatch):
+    monkeypatch.setenv("RVC_FAST_BACKEND", wanted)
+    assert dispatch.compiled_missing() == f"RVC_FAST_BACKEND is {wanted}"
+    assert (
+        dispatch.bfloat16_missing() == f"it needs the compiled CPU kernels, and RVC_FAST_BACKEND is {wanted}"
+    )
+
+
+def test_the_compiled_kernels_run_here(ext, monkeypatch):
+    for wanted in ("auto", "cpu"):
+        monkeypatch.setenv("RVC_FAST_BACKEND", wanted)
+        assert dispatch.compiled_missing() is None
+        with dispatch.pretending("metal"):
+            assert dispatch.compiled_missing().startswith("MLX's default device is")

@@ -58,6 +58,13 @@ class Writer {
   }
 
  private:
+  // Keeps its memory from call to call.
+  static std::string& buffer() {
+    static thread_local std::string key;
+    key.clear();
+    return key;
+  }
+
   static PyTypeObject* array_type() {
     static auto* type = reinterpret_cast<PyTypeObject*>(nb::type<mx::array>().ptr());
     return type;
@@ -111,7 +118,7 @@ class Writer {
     return true;
   }
 
-  std::string key_ = std::string();
+  std::string& key_ = buffer();
   bool traced_ = false;
 };
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import BackendError, InputError
 from ..ops import dispatch
+from ..ops.op import specs
 from ..verify.golden import BAR_DB
 from . import kernels, limits, machine, results, sides, worker
 from .results import Row
@@ -115,7 +116,7 @@ def plan(options: Options) -> list[list[Task]]:
     alone = set(options.suites) == {"kernels"}  # else batches of kernels would take minutes from the rest
     found: list[Task] = []
     if "kernels" in options.suites:
-        for spec in kernels.choose(sides.specs(), options.ops, options.dtype):
+        for spec in kernels.choose(specs(), options.ops, options.dtype):
             for case in kernels.cases(spec):
                 for batch in dict.fromkeys((1, options.batch)) if alone else (1,):
                     found.append(Task("kernels", f"{spec.name}/{case.name}", None, batch))

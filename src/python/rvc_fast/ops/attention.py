@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from .. import native
-from . import checks
+from . import checks, gpu
 from .blocks import blocks
 from .op import Op
 from .spec import HALF, Case, Tolerance, normal
@@ -56,15 +56,7 @@ def _gpu(q: mx.array, k: mx.array, v: mx.array, o: Options) -> mx.array:
     return mx.concatenate(rows, axis=2).astype(dtype)
 
 
-ATTENTION = Op(
-    "attention",
-    operands=("q", "k", "v"),
-    options=Options,
-    check=_check,
-    reference=_reference,
-    backends={"cpu": _cpu},
-    of_mlx={"metal": _gpu, "cuda": _gpu},
-)
+ATTENTION = Op("attention", Options, _check, _reference, {"cpu": _cpu}, of_mlx=gpu.alike(_gpu))
 
 
 def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float) -> mx.array:

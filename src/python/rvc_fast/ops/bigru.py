@@ -51,7 +51,7 @@ def _scan_reference(
     return mx.concatenate([y[0], y[1][:, ::-1]], axis=-1).astype(forward.dtype)
 
 
-def _scan_halves(
+def _halves(
     forward: mx.array, backward: mx.array, w_hh: mx.array, b_hh: mx.array, h: mx.array, _: Options
 ) -> tuple[mx.array, ...]:
     """What the CPU's primitive computes: the states of each direction by themselves."""
@@ -234,6 +234,8 @@ def _in_blocks(
     batch, length, _width = x.shape
     hidden = w_hh.shape[2]
     h = mx.zeros((2, batch, hidden))
+    if length <= BLOCK:
+        return scan(linear(x, w_ih[0], b_ih[0]), linear(x, w_ih[1], b_ih[1]), w_hh, b_hh, h)
     done: list[mx.array] = []
     for start, end in blocks(length, BLOCK):
         mirrored = slice(length - end, length - start)
@@ -241,10 +243,6 @@ def _in_blocks(
         backward = linear(after(x[:, mirrored], done), w_ih[1], b_ih[1])
         done.append(scan(forward, backward, w_hh, b_hh, h))
         h = mx.stack([done[-1][:, -1, :hidden], done[-1][:, 0, hidden:]]).astype(mx.float32)
-        if length > BLOCK:
-            mx.eval(done[-1], h)
-    if len(done) == 1:
-        return done[0]
     ahead, back = [y[..., :hidden] for y in done], [y[..., hidden:] for y in reversed(done)]
     return mx.concatenate([mx.concatenate(ahead, axis=1), mx.concatenate(back, axis=1)], axis=-1)
 
@@ -276,27 +274,26 @@ def _unpack(weight: PackedWeight) -> mx.array:
     return data[:, :, :hidden, :hidden].reshape(weight.shape)
 
 
-def _kernel_operands(
-    _: tuple[Any, ...], o: Options, inputs: list[mx.array]
-) -> tuple[tuple[Any, ...], Options]:
+def _regroup(_: tuple[Any, ...], o: Options, inputs: list[mx.array]) -> tuple[tuple[Any, ...], Options]:
     return tuple(inputs), o
 
 
+_BACKENDS = {
+    "cpu": functools.partial(_in_blocks, _scan_cpu),
+    "reference": functools.partial(_in_blocks, _scan_reference),
+    **{name: functools.partial(_in_blocks, scan) for name, scan in gpu.both(_scan_gpu).items()},
+}
+_PACK = {"cpu": _keep, "reference": _keep, **gpu.both(_pack_gpu)}
 BIGRU = Op(
     "bigru",
-    operands=("x", "w_ih", "w_hh", "b_ih", "b_hh"),
-    options=Options,
-    check=_check,
-    reference=_reference,
-    backends={
-        "cpu": functools.partial(_in_blocks, _scan_cpu),
-        "reference": functools.partial(_in_blocks, _scan_reference),
-        **{name: functools.partial(_in_blocks, scan) for name, scan in gpu.both(_scan_gpu).items()},
-    },
-    pack={"cpu": _keep, "reference": _keep, **gpu.both(_pack_gpu)},
+    Options,
+    _check,
+    _reference,
+    _BACKENDS,
+    pack=_PACK,
     unpack=_unpack,
-    kernel_operands=_kernel_operands,
-    kernel_reference=_scan_halves,
+    regroup=_regroup,
+    smooth=_halves,
 )
 
 
@@ -316,8 +313,7 @@ def bigru(
 ) -> mx.array:
     """Bidirectional GRU; see the module's formula.
 
-    The gates are projected in blocks from both ends, so memory beyond the result does not grow with T; with
-    more than one block the result is evaluated before it returns.
+    The gates are projected in blocks from both ends, so memory beyond the result does not grow with T.
 
     Args:
         x: (B, T, I).

@@ -127,15 +127,9 @@ def _unpack(weight: PackedWeight) -> mx.array:
     return conv1d(impulses, weight, padding=taps - 1, groups=weight.groups)[:, ::-1].transpose(2, 1, 0)
 
 
+_PACK = {"cpu": _pack_cpu, **gpu.both(_pack_gpu)}
 CONV1D = Op(
-    "conv1d",
-    operands=("x", "weight", "bias", "residual"),
-    options=Options,
-    check=_check,
-    reference=_reference,
-    backends={"cpu": _cpu, **gpu.both(_gpu)},
-    pack={"cpu": _pack_cpu, **gpu.both(_pack_gpu)},
-    unpack=_unpack,
+    "conv1d", Options, _check, _reference, {"cpu": _cpu, **gpu.both(_gpu)}, pack=_PACK, unpack=_unpack
 )
 
 
@@ -251,6 +245,13 @@ def _resblock(channels: int, length: int, kernel: int, dilation: int) -> Case:
     )
 
 
+def _hubert(kernel: int, length: int) -> Case:
+    """A layer of the front end of a content encoder."""
+    name = f"HuBERT front end, K={kernel}"
+    options = {"stride": 2, "bias": False, "activation": "gelu", "benchmark": True}
+    return _case(name, 1, length, 512, 512, kernel, **options)
+
+
 SPEC = CONV1D.describe(
     conv1d,
     cases=(
@@ -283,30 +284,8 @@ SPEC = CONV1D.describe(
         _case("decoder output", 1, 48000, 32, 1, 7, padding=3, leaky=0.01, bias=False, benchmark=True),
         _case("noise branch", 1, 48000, 1, 256, 80, stride=40, padding=20, benchmark=True),
         _case("HuBERT front end, first", 1, 48000, 1, 512, 10, stride=5, bias=False, benchmark=True),
-        _case(
-            "HuBERT front end, K=3",
-            1,
-            999,
-            512,
-            512,
-            3,
-            stride=2,
-            bias=False,
-            activation="gelu",
-            benchmark=True,
-        ),
-        _case(
-            "HuBERT front end, K=2",
-            1,
-            998,
-            512,
-            512,
-            2,
-            stride=2,
-            bias=False,
-            activation="gelu",
-            benchmark=True,
-        ),
+        _hubert(3, 999),
+        _hubert(2, 998),
         _case(
             "HuBERT positional",
             1,

@@ -16,7 +16,7 @@ import mlx.core as mx
 
 from .. import native
 from ..errors import InputError
-from . import checks
+from . import checks, gpu
 from .epilogue import Activation, epilogue, fused_epilogue
 from .op import Op
 from .packed import Dtype, PackedWeight, Weight, faster_dtype, plain_weight
@@ -97,16 +97,9 @@ def _unpack(weight: PackedWeight) -> mx.array:
     return y[:, ::-1, ::-1].transpose(3, 1, 2, 0)
 
 
+_PACK = {"cpu": _pack_cpu, **dict.fromkeys(("reference", "metal", "cuda"), _pack_plain)}
 CONV2D = Op(
-    "conv2d",
-    operands=("x", "weight", "bias", "residual"),
-    options=Options,
-    check=_check,
-    reference=_reference,
-    backends={"cpu": _cpu},
-    of_mlx={"metal": _gpu, "cuda": _gpu},
-    pack={"cpu": _pack_cpu, **dict.fromkeys(("reference", "metal", "cuda"), _pack_plain)},
-    unpack=_unpack,
+    "conv2d", Options, _check, _reference, {"cpu": _cpu}, of_mlx=gpu.alike(_gpu), pack=_PACK, unpack=_unpack
 )
 
 

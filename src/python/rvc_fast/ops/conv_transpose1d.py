@@ -123,14 +123,14 @@ def _unpack(weight: PackedWeight) -> mx.array:
     return y.transpose(2, 1, 0)
 
 
+_PACK = {"cpu": _pack_cpu, **gpu.both(_pack_gpu)}
 CONV_TRANSPOSE1D = Op(
     "conv_transpose1d",
-    operands=("x", "weight", "bias", "residual"),
-    options=Options,
-    check=_check,
-    reference=_reference,
-    backends={"cpu": _cpu, **gpu.both(_gpu)},
-    pack={"cpu": _pack_cpu, **gpu.both(_pack_gpu)},
+    Options,
+    _check,
+    _reference,
+    {"cpu": _cpu, **gpu.both(_gpu)},
+    pack=_PACK,
     unpack=_unpack,
 )
 

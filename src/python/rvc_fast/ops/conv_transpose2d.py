@@ -71,6 +71,17 @@ def _reference(
     return _join(epilogue(y, bias, None, o.activation), beside)
 
 
+def _smooth(
+    x: mx.array, weight: mx.array, bias: mx.array | None, beside: mx.array | None, o: Options
+) -> mx.array:
+    """The same without MLX's `output_padding`, which has no second derivatives."""
+    y = mx.conv_transpose2d(x, weight, stride=o.stride)
+    more = [(0, max(0, new - cut)) for new, cut in zip(o.output_padding, o.padding, strict=True)]
+    (top, left), (_, height, width, _) = o.padding, _shape(x, weight, **o._asdict())
+    y = mx.pad(y, [(0, 0), *more, (0, 0)])[:, top : top + height, left : left + width]
+    return _join(epilogue(y, bias, None, o.activation), beside)
+
+
 def _cpu(x: mx.array, weight: Weight, bias: mx.array | None, beside: mx.array | None, o: Options) -> mx.array:
     out, *kernel, _ = weight.shape
     data = weight.data if isinstance(weight, PackedWeight) else weight
@@ -133,16 +144,17 @@ def _unpack(weight: PackedWeight) -> mx.array:
     )
 
 
+_PACK = {"cpu": _pack_cpu, **gpu.both(_pack_gpu)}
 CONV_TRANSPOSE2D = Op(
     "conv_transpose2d",
-    operands=("x", "weight", "bias", "beside"),
-    options=Options,
-    check=_check,
-    reference=_reference,
-    backends={"cpu": _cpu},
+    Options,
+    _check,
+    _reference,
+    {"cpu": _cpu},
     of_mlx=gpu.both(_gpu),
-    pack={"cpu": _pack_cpu, **gpu.both(_pack_gpu)},
+    pack=_PACK,
     unpack=_unpack,
+    smooth=_smooth,
 )
 
 

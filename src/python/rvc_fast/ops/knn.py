@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from .. import native
-from . import checks
+from . import checks, gpu
 from .blocks import after, blocks
 from .op import Op
 from .spec import Case
@@ -30,7 +30,7 @@ Neighbours = tuple[mx.array, mx.array]
 def _lowest(scores: mx.array, rows: mx.array, count: int) -> Neighbours:
     """The `count` lowest of each query's scores (n, c) and their rows, unordered."""
     if scores.shape[1] > count:
-        keep = mx.argpartition(scores, count - 1, axis=1)[:, :count]
+        keep = mx.stop_gradient(mx.argpartition(scores, count - 1, axis=1)[:, :count])
         scores, rows = mx.take_along_axis(scores, keep, 1), mx.take_along_axis(rows, keep, 1)
     return scores, rows
 
@@ -39,7 +39,7 @@ def _ranked(distances: mx.array, rows: mx.array) -> Neighbours:
     """In order of distance, then of row: MLX's sort does not promise to leave equal ones in order."""
     near, far = distances[:, :, None], distances[:, None]
     before = (far < near) | ((far == near) & (rows[:, None] < rows[:, :, None]))
-    order = mx.argsort(before.sum(axis=2), axis=1)
+    order = mx.stop_gradient(mx.argsort(before.sum(axis=2), axis=1))
     return mx.take_along_axis(distances, order, 1), mx.take_along_axis(rows, order, 1)
 
 
@@ -76,7 +76,7 @@ def _reference(queries: mx.array, vectors: mx.array, o: Options) -> Neighbours:
             scores, rows = _lowest(
                 mx.concatenate([scores, block], axis=1), mx.concatenate([rows, numbers], axis=1), wanted
             )
-        distances, rows = _ranked(((vectors[rows] - q[:, None]) ** 2).sum(axis=2), rows)
+        distances, rows = _ranked(((vectors[mx.stop_gradient(rows)] - q[:, None]) ** 2).sum(axis=2), rows)
         missing = [(0, 0), (0, max(0, k - wanted))]
         distances = mx.pad(distances[:, :k], missing, constant_values=float("inf"))
         rows = mx.pad(rows[:, :k], missing, constant_values=-1)
@@ -94,15 +94,7 @@ def _gpu(queries: mx.array, vectors: mx.array, o: Options) -> Neighbours:
     return _reference(queries.astype(mx.float32), vectors.astype(mx.float32), o)
 
 
-KNN = Op(
-    "knn",
-    operands=("queries", "vectors"),
-    options=Options,
-    check=_check,
-    reference=_reference,
-    backends={"cpu": _cpu},
-    of_mlx={"metal": _gpu, "cuda": _gpu},
-)
+KNN = Op("knn", Options, _check, _reference, {"cpu": _cpu}, of_mlx=gpu.alike(_gpu))
 
 
 def knn(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from .. import native
-from . import checks
+from . import checks, gpu
 from .op import Op
 from .spec import HALF, Case, Tolerance, normal
 
@@ -46,15 +46,7 @@ def _gpu(x: mx.array, weight: Array, bias: Array, residual: Array, o: Options) -
     return _reference(x, weight, bias, residual, o).astype(x.dtype)
 
 
-LAYER_NORM = Op(
-    "layer_norm",
-    operands=("x", "weight", "bias", "residual"),
-    options=Options,
-    check=_check,
-    reference=_reference,
-    backends={"cpu": _cpu},
-    of_mlx={"metal": _gpu, "cuda": _gpu},
-)
+LAYER_NORM = Op("layer_norm", Options, _check, _reference, {"cpu": _cpu}, of_mlx=gpu.alike(_gpu))
 
 
 def layer_norm(

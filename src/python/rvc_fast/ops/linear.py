@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from .. import native
-from . import checks
+from . import checks, gpu
 from .epilogue import Activation, epilogue, fused_epilogue
 from .op import Op
 from .packed import Dtype, PackedWeight, Weight, faster_dtype
@@ -68,16 +68,9 @@ def _unpack(weight: PackedWeight) -> mx.array:
     return linear(mx.eye(weight.shape[1]), weight).T
 
 
+_PACK = {"cpu": _pack_cpu}
 LINEAR = Op(
-    "linear",
-    operands=("x", "weight", "bias", "residual"),
-    options=Options,
-    check=_check,
-    reference=_reference,
-    backends={"cpu": _cpu},
-    of_mlx={"metal": _gpu, "cuda": _gpu},
-    pack={"cpu": _pack_cpu},
-    unpack=_unpack,
+    "linear", Options, _check, _reference, {"cpu": _cpu}, of_mlx=gpu.alike(_gpu), pack=_PACK, unpack=_unpack
 )
 
 

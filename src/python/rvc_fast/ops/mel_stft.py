@@ -79,9 +79,7 @@ def _cpu(x: mx.array, window: mx.array, filters: mx.array, o: Options) -> mx.arr
     return native.ext().mel_stft(x, window, filters, o.hop, o.floor)
 
 
-def _kernel_operands(
-    _: tuple[Any, ...], o: Options, inputs: list[mx.array]
-) -> tuple[tuple[Any, ...], Options]:
+def _regroup(_: tuple[Any, ...], o: Options, inputs: list[mx.array]) -> tuple[tuple[Any, ...], Options]:
     """The kernel's input is padded already."""
     return tuple(inputs), o._replace(pad=0)
 
@@ -143,16 +141,10 @@ def _keep(filters: mx.array) -> mx.array:
     return filters
 
 
+_BACKENDS = {"cpu": _cpu, "reference": _in_blocks, **gpu.both(_gpu)}
+_PACK = {"cpu": _keep, "reference": _keep, **gpu.both(_pack_gpu)}
 MEL_STFT = Op(
-    "mel_stft",
-    operands=("x", "window", "filters"),
-    options=Options,
-    check=_check,
-    reference=_reference,
-    backends={"cpu": _cpu, "reference": _in_blocks, **gpu.both(_gpu)},
-    pack={"cpu": _keep, "reference": _keep, **gpu.both(_pack_gpu)},
-    unpack=_unpack,
-    kernel_operands=_kernel_operands,
+    "mel_stft", Options, _check, _reference, _BACKENDS, pack=_PACK, unpack=_unpack, regroup=_regroup
 )
 
 

@@ -202,15 +202,7 @@ def _gpu(
     return y[0]
 
 
-NSF_SOURCE = Op(
-    "nsf_source",
-    operands=("f0", "noise", "weight", "bias", "offsets"),
-    options=Options,
-    check=_check,
-    reference=_reference,
-    backends={"cpu": _cpu, **gpu.both(_gpu)},
-    limits=_limits,
-)
+NSF_SOURCE = Op("nsf_source", Options, _check, _reference, {"cpu": _cpu, **gpu.both(_gpu)}, limits=_limits)
 
 
 def nsf_source(

@@ -8,6 +8,7 @@ of that signature goes straight to the kernel, which costs a microsecond.
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import mlx.core as mx
 
 from .. import native
 from . import dispatch, transforms
-from .packed import PackedWeight, Weight, plain_weight
+from .packed import UNPACK, PackedWeight, Weight, plain_weight
 from .spec import OpSpec
 
 # Signatures that an op remembers, some hundred bytes each; beyond that it begins anew.
@@ -26,8 +27,19 @@ MOST_VERDICTS = 4096
 # Every op by its name; an op module adds its own on import.
 OPS: dict[str, Op] = {}
 
+Watcher = Callable[["Op", dict[str, Any]], None]
+
 # What is told of every call, see `watching`.
-_watcher: Callable[[Op, dict[str, Any]], None] | None = None
+_watcher: Watcher | None = None
+
+
+class _Thread(threading.local):
+    """Whether this thread is inside a call that its watcher is told of."""
+
+    watched = False
+
+
+_thread = _Thread()
 
 
 def _signature_of_none(arguments: tuple[Any, ...]) -> None:
@@ -47,26 +59,23 @@ _signature: Callable[[tuple[Any, ...]], bytes | None] = _find_signature
 
 @dataclass(eq=False)
 class Op:
-    """One op. Its functions take its `operands` (arrays, packed weights, None) one by one and then `options`.
+    """One op. Its functions take its operands (arrays, packed weights, None) one by one and then its options.
 
     name: the slug, as in error messages, folders and tests.
-    operands: names of the arguments that hold arrays.
-    options: the record of all other arguments, a NamedTuple whose fields have the arguments' names.
+    options: the record of all arguments that are no operands, a NamedTuple whose fields have the arguments' names.
     check: raises for arguments that do not fit; returns the options as the functions below take them.
-    reference: the definition, in stock MLX.
+    reference: the definition, in stock MLX; its parameters have the operands' names.
     backends: the kernel of ours for each backend that has one. "reference" may be here too, if the definition is better
         computed in another way.
     of_mlx: for each backend whose own MLX kernels are the right ones, how they make this op.
     pack: how a weight is rearranged for each backend; on one that is not named it stays as it is.
     unpack: gives back the weight that was packed, for gradients.
     limits: for each backend why it cannot take this call, or None.
-    kernel_operands: the operands and options as the reference takes them, given `(operands, options, inputs)` where
-        inputs are those of the CPU kernel's primitive. None: the inputs are the operands that are not None, in order.
-    kernel_reference: what that primitive computes, if it is not what the op does.
+    regroup: see `transforms.Definition`.
+    smooth: how the CPU kernel's primitive is differentiated, if not by the reference.
     """
 
     name: str
-    operands: tuple[str, ...]
     options: Any
     check: Callable[..., Any]
     reference: Callable[..., Any]
@@ -75,25 +84,28 @@ class Op:
     pack: Mapping[str, Callable[..., Weight]] = field(default_factory=dict)
     unpack: Callable[[PackedWeight], mx.array] | None = None
     limits: Callable[..., dispatch.Limits] | None = None
-    kernel_operands: transforms.KernelOperands | None = None
-    kernel_reference: Callable[..., Any] | None = None
+    regroup: transforms.Regroup | None = None
+    smooth: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
+        self.operands = tuple(inspect.signature(self.reference).parameters)[:-1]
         self.count = len(self.operands)
         self.spec: OpSpec | None = None
         self._run = {"reference": self.reference, **self.of_mlx, **self.backends}
-        self._verdicts: dict[bytes | None, tuple[Callable[..., Any], Any]] = {}
+        self._verdicts: dict[bytes, tuple[Callable[..., Any], Any]] = {}
         ours = [backend for backend in self.backends if backend != "reference"]
         dispatch.register(self.name, *ours, of_mlx=tuple(self.of_mlx))
         dispatch.on_change(self._verdicts.clear)
+        if self.unpack is not None:
+            UNPACK[self.name] = self.unpack
         OPS[self.name] = self
 
     def __call__(self, *arguments: Any) -> Any:
         """Run the op on its operands and options, in the order of `operands` and of the fields of `options`."""
-        if _watcher is not None:
-            return self._watched(arguments)
+        if _watcher is not None and not _thread.watched:
+            return self._watched(_watcher, arguments)
         signature = _signature(arguments)
-        verdict = self._verdicts.get(signature)
+        verdict = None if signature is None else self._verdicts.get(signature)
         if verdict is None:
             verdict = self._judge(arguments, signature)
         run, options = verdict
@@ -106,30 +118,35 @@ class Op:
         limits = None if self.limits is None else self.limits(*operands, options)
         backend = dispatch.route(self.name, limits).backend
         run = self._run[backend]
-        # Without the extension nobody knows whether the arrays are being transformed: they may be.
-        if (
-            backend in self.backends
-            and backend != "reference"
-            and (signature is None or signature[-1:] == b"t")
-        ):
-            run = transforms.transformable(self, run, backend)
+        if signature is None or signature[-1:] == b"t":
+            run = self._transformable(run, backend, signature is not None)
         if signature is not None:
             if len(self._verdicts) >= MOST_VERDICTS:
                 self._verdicts.clear()
             self._verdicts[signature] = run, options
         return run, options
 
-    def _watched(self, arguments: tuple[Any, ...]) -> Any:
+    def _transformable(self, run: Callable[..., Any], backend: str, known: bool) -> Callable[..., Any]:
+        """Return a backend's function for operands that are being transformed or compiled.
+
+        Without the extension nobody knows whether they are: those of a GPU kernel may always be.
+        """
+        if backend not in self.backends or backend == "reference":
+            return transforms.on_mlx(run) if known else run
+        if backend != "cpu":
+            return transforms.on_gpu(transforms.Definition(self.name, self.reference), run)
+        reference = self.smooth or self.reference
+        return transforms.on_cpu(transforms.Definition(self.name, reference, self.regroup), run)
+
+    def _watched(self, watcher: Watcher, arguments: tuple[Any, ...]) -> Any:
         """As a call, told to the watcher; of an op that calls others only itself."""
-        global _watcher
-        told, _watcher = _watcher, None
+        _thread.watched = True
         try:
             y = self(*arguments)
-            assert told is not None
-            told(self, dict(zip((*self.operands, *self.options._fields), arguments, strict=True)))
-            return y
         finally:
-            _watcher = told
+            _thread.watched = False
+        watcher(self, dict(zip((*self.operands, *self.options._fields), arguments, strict=True)))
+        return y
 
     def packed(self, weight: mx.array, *options: Any) -> Weight:
         """Return a weight as the backend takes it that the op takes now."""
@@ -157,7 +174,7 @@ def specs() -> dict[str, OpSpec]:
 
 
 @contextmanager
-def watching(watcher: Callable[[Op, dict[str, Any]], None]) -> Iterator[None]:
+def watching(watcher: Watcher) -> Iterator[None]:
     """Have `watcher(op, arguments)` called after every call of an op inside, but for those that an op makes itself."""
     global _watcher
     before, _watcher = _watcher, watcher

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -55,6 +56,9 @@ class PackedWeight:
 
 
 Weight = mx.array | PackedWeight
+
+# For each op that packs a weight what gives it back as it was.
+UNPACK: dict[str, Callable[[PackedWeight], mx.array]] = {}
 
 
 def faster_dtype(dtype: Dtype, channels: int, outputs: int) -> Dtype:

@@ -108,14 +108,7 @@ def _gpu(
     return y[0].swapaxes(1, 2)
 
 
-RELPOS_ATTENTION = Op(
-    "relpos_attention",
-    operands=("q", "k", "v", "rel_k", "rel_v"),
-    options=Options,
-    check=_check,
-    reference=_reference,
-    backends={"cpu": _cpu, **gpu.both(_gpu)},
-)
+RELPOS_ATTENTION = Op("relpos_attention", Options, _check, _reference, {"cpu": _cpu, **gpu.both(_gpu)})
 
 
 def relpos_attention(

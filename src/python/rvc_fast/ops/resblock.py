@@ -154,7 +154,7 @@ def _cpu(x: mx.array, blocks: Sequence[Block], o: Options) -> mx.array:
     return ext.resblock(x, weights, biases, convs, o.slope)
 
 
-def _kernel_operands(
+def _regroup(
     operands: tuple[Any, ...], o: Options, inputs: list[mx.array]
 ) -> tuple[tuple[Any, ...], Options]:
     """The kernel's inputs are x, all weights, and all biases, zeros where there is none."""
@@ -331,16 +331,10 @@ def _unpack(weight: PackedWeight) -> mx.array:
     return y[:, ::-1].transpose(2, 1, 0)
 
 
+_BACKENDS = {"cpu": _cpu, "reference": _in_pieces, **gpu.both(_gpu)}
+_PACK = {"cpu": _pack_cpu, "reference": _pack_plain, **gpu.both(_pack_gpu)}
 RESBLOCK = Op(
-    "resblock",
-    operands=("x", "blocks"),
-    options=Options,
-    check=_check,
-    reference=_reference,
-    backends={"cpu": _cpu, "reference": _in_pieces, **gpu.both(_gpu)},
-    pack={"cpu": _pack_cpu, "reference": _pack_plain, **gpu.both(_pack_gpu)},
-    unpack=_unpack,
-    kernel_operands=_kernel_operands,
+    "resblock", Options, _check, _reference, _BACKENDS, pack=_PACK, unpack=_unpack, regroup=_regroup
 )
 
 

@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
 from .. import native
 from ..errors import InputError
-from .packed import PackedWeight
+from .blocks import traced
+from .packed import UNPACK, PackedWeight
 
-if TYPE_CHECKING:
-    from .op import Op
+Run = Callable[..., Any]
+# (operands, options, inputs of a primitive) -> (operands, options) that the definition takes.
+Regroup = Callable[[tuple[Any, ...], Any, list[mx.array]], tuple[tuple[Any, ...], Any]]
 
-# (operands, options, inputs of a primitive) -> (operands, options) that the reference takes.
-KernelOperands = Callable[[tuple[Any, ...], Any, list[mx.array]], tuple[tuple[Any, ...], Any]]
+
+class Definition(NamedTuple):
+    """What the transformations of an op go by: its reference in stock MLX, and how a primitive's inputs become operands.
+
+    Where there is no `regroup`, the inputs are the operands that are not None, in their order.
+    """
+
+    op: str
+    reference: Run
+    regroup: Regroup | None = None
 
 
 def leaves(value: Any) -> Iterator[mx.array]:
@@ -34,34 +44,39 @@ def leaves(value: Any) -> Iterator[mx.array]:
             yield from leaves(item)
 
 
+def _rebuilt(value: Any, leaf: Callable[[Any], Any]) -> Any:
+    """Return the same nested operands with `leaf(x)` in place of every array and packed weight x."""
+    if isinstance(value, PackedWeight | mx.array):
+        return leaf(value)
+    if isinstance(value, tuple | list):
+        items = [_rebuilt(item, leaf) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value
+
+
 def with_leaves(value: Any, arrays: Iterator[mx.array]) -> Any:
     """Return the same nested operands with other arrays, in the order of `leaves`."""
-    if isinstance(value, PackedWeight):
-        return dataclasses.replace(value, data=next(arrays))
-    if isinstance(value, mx.array):
-        return next(arrays)
-    if isinstance(value, tuple | list):
-        items = [with_leaves(item, arrays) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    return value
+
+    def leaf(x: Any) -> Any:
+        return dataclasses.replace(x, data=next(arrays)) if isinstance(x, PackedWeight) else next(arrays)
+
+    return _rebuilt(value, leaf)
 
 
-def plain(op: Op, value: Any, differentiated: Sequence[mx.array]) -> Any:
-    """Return nested operands with every packed weight unpacked; InputError if one of them is differentiated by."""
-    if isinstance(value, PackedWeight):
-        from .op import OPS
+def unpacked(op: str, operands: tuple[Any, ...], differentiated: Sequence[mx.array]) -> tuple[Any, ...]:
+    """Return operands with every packed weight as it was; InputError if one of them is differentiated by."""
 
-        if any(value.data is array for array in differentiated):
+    def leaf(x: Any) -> Any:
+        if not isinstance(x, PackedWeight):
+            return x
+        if any(x.data is array for array in differentiated):
             raise InputError(
-                f"[{op.name}] weight must be plain to have a gradient, got one packed for {value.backend}"
+                f"[{op}] weight must be plain to have a gradient, got one packed for {x.backend}"
             )
-        unpack = OPS[value.op].unpack
-        assert unpack is not None
-        return mx.stop_gradient(unpack(value))
-    if isinstance(value, tuple | list):
-        items = [plain(op, item, differentiated) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    return value
+        return mx.stop_gradient(UNPACK[x.op](x))
+
+    found: tuple[Any, ...] = _rebuilt(operands, leaf)
+    return found
 
 
 def _floating(arrays: Iterable[mx.array]) -> list[mx.array]:
@@ -72,23 +87,24 @@ def _floating(arrays: Iterable[mx.array]) -> list[mx.array]:
 class KernelRules:
     """How the primitive of one call of an op on the CPU is differentiated."""
 
-    op: Op
+    definition: Definition
     operands: tuple[Any, ...]
     options: Any
 
     def _reference(self, inputs: list[mx.array], argnums: list[int]) -> Callable[..., list[mx.array]]:
         """The op's reference as a function of some of the primitive's inputs; its floating results, in float32."""
+        op, reference, regroup = self.definition
 
         def run(*chosen: mx.array) -> list[mx.array]:
             given = list(inputs)
             for i, array in zip(argnums, chosen, strict=True):
                 given[i] = array
-            if self.op.kernel_operands is None:
+            if regroup is None:
                 operands, options = with_leaves(self.operands, iter(given)), self.options
             else:
-                operands, options = self.op.kernel_operands(self.operands, self.options, given)
-            reference = self.op.kernel_reference or self.op.reference
-            y = reference(*plain(self.op, operands, chosen), options)
+                operands, options = regroup(self.operands, self.options, given)
+            with traced():
+                y = reference(*unpacked(op, operands, chosen), options)
             return [a.astype(mx.float32) for a in _floating(y if isinstance(y, tuple) else (y,))]
 
         return run
@@ -99,52 +115,69 @@ class KernelRules:
         return mx.vjp(self._reference(primals, argnums), chosen, _floating(cotangents))[1]
 
     def jvp(self, primals: list[mx.array], tangents: list[mx.array], argnums: list[int]) -> list[mx.array]:
-        """Return the tangents of the floating outputs from those of `primals[argnums]`."""
-        chosen = [primals[i] for i in argnums]
-        return mx.jvp(self._reference(primals, argnums), chosen, tangents)[1]
+        """Return the tangents of the floating outputs from those of `primals[argnums]`.
+
+        MLX's convolution has gradients but no tangents. Gradients are linear in the cotangents, by the transposed matrix of
+        derivatives; the gradients of that are the tangents.
+        """
+        reference, chosen = self._reference(primals, argnums), [primals[i] for i in argnums]
+
+        def gradients(*cotangents: mx.array) -> list[mx.array]:
+            # Each an array of its own: of one that is returned twice MLX takes one cotangent.
+            return [g + 0 for g in mx.vjp(reference, chosen, list(cotangents))[1]]
+
+        return mx.vjp(gradients, [mx.zeros_like(y) for y in reference(*chosen)], tangents)[1]
 
 
-def transformable(op: Op, run: Callable[..., Any], backend: str) -> Callable[..., Any]:
-    """Return `run`, a kernel of ours, so that what it makes can be transformed."""
+def on_mlx(run: Run) -> Run:
+    """Return `run`, which calls MLX's own operations, for operands that are being transformed."""
 
-    def on_cpu(*arguments: Any) -> Any:
-        rules = KernelRules(op, arguments[:-1], arguments[-1])
+    def transformed(*arguments: Any) -> Any:
+        with traced():
+            return run(*arguments)
+
+    return transformed
+
+
+def on_cpu(definition: Definition, run: Run) -> Run:
+    """Return `run`, which calls the extension's kernels, for operands that are being transformed."""
+    run = on_mlx(run)
+
+    def transformed(*arguments: Any) -> Any:
+        rules = KernelRules(definition, arguments[:-1], arguments[-1])
         return native.ext().with_rules(rules, run, *arguments)
 
-    def on_gpu(*arguments: Any) -> Any:
+    return transformed
+
+
+def on_gpu(definition: Definition, run: Run) -> Run:
+    """Return `run`, which launches kernels of ours on a GPU, for operands that are being transformed."""
+    op, reference, _ = definition
+
+    def transformed(*arguments: Any) -> Any:
         operands, options = arguments[:-1], arguments[-1]
+        packed: list[bool] = []
+        _rebuilt(operands, lambda x: packed.append(isinstance(x, PackedWeight)))
 
         @mx.custom_function
-        def forward(arrays: list[mx.array]) -> Any:
+        def forward(arrays: list[mx.array]) -> mx.array:
             return run(*with_leaves(operands, iter(arrays)), options)
 
         @forward.vjp
-        def gradients(arrays: list[mx.array], cotangent: Any, _: Any) -> list[mx.array]:
-            packed = list(_packed(operands))
-            chosen = [a for a, p in zip(arrays, packed, strict=True) if not p]
-
-            def reference(*values: mx.array) -> list[mx.array]:
+        def gradients(arrays: list[mx.array], cotangent: mx.array, _: mx.array) -> list[mx.array]:
+            def function(*values: mx.array) -> list[mx.array]:
                 rest = iter(values)
                 given = [a if p else next(rest) for a, p in zip(arrays, packed, strict=True)]
-                y = op.reference(*plain(op, with_leaves(operands, iter(given)), values), options)
+                with traced():
+                    y = reference(*unpacked(op, with_leaves(operands, iter(given)), ()), options)
                 return [y.astype(cotangent.dtype)]
 
-            found = iter(mx.vjp(reference, chosen, [cotangent])[1])
+            chosen = [a for a, p in zip(arrays, packed, strict=True) if not p]
+            found = iter(mx.vjp(function, chosen, [cotangent])[1])
             # A packed weight has no gradient: whoever asks for one is told so by every number of it.
-            return [
-                mx.full(a.shape, float("nan"), a.dtype) if p else next(found)
-                for a, p in zip(arrays, packed, strict=True)
-            ]
+            missing = (mx.full(a.shape, float("nan"), a.dtype) for a in arrays)
+            return [m if p else next(found) for m, p in zip(missing, packed, strict=True)]
 
         return forward(list(leaves(operands)))
 
-    return on_cpu if backend == "cpu" else on_gpu
-
-
-def _packed(value: Any) -> Iterator[bool]:
-    """Yield whether each of `leaves` is the data of a packed weight."""
-    if isinstance(value, tuple | list):
-        for item in value:
-            yield from _packed(item)
-    elif isinstance(value, PackedWeight | mx.array):
-        yield isinstance(value, PackedWeight)
+    return transformed

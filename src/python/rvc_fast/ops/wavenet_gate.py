@@ -57,14 +57,7 @@ def _gpu(backend: str, x: mx.array, g: mx.array, _: Options) -> mx.array:
     return y[0]
 
 
-WAVENET_GATE = Op(
-    "wavenet_gate",
-    operands=("x", "g"),
-    options=Options,
-    check=_check,
-    reference=_reference,
-    backends={"cpu": _cpu, **gpu.both(_gpu)},
-)
+WAVENET_GATE = Op("wavenet_gate", Options, _check, _reference, {"cpu": _cpu, **gpu.both(_gpu)})
 
 
 def wavenet_gate(x: mx.array, g: mx.array) -> mx.array:
