@@ -1,7 +1,10 @@
 # make demo   set up .venv and convert the bundled sounds
 # make test   set up .venv and run the tests
 # make test-sanitize   the tests that need more builds of the kernels: NEON under qemu, address and thread sanitizer
+# make wheel-macos   wheels for Macs, compiled and linked on Linux; PYTHONS=3.11,3.13 chooses
+# make wheels   wheels for Linux on x86-64 and arm64, the pure-Python wheel, the sdist
 # make lint   set up .venv and check style and types
+# Kept within GNU make 3.81 and BSD's tools, which are what a Mac has.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,16 +13,26 @@ EXTRAS := cpu,test,dev
 else
 EXTRAS := test,dev
 endif
-SOURCES := pyproject.toml CMakeLists.txt $(shell find src/cpp -type f)
+SOURCES := pyproject.toml CMakeLists.txt release/backend.py $(shell find src/cpp -type f)
 INSTALLED := $(VENV)/.installed
+RELEASE := $(VENV)/.release
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: demo test test-sanitize lint format clean
+.PHONY: demo test test-sanitize wheel-macos wheels lint format clean
 
+# The first line says in one sentence what this machine lacks.
 $(INSTALLED): $(SOURCES)
+	@python=$(PYTHON); test ! -x $(BIN)/python || python=$(BIN)/python; $$python src/python/rvc_fast/machine.py build
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
+	touch $@
+
+$(RELEASE): pyproject.toml
+	@python=$(PYTHON); test ! -x $(BIN)/python || python=$(BIN)/python; $$python src/python/rvc_fast/machine.py build
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --group release
 	touch $@
 
 demo: $(INSTALLED)
@@ -34,6 +47,12 @@ test: $(INSTALLED)
 
 test-sanitize: $(INSTALLED)
 	CI=true $(BIN)/python -m pytest -m ci
+
+wheel-macos: $(RELEASE)
+	$(BIN)/python release/wheels.py macos-arm64 --python '$(PYTHONS)'
+
+wheels: $(RELEASE)
+	$(BIN)/python release/wheels.py linux-x86_64 linux-arm64 pure sdist --python '$(PYTHONS)'
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -25,10 +25,25 @@ def _self_test(ext: ModuleType) -> None:
         raise ImportError(f"self-test of the compiled kernels gave {y.tolist()}")
 
 
+def _fits() -> None:
+    """ImportError unless there is an extension, built for the MLX that is installed: another one's may load and crash."""
+    try:
+        from ._built import MLX
+    except ImportError:
+        raise ImportError("this installation has none, as a pure-Python wheel") from None
+    installed = mx.__version__
+    if installed != MLX:
+        raise ImportError(
+            f"they were built for MLX {MLX}, and {installed} is installed: `pip install mlx=={MLX}`, or build them for "
+            "yours from the source by `pip install --no-build-isolation .`"
+        )
+
+
 @functools.cache
 def load() -> tuple[ModuleType | None, str]:
     """Return (extension or None, why)."""
     try:
+        _fits()
         from . import _ext
 
         try:
