@@ -1,6 +1,6 @@
 # make demo   set up .venv and convert the bundled sounds
 # make test   set up .venv and run the tests
-# make test-sanitize   the tests that need more builds of the kernels: NEON under qemu, address and thread sanitizer
+# make test-builds   the tests that need more builds: Clang, arm64 under qemu, address and thread sanitizer, wheels
 # make wheel-macos   wheels for Macs, compiled and linked on Linux; PYTHONS=3.11,3.13 chooses
 # make wheels   wheels for Linux on x86-64 and arm64, the pure-Python wheel, the sdist
 # make lint   set up .venv and check style and types
@@ -18,7 +18,7 @@ INSTALLED := $(VENV)/.installed
 RELEASE := $(VENV)/.release
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: demo test test-sanitize wheel-macos wheels lint format clean
+.PHONY: demo test test-builds wheel-macos wheels lint format clean
 
 # The first line says in one sentence what this machine lacks.
 $(INSTALLED): $(SOURCES)
@@ -45,7 +45,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest --ignore tests/metal; engine=$$?; \
 	wait $$metal; metal=$$?; cat build/test-metal.log; exit $$((engine | metal))
 
-test-sanitize: $(INSTALLED)
+test-builds: $(INSTALLED) $(RELEASE)
 	CI=true $(BIN)/python -m pytest -m ci
 
 wheel-macos: $(RELEASE)

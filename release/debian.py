@@ -51,7 +51,9 @@ def fetch(folder: Path, packages: list[str], arch: str, suites: list[str], needs
     subprocess.run([*apt, "update"], check=True)
     archives = folder / "cache/archives"
     if needs:
-        subprocess.run([*apt, "-y", "--no-install-recommends", "--download-only", "install", *packages], check=True)
+        subprocess.run(
+            [*apt, "-y", "--no-install-recommends", "--download-only", "install", *packages], check=True
+        )
     else:
         subprocess.run([*apt, "download", *packages], check=True, cwd=archives)
     for deb in sorted(archives.glob("*.deb")):

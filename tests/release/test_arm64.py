@@ -42,7 +42,9 @@ def test_verify() -> None:
 def test_half_a_second_of_sound(tmp_path: Path) -> None:
     t = np.arange(8000) / 16000
     soundfile.write(tmp_path / "in.wav", 0.3 * np.sin(2 * np.pi * 220 * t), 16000)
-    result = arm64("-m", "rvc_fast", "convert", tmp_path / "in.wav", "-o", tmp_path / "out.wav", "--quiet", timeout=280)
+    result = arm64(
+        "-m", "rvc_fast", "convert", tmp_path / "in.wav", "-o", tmp_path / "out.wav", "--quiet", timeout=280
+    )
     assert result.returncode == 0, result.stderr
     sound, rate = soundfile.read(tmp_path / "out.wav")
     assert len(sound) / rate == pytest.approx(0.5, abs=0.02)

@@ -18,7 +18,11 @@ from builds import build, passed, run
 Need = Callable[[str], str]
 pytestmark = pytest.mark.ci
 
-CLANG = ("-DCMAKE_CXX_COMPILER=clang++-19", "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON", "-DRVC_FAST_STANDALONE_TESTS=ON")
+CLANG = (
+    "-DCMAKE_CXX_COMPILER=clang++-19",
+    "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON",
+    "-DRVC_FAST_STANDALONE_TESTS=ON",
+)
 
 
 @pytest.fixture(autouse=True)

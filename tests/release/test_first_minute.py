@@ -31,22 +31,27 @@ sys.version_info = (*map(int, version.split(".")), "final", 0)
 class Machine:
     """One that we play: `programs` are what its programs print, None where they fail."""
 
-    name: str
+    name: str  # system, processor, Python's version or - for the true one
     programs: dict[str, str | None]
     said: str | None
     build_only: bool = False
 
 
-APPLE = {"sw_vers": "15.1", "sysctl": "0", "xcode-select": "/Library/Developer/CommandLineTools", "uname": "Darwin"}
+APPLE = {
+    "sw_vers": "15.1",
+    "sysctl": "0",
+    "xcode-select": "/Library/Developer/CommandLineTools",
+    "uname": "Darwin",
+}
 MACHINES = {
-    "good": Machine("Darwin arm64 3.12.1", APPLE, None),
-    "macOS 26": Machine("Darwin arm64 3.14.0", {**APPLE, "sw_vers": "26.0.1"}, None),
-    "Apple's own Python": Machine("Darwin arm64 3.9.6", APPLE, r"needs Python 3\.10 or newer, and .* is 3\.9\.6: install .*PYTHON="),
-    "no Xcode tools": Machine("Darwin arm64 3.12.1", {**APPLE, "xcode-select": None}, r"run `xcode-select --install`, or", True),
-    "Rosetta": Machine("Darwin x86_64 3.12.1", {**APPLE, "sysctl": "1"}, r"Rosetta translates.*use a Python for Apple silicon"),
-    "Intel": Machine("Darwin x86_64 3.12.1", {**APPLE, "sysctl": None}, r"needs a Mac with Apple silicon, or Linux"),
-    "old macOS": Machine("Darwin arm64 3.12.1", {**APPLE, "sw_vers": "13.6"}, r"needs macOS 14 or newer, this is macOS 13\.6"),
-    "no compiler on Linux": Machine("Linux x86_64 3.12.1", {"uname": "Linux"}, r"no C\+\+ compiler.*apt install g\+\+", True),
+    "good": Machine("Darwin arm64 -", APPLE, None),
+    "macOS 26": Machine("Darwin arm64 -", {**APPLE, "sw_vers": "26.0.1"}, None),
+    "Apple's own Python": Machine("Darwin arm64 3.9.6", APPLE, r"needs Python 3\.10 or newer, and .* is 3\.9\.6: .*PYTHON="),
+    "no Xcode tools": Machine("Darwin arm64 -", {**APPLE, "xcode-select": None}, r"run `xcode-select --install`, or", True),
+    "Rosetta": Machine("Darwin x86_64 -", {**APPLE, "sysctl": "1"}, r"Rosetta translates.*use a Python for Apple silicon"),
+    "Intel": Machine("Darwin x86_64 -", {**APPLE, "sysctl": None}, r"needs a Mac with Apple silicon, or Linux"),
+    "old macOS": Machine("Darwin arm64 -", {**APPLE, "sw_vers": "13.6"}, r"needs macOS 14 or newer, this is macOS 13\.6"),
+    "no compiler on Linux": Machine("Linux x86_64 -", {"uname": "Linux"}, r"no C\+\+ compiler.*apt install g\+\+", True),
 }  # fmt: skip
 # The tools of a shell and of make; no compiler.
 TOOLS = ("sh", "env", "test", "find", "getconf", "make", "rm", "touch", "mkdir", "cat")
@@ -87,7 +92,9 @@ def test_make(machine: Machine, environment: dict[str, str], tmp_path: Path) -> 
         # Nothing must run: a good machine would make a .venv, so that it's only shown.
         show = ["--dry-run"] if machine.said is None else []
         command = ["make", *show, target, f"VENV={tmp_path / 'venv'}"]
-        result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
         if machine.said is None:
             assert result.returncode == 0, result.stderr
             continue
@@ -115,7 +122,9 @@ def test_command_line_and_import(machine: Machine, environment: dict[str, str]) 
     command = [sys.executable, "-m", "rvc_fast", "models", "where"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     code = "import rvc_fast\ntry: rvc_fast.load\nexcept ImportError as e: print(e)"
-    imported = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    imported = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
     assert imported.returncode == 0, imported.stderr
     if said is None:
         assert result.returncode == 0, result.stderr
@@ -130,17 +139,34 @@ def test_command_line_and_import(machine: Machine, environment: dict[str, str]) 
 def test_pip_shows_it(tmp_path: Path) -> None:
     """Through pip itself, on this machine, with no compiler to be found."""
     kept = {k: v for k, v in os.environ.items() if k not in ("CXX", "CC")}
-    command = [sys.executable, "-m", "pip", "wheel", ROOT, "--no-deps", "--no-build-isolation", "-w", tmp_path]
-    result = subprocess.run(command, env={**kept, "PATH": "/nowhere"}, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        ROOT,
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        tmp_path,
+    ]
+    result = subprocess.run(
+        command, env={**kept, "PATH": "/nowhere"}, capture_output=True, text=True, check=False
+    )
     assert result.returncode != 0
-    assert len(re.findall(r"^.*there is no C\+\+ compiler: install one.*$", result.stdout + result.stderr, re.M)) == 1
+    assert (
+        len(re.findall(r"^.*there is no C\+\+ compiler: install one.*$", result.stdout + result.stderr, re.M))
+        == 1
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_pure_needs_no_compiler(tmp_path: Path) -> None:
     code = "import backend; print(backend.get_requires_for_build_wheel({'pure': 'true'}))"
     environment = {**os.environ, "PATH": "/nowhere", "PYTHONPATH": str(ROOT / "release")}
-    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     assert "mlx" not in result.stdout
 

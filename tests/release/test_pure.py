@@ -64,10 +64,26 @@ def test_the_sdist_builds_without_git(tmp_path: Path) -> None:
     with tarfile.open(archive) as t:
         t.extractall(tmp_path, filter="data")
     (source,) = tmp_path.iterdir()
-    for name in ("src/cpp/bindings.cpp", "src/kernels/common/metal.h", "release/backend.py", "models/manifest.json"):
+    for name in (
+        "src/cpp/bindings.cpp",
+        "src/kernels/common/metal.h",
+        "release/backend.py",
+        "models/manifest.json",
+    ):
         assert (source / name).is_file(), name
     # Compiling is the same as from a checkout: the pure wheel shows that nothing else is missing.
-    command = [sys.executable, "-m", "pip", "wheel", source, "-q", "--no-deps", "--no-build-isolation", "-C", "pure=true"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        source,
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-C",
+        "pure=true",
+    ]
     no_git = tmp_path / "bin"
     no_git.mkdir()
     (no_git / "git").write_text("#!/bin/sh\nexit 1\n")
@@ -88,7 +104,9 @@ class TestAnotherMlx:
     def planted(self, tmp_path: Path) -> Path:
         """The package with an extension that says so, and would end the process if it were loaded."""
         source = ROOT / "src" / "python" / "rvc_fast"
-        shutil.copytree(source, tmp_path / "rvc_fast", ignore=shutil.ignore_patterns("*.so", "__pycache__", "_built.py"))
+        shutil.copytree(
+            source, tmp_path / "rvc_fast", ignore=shutil.ignore_patterns("*.so", "__pycache__", "_built.py")
+        )
         for inside, checkout in (("kernels", "src/kernels"), ("models", "models")):
             (tmp_path / "rvc_fast" / inside).symlink_to(ROOT / checkout)
         (tmp_path / "rvc_fast" / "_built.py").write_text('MLX = "0.1.2"\n')

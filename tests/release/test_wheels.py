@@ -36,7 +36,9 @@ def tags(wheel: Path) -> str:
 
 def nanobind_abi(binary: Path) -> set[bytes]:
     """Return the marks by which nanobind's modules recognise each other's types."""
-    return set(re.findall(rb"nanobind_[a-z0-9_]+_abi\w*|_?(?:system|libstdc\+\+)\w*_abi\w*", binary.read_bytes()))
+    return set(
+        re.findall(rb"nanobind_[a-z0-9_]+_abi\w*|_?(?:system|libstdc\+\+)\w*_abi\w*", binary.read_bytes())
+    )
 
 
 def module_name(binary: Path) -> None:
@@ -94,10 +96,10 @@ class TestMacos:
         import wheels
 
         mlx = wheels.mlx("macos-arm64")
-        of_mlx = {
-            s.name for s in lief.MachO.parse(str(mlx / "lib" / "libmlx.dylib")).at(0).exported_symbols
+        of_mlx = {s.name for s in lief.MachO.parse(str(mlx / "lib" / "libmlx.dylib")).at(0).exported_symbols}
+        of_system = {
+            s for f in macos_sdk.binaries(mlx) for lib, s in macos_sdk.imports(f) if lib == LIBSYSTEM
         }
-        of_system = {s for f in macos_sdk.binaries(mlx) for lib, s in macos_sdk.imports(f) if lib == LIBSYSTEM}
         exported = {LIBMLX: of_mlx, LIBCXX: set(macos_sdk.libcxx_exports(mlx)), LIBSYSTEM: of_system | SYSTEM}
         used = 0
         for wheel in macos:
@@ -162,7 +164,9 @@ class TestLinux:
         extension = unpack(wheel, tmp_path)
         assert extension.name == f"_ext.cpython-{tag[2:]}-{machine}-linux-gnu.so"
         binary = lief.ELF.parse(str(extension))
-        assert binary.header.machine_type == getattr(lief.ELF.ARCH, {"x86_64": "X86_64", "aarch64": "AARCH64"}[machine])
+        assert binary.header.machine_type == getattr(
+            lief.ELF.ARCH, {"x86_64": "X86_64", "aarch64": "AARCH64"}[machine]
+        )
         assert "libmlx.so" in binary.libraries
         assert not (tmp_path / "rvc_fast.libs").exists()
         dynamic = [e.runpath for e in binary.dynamic_entries if e.tag == lief.ELF.DynamicEntry.TAG.RUNPATH]
@@ -191,4 +195,6 @@ def test_the_wheel_of_this_machine_computes(tmp_path: Path) -> None:
 
 def _mlx_library() -> str:
     code = "import mlx, pathlib; print(pathlib.Path(list(mlx.__path__)[0]) / 'lib')"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()

@@ -11,12 +11,13 @@ import platform
 import shutil
 import subprocess
 import sys
+from typing import Optional
 
 PYTHON = (3, 10)
 MACOS = 14
 
 
-def _first_line(*command):
+def _first_line(*command: str) -> Optional[str]:
     """Return the first line that a program prints, or None if it fails or is missing."""
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
@@ -25,7 +26,7 @@ def _first_line(*command):
     return done.stdout.decode(errors="replace").partition("\n")[0].strip()
 
 
-def _macos():
+def _macos() -> Optional[str]:
     # Not platform.mac_ver(): a Python built for an old macOS is told 10.16.
     version = _first_line("sw_vers", "-productVersion") or platform.mac_ver()[0]
     major = version.partition(".")[0]
@@ -34,7 +35,7 @@ def _macos():
     return None
 
 
-def _intel():
+def _intel() -> Optional[str]:
     if platform.machine() == "arm64":
         return None
     if _first_line("sysctl", "-n", "sysctl.proc_translated") == "1":
@@ -42,10 +43,12 @@ def _intel():
             "this Python ({}) is one for Intel, which Rosetta translates, and MLX has none of those: use a Python for "
             "Apple silicon (from python.org, or `brew install python` with the brew in /opt/homebrew), in a new .venv"
         ).format(sys.executable)
-    return "MLX does not run on Macs with an Intel processor; rvc_fast needs a Mac with Apple silicon, or Linux"
+    return (
+        "MLX does not run on Macs with an Intel processor; rvc_fast needs a Mac with Apple silicon, or Linux"
+    )
 
 
-def problem(build=False):
+def problem(build: bool = False) -> Optional[str]:
     """Return the sentence that says what is missing to run here, or with `build` to compile here; None if nothing is."""
     if sys.version_info < PYTHON:
         return (
@@ -61,7 +64,11 @@ def problem(build=False):
                 "there is no C++ compiler: run `xcode-select --install`, or install without the CPU kernels, which the GPU "
                 "does not need: `pip install . -C pure=true`"
             )
-    elif build and not os.environ.get("CXX") and not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")):
+    elif (
+        build
+        and not os.environ.get("CXX")
+        and not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"))
+    ):
         return (
             "there is no C++ compiler: install one (`apt install g++`), or install without the CPU kernels, with which the "
             "CPU is much slower: `pip install . -C pure=true`"
