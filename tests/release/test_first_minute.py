@@ -21,9 +21,10 @@ import os, platform, sys
 system, machine, version = os.environ["FAKE_MACHINE"].split()
 platform.system = lambda: system
 platform.machine = lambda: machine
-platform.python_version = lambda: version
 platform.mac_ver = lambda *_: ("15.1", ("", "", ""), machine)
-sys.version_info = (*map(int, version.split(".")), "final", 0)
+if version != "-":
+    platform.python_version = lambda: version
+    sys.version_info = (*map(int, version.split(".")), "final", 0)
 """
 
 
