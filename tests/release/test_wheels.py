@@ -160,7 +160,9 @@ class TestLinux:
         machine, python = LINUX[system]
         (wheel,) = dist(system, python).glob("*.whl")
         tag = "cp" + python.replace(".", "")
-        assert tags(wheel) == f"{tag}-{tag}-manylinux_2_35_{machine}"
+        glibc = re.fullmatch(rf"{tag}-{tag}-manylinux_2_(\d+)_{machine}", tags(wheel))
+        assert glibc is not None
+        assert int(glibc[1]) <= 35  # what MLX's own wheel needs
         extension = unpack(wheel, tmp_path)
         assert extension.name == f"_ext.cpython-{tag[2:]}-{machine}-linux-gnu.so"
         binary = lief.ELF.parse(str(extension))
