@@ -220,6 +220,9 @@ def extension_wheel(system: str, python: str, output: Path) -> Path | None:
         sys.executable, "-m", "pip", "wheel", ROOT, "-q", "--no-deps", "--no-build-isolation", "-w", raw,
         *(part for k, v in settings.items() for part in ("-C", f"{k}={v}")),
         SETUPTOOLS_EXT_SUFFIX=suffix, SOURCE_DATE_EPOCH="315532800",
+        # One generator, since the Pythons share the folder.
+        CMAKE_GENERATOR="Unix Makefiles",
+        CMAKE_BUILD_PARALLEL_LEVEL=os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count())),
     )  # fmt: skip
     (wheel,) = raw.glob("*.whl")
     if s.platform.startswith("linux"):
