@@ -36,6 +36,11 @@ def backend() -> str:
     return value
 
 
+def tf32() -> bool:
+    """Return whether MLX multiplies float32 in fewer bits on the GPUs that can; it looks when it is imported."""
+    return os.environ.get("MLX_ENABLE_TF32", "1") != "0"
+
+
 def threads() -> int | None:
     """Return RVC_FAST_THREADS, or None to use every core the process may use."""
     value = os.environ.get("RVC_FAST_THREADS")

@@ -79,8 +79,10 @@ class Local:
     """A side in this process."""
 
     def __init__(self, name: str, dtype: str = "float32"):
+        from .. import device
         from . import sides
 
+        device.use_for_process()
         self._ours = name in sides.OWN
         self.side: Any = sides.OWN[name](dtype) if self._ours else load_peers().SIDES[name]()
         self._runs: list[Any] = []

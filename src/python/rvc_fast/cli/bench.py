@@ -207,10 +207,11 @@ def _measure(args: argparse.Namespace) -> int:
         os.environ["RVC_FAST_BACKEND"] = args.backend
     if args.threads:
         os.environ["RVC_FAST_THREADS"] = str(args.threads)
-    from .. import native
+    from .. import device, native
     from ..bench import limits, machine, models, report, results, session
     from ..errors import InputError
 
+    device.use_for_process()
     options = _options(args)
     threads = session.threads(args.threads)
     groups = session.plan(options)

@@ -1,0 +1,210 @@
+"""The check of a GPU's kernels, in a process of its own: `python -m rvc_fast.bench.first_use BACKEND DTYPE OP:BACKEND...`
+
+Started and read by `ops/trust.py`. For each task it compares the op on that backend with the reference, computed in
+float32 on the CPU: the small cases of the OpSpec, and the cheapest of the real shapes that between them launch every
+variant of the kernels; these are timed too. It prints {} when it begins, then a JSON line per task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from .. import device, env
+from ..ops import dispatch, gpu
+from ..ops.spec import HALF, Case, OpSpec, Tolerance, errors
+from . import kernels
+
+# Rounding of long sums in another order, and Winograd's convolutions, in MLX's own kernels: 90 dB in float32.
+OF_MLX = 32
+# In 16 bits, and where MLX multiplies float32 in TF32, which has the mantissa of float16.
+OF_NARROW = 4
+# Share of the integers in a result, the rows of neighbours, that may differ: two vectors can be equally near.
+ELSEWHERE = 1e-3
+# Of a real shape; more would take the CPU's reference too long.
+MOST_FLOPS = 2.5e10
+# Runs of a real shape that are timed, and the seconds after which no other begins.
+RUNS, ENOUGH = 7, 0.2
+
+
+def real_shapes(spec: OpSpec) -> list[Case]:
+    """Return an op's cases as conversions have them, the cheapest first, none of more than `MOST_FLOPS`."""
+    cases = [case for case in spec.cases if case.benchmark]
+    if spec.name == "resblock":
+        stages = ((256, 120), (128, 1200), (64, 2400))  # the last stage is among the cases
+        cases += [
+            dataclasses.replace(kernels.residual_stage(*shape), name=f"{shape[0]} channels, 0.1 s")
+            for shape in stages
+        ]
+    flops = {case.name: spec.flops(**_make(case)) for case in cases}
+    return sorted((c for c in cases if flops[c.name] <= MOST_FLOPS), key=lambda c: flops[c.name])
+
+
+def _make(case: Case) -> dict[str, Any]:
+    """Make a case's arguments on the CPU, which is trusted."""
+    with device.on("cpu"):
+        kwargs = case.make(np.random.default_rng(0))
+        kernels.evaluate(kwargs)
+    return kwargs
+
+
+@contextlib.contextmanager
+def _launches() -> Iterator[set[Any]]:
+    """Collect what would be compiled by the ops that are called meanwhile; nothing is launched."""
+    found: set[Any] = set()
+    launch = gpu.launch
+
+    def record(
+        backend: str, op: str, kernel: str, inputs: Any, *, options: Any, threads: int, outputs: Any, **_: Any
+    ) -> list[mx.array]:
+        kinds = tuple((name, None if a is None else str(a.dtype)) for name, a in inputs.items())
+        found.add((kernel, kinds, threads, tuple((name, str(value)) for name, value in options.items())))
+        return [mx.zeros(shape, dtype) for shape, dtype in outputs]
+
+    gpu.launch = record
+    try:
+        yield found
+    finally:
+        gpu.launch = launch
+
+
+@functools.cache
+def _specs() -> dict[str, OpSpec]:
+    return {op: importlib.import_module(f"rvc_fast.ops.{op}").SPEC for op in dispatch.ops()}
+
+
+@functools.lru_cache(maxsize=1)
+def chosen(op: str, backend: str, dtype: str) -> list[Case]:
+    """Return the cases to compare: all small ones, and a real shape for every variant of the GPU's kernels."""
+    spec = _specs()[op]
+    seen: set[Any] = set()
+    real: list[Case] = []
+    with _backend(backend):
+        for case in real_shapes(spec):
+            kwargs = kernels.rounded(_make(case), dtype)
+            with _launches() as variants:
+                spec.op(**kwargs)
+            if not real or variants - seen:
+                real.append(case)
+                seen |= variants
+    return [case for case in spec.cases if not case.benchmark] + real
+
+
+@contextlib.contextmanager
+def _backend(name: str) -> Iterator[None]:
+    before = os.environ["RVC_FAST_BACKEND"]
+    os.environ["RVC_FAST_BACKEND"] = name
+    try:
+        yield
+    finally:
+        os.environ["RVC_FAST_BACKEND"] = before
+
+
+@functools.lru_cache(maxsize=4)
+def _answer(op: str, case: Case, dtype: str) -> tuple[dict[str, Any], Any]:
+    """Return a case's arguments, rounded to the dtype, and the reference's result for them, from the CPU."""
+    spec = _specs()[op]
+    kwargs = _make(case)
+    with device.on("cpu"), _backend("reference"):
+        kwargs = kernels.rounded(kwargs, dtype)
+        want = spec.reference(**kernels.widened(kwargs))
+        kernels.evaluate([kwargs, want])
+    return kwargs, want
+
+
+def tolerance(spec: OpSpec, backend: str, dtype: str) -> Tolerance:
+    """Return what a result may be off: the spec's, and more where MLX's own kernels do the work."""
+    if backend != "reference" and not dispatch.of_mlx(spec.name, backend):
+        return spec.tolerance.get(dtype, spec.tolerance["float32"])
+    bar, slack = spec.tolerance["float32"], OF_MLX
+    if dtype != "float32" or env.tf32():
+        bar, slack = HALF["float16" if dtype == "float32" else dtype], OF_NARROW
+    return Tolerance(slack * bar.max_abs, slack * bar.rms)
+
+
+def wrong(got: Any, want: Any, allowed: Tolerance) -> str | None:
+    """Return by how much a result is off if that is too much, or None."""
+    if isinstance(want, tuple):
+        return next((text for pair in zip(got, want, strict=True) if (text := wrong(*pair, allowed))), None)
+    if mx.issubdtype(want.dtype, mx.integer):
+        share = float(np.mean(np.array(got) != np.array(want)))
+        return f"{share:.2%} of the rows are others" if share > ELSEWHERE else None
+    max_abs, rms = errors(got, want)
+    if max_abs <= allowed.max_abs and rms <= allowed.rms:
+        return None
+    return (
+        f"it is off by {max_abs:.1e} (RMS {rms:.1e}), allowed are {allowed.max_abs:.1e} ({allowed.rms:.1e})"
+    )
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Return the median seconds of a run that has been warmed up."""
+    run()
+    times: list[float] = []
+    while len(times) < RUNS and sum(times) < ENOUGH:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _use(result: Any) -> None:
+    """Use a result on the default device, so that one from elsewhere has to get there."""
+    mx.eval([array + 0 for array in (result if isinstance(result, tuple) else (result,))])
+
+
+def examine(op: str, backend: str, on: str, dtype: str) -> dict[str, Any]:
+    """Compare `op` on `backend` with its reference and time its real shapes, which are those of the GPU's backend `on`.
+
+    Returns:
+        error: what is wrong, or None.
+        seconds: the sum of the times of the real shapes, or None.
+    """
+    spec = _specs()[op]
+    total = 0.0
+    name = ""
+    try:
+        for case in chosen(op, on, dtype):
+            name = case.name
+            kwargs, want = _answer(op, case, dtype)
+            with _backend(backend):
+                got = spec.op(**kwargs)
+                kernels.evaluate(got)
+                if text := wrong(got, want, tolerance(spec, backend, dtype)):
+                    return {"error": f"case {name!r}: {text}", "seconds": None}
+                if case.benchmark:
+                    given = kernels.packed(spec, kwargs, dtype)
+                    total += seconds(lambda given=given: _use(spec.op(**given)))  # type: ignore[misc]
+    except Exception as e:
+        text = " ".join(f"{type(e).__name__}: {e}".split())[:300]
+        return {"error": f"case {name!r}: {text}", "seconds": None}
+    return {"error": None, "seconds": total}
+
+
+def main() -> None:
+    """Work through the tasks of the command line."""
+    on, dtype, *tasks = sys.argv[1:]
+    os.environ["RVC_FAST_BACKEND"] = on
+    # Whatever libraries print must not come between the results.
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    print("{}", file=out, flush=True)
+    for task in tasks:
+        op, backend = task.split(":")
+        print(json.dumps(examine(op, backend, on, dtype)), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main()
