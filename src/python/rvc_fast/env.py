@@ -23,7 +23,7 @@ VARIABLES = (
     Variable("RVC_FAST_BACKEND", "auto", "which kernels run: " + ", ".join(BACKENDS)),
     Variable("RVC_FAST_THREADS", "all usable cores", "threads of the compiled CPU kernels"),
     Variable("RVC_FAST_ISA", "best the CPU has", "instruction set of the compiled CPU kernels"),
-    Variable("RVC_FAST_CACHE", "~/.cache/rvc_fast", "folder of downloaded models"),
+    Variable("RVC_FAST_CACHE", "~/.cache/rvc_fast", "folder of downloaded models and of the GPU's check"),
     Variable("HF_ENDPOINT", "https://huggingface.co", "where models are downloaded from, for mirrors"),
 )
 

@@ -35,8 +35,9 @@ OF_MLX = 32
 OF_NARROW = 4
 # Share of the integers in a result, the rows of neighbours, that may differ: two vectors can be equally near.
 ELSEWHERE = 1e-3
-# Of a real shape; more would take the CPU's reference too long.
-MOST_FLOPS = 2.5e10
+# Of a real shape, and queries of a search; more would take the CPU's reference too long.
+MOST_FLOPS = 5e9
+FEW = 50
 # Runs of a real shape that are timed, and the seconds after which no other begins.
 RUNS, ENOUGH = 7, 0.2
 
@@ -44,14 +45,23 @@ RUNS, ENOUGH = 7, 0.2
 def real_shapes(spec: OpSpec) -> list[Case]:
     """Return an op's cases as conversions have them, the cheapest first, none of more than `MOST_FLOPS`."""
     cases = [case for case in spec.cases if case.benchmark]
-    if spec.name == "resblock":
-        stages = ((256, 120), (128, 1200), (64, 2400))  # the last stage is among the cases
+    if spec.name == "resblock":  # but for its last stage they are too long for stock MLX
         cases += [
-            dataclasses.replace(kernels.residual_stage(*shape), name=f"{shape[0]} channels, 0.1 s")
-            for shape in stages
+            dataclasses.replace(kernels.residual_stage(channels, length), name=f"{channels} channels, 0.1 s")
+            for channels, length in ((256, 120), (128, 1200), (64, 2400))
         ]
+    if spec.name == "knn":
+        cases = [Case(f"{FEW} queries of {case.name}", _few(case), benchmark=True) for case in cases]
     flops = {case.name: spec.flops(**_make(case)) for case in cases}
     return sorted((c for c in cases if flops[c.name] <= MOST_FLOPS), key=lambda c: flops[c.name])
+
+
+def _few(case: Case) -> Callable[[np.random.Generator], dict[str, Any]]:
+    def make(rng: np.random.Generator) -> dict[str, Any]:
+        kwargs = case.make(rng)
+        return {**kwargs, "queries": kwargs["queries"][:FEW]}
+
+    return make
 
 
 def _make(case: Case) -> dict[str, Any]:
@@ -89,19 +99,26 @@ def _specs() -> dict[str, OpSpec]:
 
 @functools.lru_cache(maxsize=1)
 def chosen(op: str, backend: str, dtype: str) -> list[Case]:
-    """Return the cases to compare: all small ones, and a real shape for every variant of the GPU's kernels."""
+    """Return the cases to compare: all small ones, and a real shape for every variant of the GPU's kernels.
+
+    MLX's own kernels do not tell their variants: of those the smallest and the largest real shape.
+    """
     spec = _specs()[op]
+    small = [case for case in spec.cases if not case.benchmark]
+    shapes = real_shapes(spec)
+    if dispatch.of_mlx(op, backend):
+        return small + shapes[:1] + shapes[1:][-1:]
     seen: set[Any] = set()
     real: list[Case] = []
     with _backend(backend):
-        for case in real_shapes(spec):
+        for case in shapes:
             kwargs = kernels.rounded(_make(case), dtype)
             with _launches() as variants:
                 spec.op(**kwargs)
-            if not real or variants - seen:
+            if variants - seen:
                 real.append(case)
                 seen |= variants
-    return [case for case in spec.cases if not case.benchmark] + real
+    return small + real
 
 
 @contextlib.contextmanager

@@ -343,8 +343,8 @@ def _now() -> str:
 def _run_and_keep(backend: str, dtype: str) -> Check:
     holds_for = facts(backend, dtype)
     notes.note(
-        f"checking the GPU's kernels on {Check('', holds_for, {}).chip}, once (10 to 30 s: an estimate, not measured "
-        "on Apple hardware)"
+        f"checking the GPU's kernels on {Check('', holds_for, {}).chip}, once (a minute or two: an estimate, not "
+        "measured on Apple hardware)"
     )
     check = Check(_now(), holds_for, _run(backend, dtype))
     _keep(check)
