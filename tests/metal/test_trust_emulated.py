@@ -71,7 +71,7 @@ def test_a_fault_ends_in_the_reference_and_the_right_sound(
         got = _samples()
     texts = [str(warning.message) for warning in told if "not trusted" in str(warning.message)]
     assert len(texts) == 1
-    assert texts[0].startswith(f"rvc_fast: {FAULTY}: the {gpu.language} kernel is not trusted on ")
+    assert texts[0].startswith(f"rvc_fast: {FAULTY} on ")
     assert FOUND[fault] in texts[0]
 
     noise = np.sqrt(np.mean((got - wanted) ** 2) / np.mean(wanted**2))

@@ -112,11 +112,12 @@ def test_a_bad_kernel_takes_the_reference_with_one_warning(
 ):
     monkeypatch.setattr(trust, "LIMIT", 2.0)
     checker(second=answer)
-    with pytest.warns(UserWarning, match="second: the metal kernel is not trusted") as told:
+    with pytest.warns(UserWarning, match="second on Apple M9") as told:
         assert dispatch.route("second").backend == "reference"
     assert len(told) == 1, [str(w.message) for w in told]
     assert error in str(told[0].message)
-    assert "Apple M9 (12 GPU cores)" in str(told[0].message)
+    expected = "rvc_fast: second on Apple M9 (12 GPU cores): the metal kernel is not trusted: "
+    assert str(told[0].message).startswith(expected)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert error in dispatch.route("second").reason
@@ -131,7 +132,7 @@ def test_a_bad_kernel_takes_the_reference_with_one_warning(
 def test_after_three_that_hang_the_rest_is_not_tried(checker, tmp_path, monkeypatch):
     monkeypatch.setattr(trust, "LIMIT", 1.0)
     checker(first="hang", second_reference="hang", second="hang")
-    with pytest.warns(UserWarning, match="third: .*it was not tried: 3 before it hung"):
+    with pytest.warns(UserWarning, match="third on .*: it was not tried: 3 before it hung"):
         assert dispatch.route("third").backend == "reference"
     assert len(_starts(tmp_path)) == 3
 
@@ -173,7 +174,7 @@ def test_what_is_wrong_is_not_taken_for_being_fast():
     assert trust.decide(_check(metal=right, reference=wrong), "first", "metal").backend == "metal"
     both = trust.decide(_check(metal=wrong, reference=wrong), "first", "metal")
     assert both.backend == "reference"
-    assert "stock MLX is not right on this GPU either: it is off" in both.reason
+    assert "stock MLX is not right on this GPU either (it is off): use the CPU" in both.reason
 
 
 def test_an_op_that_the_file_lacks_is_not_trusted():
@@ -208,11 +209,12 @@ def test_each_dtype_and_tf32_have_checks_of_their_own(checker, tmp_path, monkeyp
 
 
 def test_the_digest_is_of_texts_and_code(tmp_path, monkeypatch):
-    before = trust._texts()
+    texts = trust._texts.__wrapped__
+    before = texts()
     (tmp_path / "wavenet_gate").mkdir()
     (tmp_path / "wavenet_gate" / "wavenet_gate.inc").write_text("other")
     monkeypatch.setattr(trust, "kernels_dir", lambda: tmp_path)
-    assert trust._texts() != before
+    assert texts() != before
 
 
 def test_an_explicit_backend_never_asks(checker, tmp_path, monkeypatch):
@@ -266,15 +268,17 @@ def test_a_folder_that_cannot_be_written_costs_one_warning(checker, tmp_path, mo
     assert len(texts) == 2
     assert "cannot be kept" in texts[0]
     assert "this process only" in texts[0]
-    assert "first: the metal kernel is not trusted" in texts[1]
+    assert "first on Apple M9 (12 GPU cores): the metal kernel is not trusted" in texts[1]
     assert len(_starts(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("how", ["refuse", "missing"])
+@pytest.mark.parametrize("how", ["refuse", "missing", "frozen"])
 def test_a_check_that_cannot_be_run_trusts_nothing(checker, tmp_path, monkeypatch, how):
     checker(refuse="no Python here")
     if how == "missing":
         monkeypatch.setattr(trust, "COMMAND", (str(tmp_path / "no-such-program"),))
+    if how == "frozen":
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
     with pytest.warns(UserWarning, match="the GPU cannot be checked") as told:
         assert {dispatch.route(op).backend for op in OPS} == {"reference"}
     assert len(told) == 1, [str(w.message) for w in told]

@@ -11,6 +11,7 @@ kept in `gpu.json` in the cache folder for as long as chip, system, MLX and kern
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -108,16 +109,15 @@ def verdict(op: str, backend: str, dtype: mx.Dtype, *, run: bool = True) -> Verd
             return _verdicts[key]
         if check is None:
             return Verdict(backend, "not checked on this machine yet")
-        _verdicts[key] = decide(check, op, backend)
-        error = check.rows.get(op, {}).get(backend, _UNTRIED)["error"]
-        if error is not None:
+        found = _verdicts[key] = decide(check, op, backend)
+        if check.rows.get(op, {}).get(backend, _UNTRIED)["error"] is not None:
             warnings.warn(
-                f"rvc_fast: {op}: the {backend} kernel is not trusted on {check.chip}: {error}; its reference runs "
-                "instead, slower. `rvc-fast info --check` checks again",
+                f"rvc_fast: {op} on {check.chip}: {found.reason}; its reference runs instead, slower. "
+                "`rvc-fast info --check` checks again",
                 UserWarning,
                 stacklevel=4,
             )
-        return _verdicts[key]
+        return found
 
 
 def decide(check: Check, op: str, backend: str) -> Verdict:
@@ -127,8 +127,8 @@ def decide(check: Check, op: str, backend: str) -> Verdict:
     error = rows.get(backend, _UNTRIED)["error"]
     if error is not None:
         also = rows.get("reference", _UNTRIED)["error"]
-        warned = f"; stock MLX is not right on this GPU either: {also}" if also else ""
-        return Verdict("reference", f"the {backend} kernel is not trusted: {error}{warned} ({when})")
+        neither = f"; stock MLX is not right on this GPU either ({also}): use the CPU" if also else ""
+        return Verdict("reference", f"the {backend} kernel is not trusted: {error}{neither} ({when})")
     seconds = {name: row["seconds"] for name, row in rows.items() if row["error"] is None and _usable(name)}
     best = min(seconds, key=lambda name: seconds[name])
     if seconds[backend] <= CLOSE * seconds[best]:
@@ -208,6 +208,7 @@ def _key(facts: dict[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
+@functools.cache
 def _machine() -> dict[str, Any]:
     """Return the GPU's name, its cores where the system tells, and the system's build."""
     try:
@@ -235,6 +236,7 @@ def _ask(*command: str) -> str:
     return ""
 
 
+@functools.cache
 def _texts() -> str:
     """Return a digest of the kernels' texts, of the code that launches them and of that which checks them."""
     digest = hashlib.blake2b(digest_size=16)
@@ -393,8 +395,12 @@ class _Child:
     """A process that works through tasks; `line` gives the next result."""
 
     def __init__(self, backend: str, dtype: str, left: Sequence[tuple[str, str]]) -> None:
+        if getattr(sys, "frozen", False):
+            # There `sys.executable` is the program itself.
+            raise RvcFastError("[trust] the GPU cannot be checked: this program has no Python to do it in")
         environment = {
             **os.environ,
+            "PYTHONSAFEPATH": "1",
             "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
             "RVC_FAST_BACKEND": backend,
         }
