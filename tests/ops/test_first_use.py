@@ -128,3 +128,12 @@ def test_nothing_comes_between_the_results() -> None:
     row = {"error": None, "seconds": 1.0}
     assert [json.loads(line) for line in done.stdout.splitlines()] == [{}, row, row]
     assert done.stderr == "noisenoise"
+
+
+def test_it_tells_that_it_gets_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow CPU, which computes the answers, is not taken for a GPU that hangs."""
+    told: list[int] = []
+    monkeypatch.setattr(first_use, "real_shapes", lambda spec: [])
+    found = examine("wavenet_gate", "reference", "metal", "float32", lambda: told.append(1))
+    assert found["error"] is None
+    assert len(told) == len([c for c in first_use._specs()["wavenet_gate"].cases if not c.benchmark])

@@ -37,6 +37,7 @@ if "refuse" in script:
 print("{}", flush=True)
 for task in sys.argv[3:]:
     row = script.get(task, {"error": None, "seconds": 1.0})
+    print("{}", flush=True)
     if row == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     if row == "abort":

@@ -2,7 +2,7 @@
 
 Started and read by `ops/trust.py`. For each task it compares the op on that backend with the reference, computed in
 float32 on the CPU: the small cases of the OpSpec, and the cheapest of the real shapes that between them launch every
-variant of the kernels; these are timed too. It prints {} when it begins, then a JSON line per task.
+variant of the kernels; these are timed too. It prints {} when it begins and before each case, and a JSON line per task.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _backend(name: str) -> Iterator[None]:
         os.environ["RVC_FAST_BACKEND"] = before
 
 
-@functools.lru_cache(maxsize=4)
+@functools.cache
 def _answer(op: str, case: Case, dtype: str) -> tuple[dict[str, Any], Any]:
     """Return a case's arguments, rounded to the dtype, and the reference's result for them, from the CPU."""
     spec = _specs()[op]
@@ -191,8 +191,12 @@ def _use(result: Any) -> None:
     mx.eval([array + 0 for array in (result if isinstance(result, tuple) else (result,))])
 
 
-def examine(op: str, backend: str, on: str, dtype: str) -> dict[str, Any]:
+def examine(
+    op: str, backend: str, on: str, dtype: str, alive: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
     """Compare `op` on `backend` with its reference and time its real shapes, which are those of the GPU's backend `on`.
+
+    `alive` is called when the CPU's part of a case is done: it is the GPU that has a limit of time.
 
     Returns:
         error: what is wrong, or None.
@@ -205,6 +209,7 @@ def examine(op: str, backend: str, on: str, dtype: str) -> dict[str, Any]:
         for case in chosen(op, on, dtype):
             name = case.name
             kwargs, want = _answer(op, case, dtype)
+            alive()
             with _backend(backend):
                 got = spec.op(**kwargs)
                 kernels.evaluate(got)
@@ -226,10 +231,18 @@ def main() -> None:
     # Whatever libraries print must not come between the results.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    print("{}", file=out, flush=True)
+
+    def alive() -> None:
+        print("{}", file=out, flush=True)
+
+    alive()
+    before = ""
     for task in tasks:
         op, backend = task.split(":")
-        print(json.dumps(examine(op, backend, on, dtype)), file=out, flush=True)
+        if op != before:
+            _answer.cache_clear()
+            before = op
+        print(json.dumps(examine(op, backend, on, dtype, alive)), file=out, flush=True)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ from .. import env, notes
 from ..errors import RvcFastError
 from ..resources import kernels_dir
 
-# What checks. It gets the GPU's backend, the dtype, and tasks "OP:BACKEND"; it prints {} when it has begun and a JSON
-# line per task.
+# What checks. It gets the GPU's backend, the dtype, and tasks "OP:BACKEND"; it prints a JSON line per task, and {} when
+# it begins and whenever it gets on.
 COMMAND: tuple[str, ...] = (sys.executable, "-m", "rvc_fast.bench.first_use")
 # Seconds until the next line of it has to come, and after how many that did not come the rest is not tried.
 LIMIT = 120.0
@@ -367,8 +367,9 @@ def _run(backend: str, dtype: str) -> Rows:
                 except _Lost as e:
                     lost = e
                     break
-                op, name = left.pop(0)
-                rows.setdefault(op, {})[name] = row
+                if row:
+                    op, name = left.pop(0)
+                    rows.setdefault(op, {})[name] = row
         if lost is not None:
             hung += lost.hung
             given_up = left[1:] if hung >= MOST_HUNG else []
