@@ -150,8 +150,7 @@ NB_MODULE(_ext, m) {
   m.def("bigru", &bigru, "forward"_a, "backward"_a, "w_hh"_a, "b_hh"_a, "h"_a, nb::kw_only(),
         "stream"_a = cpu);
 
-  m.def("linear_pack", &linear_pack, "weight"_a, nb::kw_only(), "dtype"_a = "float32",
-        "stream"_a = cpu);
+  m.def("linear_pack", &linear_pack, "weight"_a, nb::kw_only(), "dtype"_a = "float32", "stream"_a = cpu);
   m.def("linear", &linear, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
         nb::kw_only(), "out_channels"_a, "activation"_a = "", "stream"_a = cpu);
 
