@@ -161,7 +161,13 @@ def test_quick_is_short_and_says_what_to_send(
     begun = time.monotonic()
     assert main(["bench", "--quick", "--against", "mlx", "-o", str(tmp_path)]) == 0
     assert fakes["options"] == session.Options(
-        seconds=(10.0,), against=("mlx",), batch=1, minutes=3.0, limit=45.0
+        suites=("stages", "convert"),
+        seconds=(10.0,),
+        against=("mlx",),
+        fewest=1,
+        batch=1,
+        minutes=3.0,
+        limit=45.0,
     )
     assert begun + 170 < fakes["deadline"] < time.monotonic() + 180
     out, err = capsys.readouterr()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_fakes import FACTS, OURS_FACTS, SOUND, Clock, Fake, lost, session
+from bench_fakes import FACTS, OURS_FACTS, PEAKS, SOUND, Clock, Fake, lost, session
 
 from rvc_fast import native
 from rvc_fast.bench import limits, results, sides
@@ -309,25 +309,82 @@ def test_long_rows_are_run_once() -> None:
     assert "ours time" not in log
 
 
+STAGE_NAMES = ("warm", "hubert", "rmvpe", "text_encoder", "flow", "decoder", "retrieval")
+# Seconds of work per padded second of sound, as two cores took them.
+COSTS = {
+    "ours": (0.3, 0.05, 0.035, 0.007, 0.004, 0.16, 0.01),
+    "torch": (1.2, 0.07, 0.055, 0.03, 0.006, 1.1, 0.018),
+    "onnxruntime": (0.9, 0.08, 0.045, 0.02, 0.005, 0.8, 0.012),
+}
+
+
+class Paced(Fake):
+    """A side that takes what `costs` say, times `slowness`; beside the runs `aside`, or 1.5 s: inputs, comparisons, an
+    export, the pauses of short runs.
+    """
+
+    slowness, costs = 1.0, COSTS
+    aside: dict[str, float] = {"onnxruntime": 7}  # noqa: RUF012
+
+    def check(self, task: Task, outputs: bool, pitch: np.ndarray | None = None) -> Checked:
+        costs = {"cold start": 0.8, "batch": 0.3} | dict(zip(STAGE_NAMES, self.costs[self.name], strict=True))
+        length = 1 if task.seconds is None else padded_seconds(task.seconds)
+        self.seconds = [self.slowness * costs.get(task.name, 0.01) * length * task.batch]
+        self.clock.now += self.slowness * self.aside.get(self.name, 1.5)
+        return super().check(task, outputs, pitch)
+
+
+QUICK = {
+    "suites": ("stages", "convert"),
+    "seconds": (10.0,),
+    "fewest": 1,
+    "batch": 1,
+    "minutes": 3.0,
+    "limit": 45.0,
+}
+
+
+def paced(peers: tuple[str, ...], **options: Any) -> tuple[dict[tuple[str, float | None], Any], float]:
+    """Return the rows of a run of paced sides by name and seconds, and how long it took."""
+    clock, rows, log = Clock(), [], []
+    going = session(Paced("ours", log, clock, facts=OURS_FACTS), [Paced(n, log, clock) for n in peers],
+                    rows.append, **options)  # fmt: skip
+    going.run(plan(going.options))
+    return {(row["name"], row["seconds"]): row for row in rows}, clock.now
+
+
+def test_quick_on_two_cores_has_whole_conversions_beside_a_peer() -> None:
+    found, seconds = paced(("torch", "onnxruntime"), **QUICK)
+    assert seconds <= 3 * 60
+    assert "ratio" in found["warm", 10]["peers"]["torch"]
+    assert {("cold start", 1), *((name, 10) for name in STAGE_NAMES)} <= set(found)
+
+
+def test_quick_on_a_gpu_has_stock_mlx_pytorch_and_the_cpu_beside_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that is ten times those two cores; Core ML takes half a minute to compile. No chip's times."""
+    slower = {"ours": 1, "mlx": 2, "torch": 3, "cpu": 8, "onnxruntime-coreml": 5, "torch-cpu": 30}
+    costs = {name: tuple(0.1 * times * c for c in COSTS["ours"]) for name, times in slower.items()}
+    monkeypatch.setattr(Paced, "costs", costs)
+    monkeypatch.setattr(Paced, "aside", {"onnxruntime-coreml": 30.0})
+    monkeypatch.setattr(limits, "on_gpu", lambda: True)
+    monkeypatch.setitem(PEAKS, "fma_gflops", 1500.0)
+    found, seconds = paced(tuple(slower)[1:], **QUICK)
+    assert seconds <= 3 * 60
+    for name in ("mlx", "torch", "cpu"):
+        assert "ratio" in found["warm", 10]["peers"][name], name
+        assert "ratio" in found["decoder", 10]["peers"][name], name
+    assert {("cold start", 1), *((name, 10) for name in STAGE_NAMES)} <= set(found)
+
+
 @pytest.mark.parametrize("slowness", [1.0, 1.7])
-def test_a_default_run_of_two_cores_ends_in_15_minutes(slowness: float) -> None:
-    """Seconds of work per padded second of sound, as two cores took them; on a worse day `slowness` times that."""
-    costs = {
-        "ours": (0.3, 0.05, 0.035, 0.007, 0.004, 0.16, 0.01),
-        "torch": (1.2, 0.07, 0.055, 0.03, 0.006, 1.1, 0.018),
-        "onnxruntime": (0.9, 0.08, 0.045, 0.02, 0.005, 0.8, 0.012),
-    }
-    names = ("warm", "hubert", "rmvpe", "text_encoder", "flow", "decoder", "retrieval")
-
-    class Paced(Fake):
-        def check(self, task: Task, outputs: bool, pitch: np.ndarray | None = None) -> Checked:
-            self.seconds = [slowness * {**dict(zip(names, costs[self.name], strict=True)),
-                                        "cold start": 0.8, "batch": 0.3}.get(task.name, 0.01)
-                            * (1 if task.seconds is None else padded_seconds(task.seconds)) * task.batch]  # fmt: skip
-            # Beside the runs: inputs, comparisons, an export, the pauses of short runs.
-            self.clock.now += slowness * (7 if self.name == "onnxruntime" else 1.5)
-            return super().check(task, outputs, pitch)
-
+def test_a_default_run_of_two_cores_ends_in_15_minutes(
+    slowness: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a worse day `slowness` times as slow."""
+    monkeypatch.setattr(Paced, "slowness", slowness)
+    names = STAGE_NAMES
     clock, rows, log = Clock(), [], []
     ours = Paced("ours", log, clock, facts=OURS_FACTS)
     peers = [Paced(name, log, clock) for name in ("torch", "onnxruntime")]

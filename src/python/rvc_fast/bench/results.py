@@ -213,6 +213,10 @@ def peaks(files: Sequence[Sequence[Row]]) -> tuple[list[str], list[list[str]]]:
         known = published(first["chip"], first.get("gpu_cores"))
         states = dict.fromkeys(", ".join(f"{k} {v}" for k, v in row["thermal"].items()) for row in rows)
         gigabytes = [limits[key] for key in ("read_gbytes", "copy_gbytes") if limits.get(key)]
+        arithmetic, where = (
+            limits.get("fma_gflops"),
+            f" on the {first['device']}" if "device" in first else "",
+        )
         unknown = "not in our table"
         flops = unknown if known is None else f"{known.gflops:.0f}" if known.gflops else "not published"
         return {
@@ -225,9 +229,7 @@ def peaks(files: Sequence[Sequence[Row]]) -> tuple[list[str], list[list[str]]]:
             "memory, GB/s, published": unknown if known is None else f"{known.gbytes:g}",
             "memory, GB/s, measured": f"{max(gigabytes):.0f}" if gigabytes else "-",
             "GPU float32, GFLOP/s, published": flops,
-            f"float32, GFLOP/s, measured on the {first.get('device', 'device of the rows')}": f"{limits['fma_gflops']:.0f}"
-            if limits.get("fma_gflops")
-            else "-",
+            "float32, GFLOP/s, measured": f"{arithmetic:.0f}{where}" if arithmetic else "-",
         }
 
     columns = [column(rows) for rows in files]

@@ -51,7 +51,7 @@ REPEATS, FEW, PAIRS_SECONDS = 5, 3, 12.0
 LONG = 10.0
 # Peers whose first run of a shape makes something else first.
 COMPILE = ("onnxruntime", "onnxruntime-coreml", "torch-compile")
-# Seconds of a row beside its runs: preparing inputs, comparing outputs, pauses; and of a peer that compiles.
+# Seconds of a row beside its runs: preparing inputs, comparing outputs, pauses; and of a peer that compiles, the first time.
 OVERHEAD, COMPILING = 1.5, 6.0
 # What is expected of the future is exceeded by so much on a bad day; this share of the time is planned with.
 MARGIN, PLANNED = 1.2, 0.97
@@ -94,6 +94,7 @@ class Options:
     dtype: str = "float32"
     against: tuple[str, ...] = ()
     repeats: int | None = None
+    fewest: int = FEW
     batch: int = 4
     minutes: float = 15.0
     limit: float = 120.0
@@ -198,6 +199,7 @@ class Session:
         self._slower: dict[
             tuple[str, bool], float
         ] = {}  # than ours, in the task before, with a decoder or without
+        self._making: dict[str, float] = {}  # seconds of a peer's last check beside its run
         self._run_before: set[tuple[str, str]] = set()
         self._lost: set[tuple[str, str]] = set()
         self._peer_facts: dict[str, dict[str, Any]] = {}
@@ -281,7 +283,7 @@ class Session:
         if self.options.repeats is not None:
             return self.options.repeats
         most = FEW if task.suite == "kernels" and self._mixed else REPEATS
-        least = FEW if (task.seconds or 0) <= USUAL else 1
+        least = self.options.fewest if (task.seconds or 0) <= USUAL else 1
         return max(least, min(most, int(PAIRS_SECONDS / max(seconds, 1e-6))))
 
     def _counts(self, side: str, task: Task, seconds: float) -> bool:
@@ -297,8 +299,8 @@ class Session:
         """Return the seconds that a peer's part of a row is expected to take, or must have."""
         theirs = self._expected(name, task)
         pairs = self._wanted(task, ours + theirs)
-        pairs = min(pairs, FEW) if fewest else pairs
-        first = OVERHEAD + theirs + (COMPILING if name in COMPILE else 0)
+        pairs = min(pairs, self.options.fewest) if fewest else pairs
+        first = OVERHEAD + theirs + (self._making.get(name, COMPILING) if name in COMPILE else 0)
         if self._counts(name, task, theirs):
             return first + (ours if ours <= LONG else 0) + (pairs - 1) * (ours + theirs)
         return first + pairs * (ours + theirs)
@@ -430,7 +432,9 @@ class Session:
                     "red": True,
                     "note": f"WRONG MODEL, not timed: {golden:.1f} dB of the golden cases",
                 }
+            begun = self.clock()
             theirs = peer.check(task, True, checked.pitch)
+            self._making[name] = max(0.0, self.clock() - begun - theirs.seconds)
         except Lost as e:
             self._lost.add(key)
             return {"note": str(e)}
@@ -456,7 +460,10 @@ class Session:
                 before = checked.seconds if checked.seconds > LONG and not ours else self.ours.time(one[0])
                 pairs.append((before, theirs.seconds))
             while len(pairs) < wanted:
-                if len(pairs) >= min(wanted, FEW) and self._left() - self._reserved < both + OVERHEAD:
+                if (
+                    len(pairs) >= min(wanted, self.options.fewest)
+                    and self._left() - self._reserved < both + OVERHEAD
+                ):
                     break
                 self._say(f"{name}, pair {len(pairs) + 1} of {wanted}")
                 pairs.append((self.ours.time(one[0]), peer.time(one[1])))

@@ -54,7 +54,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--quick",
         action="store_true",
-        help="at most 3 minutes: 10 s of sound, then kernels; ends with what to send to whom you compare with",
+        help="at most 3 minutes: conversions and stages of 10 s of sound; ends with what to send to whom you compare with",
     )
 
     g = p.add_argument_group("what")
@@ -180,7 +180,8 @@ def _options(args: argparse.Namespace) -> Options:
     from ..bench.work import STAGES
     from ..errors import InputError
 
-    suites: tuple[str, ...] = SUITES
+    # The first-use check of a GPU has compared and timed the kernels.
+    suites: tuple[str, ...] = ("stages", "convert") if args.quick else SUITES
     if args.suite is not None:
         if args.suite not in SUITES:
             raise InputError(f"[bench] suite must be one of {', '.join(SUITES)}, got {args.suite!r}")
@@ -216,6 +217,7 @@ def _options(args: argparse.Namespace) -> Options:
         dtype=args.dtype,
         against=against,
         repeats=args.repeats,
+        fewest=1 if args.quick else session.FEW,
         batch=args.batch or BATCH,
         minutes=args.minutes or MINUTES,
         limit=args.limit or LIMIT,
