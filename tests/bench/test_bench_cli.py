@@ -169,7 +169,7 @@ def test_quick_is_short_and_says_what_to_send(
         minutes=3.0,
         limit=45.0,
     )
-    assert begun + 170 < fakes["deadline"] < time.monotonic() + 180
+    assert begun + 165 < fakes["deadline"] < time.monotonic() + 175
     out, err = capsys.readouterr()
     (file,) = tmp_path.glob("*.jsonl")
     assert out.splitlines()[-4] == f"Please send this file, whatever it shows: {file}"

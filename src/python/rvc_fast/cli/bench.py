@@ -27,8 +27,8 @@ REPORT_SECONDS, DISTURBED = 15.0, 0.1
 # Of a run that says nothing else, and of --quick: minutes, seconds after which a peer is given up, at once in batch rows.
 MINUTES, LIMIT, BATCH = 15.0, 120.0, 4
 QUICK_MINUTES, QUICK_LIMIT, QUICK_SECONDS = 3.0, 45.0, (10.0,)
-# What ending the processes takes, after the time is over.
-LAST_SECONDS = 3.0
+# What starting and ending the processes may take beside the time, on a busy machine.
+LAST_SECONDS = 10.0
 SEND = """
 Please send this file, whatever it shows: {file}
 It is text, one row a line: times, the chip, its cores and memory, power and heat, the versions of the system and of
