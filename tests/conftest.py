@@ -29,7 +29,7 @@ def golden() -> Path:
     return GOLDEN
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def need_tool():
     """Return a function that skips the test when a program is missing, and fails it in CI."""
 

@@ -12,6 +12,8 @@ import mlx.core as mx
 import numpy as np
 
 from . import audio, pipeline
+from . import device as devices
+from .device import Device
 from .errors import InputError
 from .layers import Packing
 from .noise import NoiseSource, SeededNoise
@@ -82,7 +84,9 @@ class Converter:
         embedder: Embedder,
         pitch_model: pitch.PitchModel | None = None,
         index: Index | None = None,
+        device: Device | None = None,
     ):
+        self.device = devices.choose(device)
         if voice.config.use_f0 and pitch_model is None:
             raise InputError("[load] this voice follows the pitch: it needs a pitch model")
         self.voice = voice
@@ -170,7 +174,7 @@ class Converter:
             raise InputError("[convert] this voice does not follow the pitch: nothing may be asked of it")
         given = None if f0 is None else pitch.check(np.array(f0), "convert")
         watch = Stopwatch()
-        with self._lock:
+        with self._lock, devices.on(self.device):
             with watch("read"):
                 prepared = self._prepare(sound, sample_rate, settings)
             with watch("features"):
@@ -236,6 +240,7 @@ def load(
     index: Path | Index | None = None,
     memory: Literal["normal", "low"] = "normal",
     dtype: Dtype = "float32",
+    device: Device | None = None,
 ) -> Converter:
     """Return a Converter for a voice (.pth or packed .safetensors) and its models: files or already loaded.
 
@@ -245,9 +250,28 @@ def load(
     memory: "low" keeps the weights at their size; "normal" holds more where that is faster.
     dtype: "bfloat16" makes linear layers and convolutions multiply in it, sums and everything else in float32:
         faster on a CPU with AMX-BF16 or AVX512-BF16, InputError without; about 40 dB of accuracy instead of 100.
+    device: "cpu" or "gpu", where this Converter and its models work; None is the CPU with RVC_FAST_BACKEND=cpu, else
+        MLX's default device. InputError without such a device. MLX has one default device for all threads: while a
+        Converter works on the other one that is changed, and put back afterwards. Converters of one device work side
+        by side in threads, those of different devices take turns.
 
-    Both hold for files only: a model that is already loaded stays as it is.
+    All three hold for files only: a model that is already loaded stays as it is, and has to be used on the device it
+    was loaded for.
     """
+    device = devices.choose(device)
+    with devices.on(device):
+        return _load(voice, embedder, pitch_model, index, memory, dtype, device)
+
+
+def _load(
+    voice: Path | Voice,
+    embedder: Path | Embedder | None,
+    pitch_model: Path | pitch.PitchModel | None,
+    index: Path | Index | None,
+    memory: Literal["normal", "low"],
+    dtype: Dtype,
+    device: Device,
+) -> Converter:
     packing = Packing(memory, dtype)
     if isinstance(voice, (str, os.PathLike)):
         from .synthesizer import load_voice
@@ -265,7 +289,7 @@ def load(
         from .pitch.rmvpe import load_rmvpe
 
         pitch_model = load_rmvpe(pitch_model, packing)
-    converter = Converter(voice, embedder, pitch_model)
+    converter = Converter(voice, embedder, pitch_model, device=device)
     converter.index = index
     return converter
 

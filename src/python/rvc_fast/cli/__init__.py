@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from .. import __version__, machine
+from .. import __version__, machine, notes
 from . import bench, convert, demo, info, models, pack, verify
 
 COMMANDS = (convert, pack, info, models, verify, bench, demo)
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     said = machine.problem()
     if said:
         return _fail(said, 1)
+    notes.quiet = args.quiet
     if args.debug:
         return args.run(args)
     from ..errors import InputError, RvcFastError
