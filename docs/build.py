@@ -29,7 +29,7 @@ from rvc_fast.ops import dispatch
 from rvc_fast.ops.spec import OpSpec
 
 ROOT = Path(__file__).resolve().parents[1]
-# Pages outside this folder, at the same place in the site so that their links hold, and files that they link to.
+# Pages outside this folder, and files that they link to. All pages have the same place in the site, so that links hold.
 COPIED = (
     "README.md",
     "ARCHITECTURE.md",
@@ -51,7 +51,7 @@ def main(folder: Path) -> int:
     for name in COPIED:
         write(source / name, (ROOT / name).read_text())
     for path in sorted((ROOT / "docs").glob("*.md")):
-        write(source / path.name, with_formulas(path.read_text()))
+        write(source / "docs" / path.name, with_formulas(path.read_text()))
     specs = {name: module.SPEC for name, module in op_modules().items() if hasattr(module, "SPEC")}
     for name, spec in specs.items():
         write(source / "ops" / f"{name}.md", op_page(name, spec))
@@ -117,7 +117,7 @@ def overview(specs: dict[str, OpSpec]) -> str:
 def op_page(name: str, spec: OpSpec) -> str:
     """Return the page of an op: what it computes, how it is called, its definition, kernels, cases and tolerances."""
     module = import_module(f"rvc_fast.ops.{name}")
-    parts = [f"# {name}", prose(inspect.getdoc(module) or ""), f"[The formula]({'../formulas.md'}#{name})"]
+    parts = [f"# {name}", prose(inspect.getdoc(module) or ""), f"[The formula](../docs/formulas.md#{name})"]
     parts += [described(public, 2) for public, home in public_names().items() if home == name]
     parts += ["## The definition", "Kernels are compared with this function.", source(spec.reference)]
     parts.append("## Where it runs")
