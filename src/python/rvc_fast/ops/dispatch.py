@@ -68,6 +68,11 @@ def _device_backend() -> str:
     return "metal" if mx.metal.is_available() else "cuda"
 
 
+def device() -> str:
+    """Return what kind of backend MLX's default device takes: "cpu", "metal" or "cuda"."""
+    return _device_backend()
+
+
 def _missing(op: str, backend: str, limits: Limits) -> str | None:
     """Why `op` cannot run on `backend`, or None."""
     if backend == "reference":
