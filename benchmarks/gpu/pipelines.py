@@ -18,8 +18,8 @@ from unittest import mock
 
 import mlx.core as mx
 import numpy as np
-
 from benchmarks.gpu.count import Silence, route
+
 from rvc_fast import pipeline
 from rvc_fast.bench.models import HUBERT, RMVPE, VOICE
 from rvc_fast.converter import warm_sound
@@ -87,9 +87,7 @@ def noted(backend: str) -> Iterator[set[Pipeline]]:
     found: set[Pipeline] = set()
 
     def construct(*, name: str, **_: Any) -> Callable[..., list[mx.array]]:
-        def launch(
-            *, template: Any, output_shapes: Any, output_dtypes: Any, **_: Any
-        ) -> list[mx.array]:
+        def launch(*, template: Any, output_shapes: Any, output_dtypes: Any, **_: Any) -> list[mx.array]:
             # Its name holds the kernel's, a digest of its text and the types of its inputs.
             found.add(Pipeline(name, tuple(f"{key}={value}" for key, value in template)))
             shapes = zip(output_shapes, output_dtypes, strict=True)
@@ -100,7 +98,11 @@ def noted(backend: str) -> Iterator[set[Pipeline]]:
     def expression(
         y: mx.array, bias: mx.array | None, activation: str | None, residual: mx.array | None
     ) -> mx.array:
-        parts = ("bias" if bias is not None else "", activation or "", "residual" if residual is not None else "")
+        parts = (
+            "bias" if bias is not None else "",
+            activation or "",
+            "residual" if residual is not None else "",
+        )
         found.add(Pipeline("expression", (str(y.dtype), *filter(None, parts))))
         return y
 

@@ -58,7 +58,6 @@ class ConversionResult:
         audio.write_audio(path, self.samples, self.sample_rate, subtype=subtype)
 
 
-
 @dataclass
 class _Kept:
     """What depends on nothing but the last sound and the values in `key`."""

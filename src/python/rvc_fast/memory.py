@@ -24,7 +24,7 @@ import mlx.core as mx
 
 from .ops import dispatch
 
-SLACK = 64 << 20
+SLACK = 16 << 20
 """Bytes that operations which run ahead may take on a CPU."""
 
 CACHE = 1 << 30

@@ -400,7 +400,7 @@ def render(
         return audio.limit_peak(out, 0.99)
 
 
-def chunk_frames(chunk: Chunk, features: mx.array) -> int:
+def chunk_frames(chunk: Chunk, features: mx.array | np.ndarray) -> int:
     """Return how many 10 ms frames of a chunk are rendered: no more than doubled features or pitch give."""
     samples = chunk.samples.stop - chunk.samples.start
     return min(samples // WINDOW, 2 * features.shape[0], chunk.frames.stop - chunk.frames.start)

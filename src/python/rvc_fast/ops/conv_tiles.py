@@ -117,7 +117,9 @@ def tiles(channels: int, outputs: int, taps: int, stride: int, dilation: int, si
     needed = span if all_taps else tall
     slices = -(-channels // width(needed))
     wide = _up(-(-channels // slices), CHANNELS)
-    return Tiles(tall, columns, row_class(needed, wide, size, TILE_CLASSES), wide, row_step(wide, size), all_taps)
+    return Tiles(
+        tall, columns, row_class(needed, wide, size, TILE_CLASSES), wide, row_step(wide, size), all_taps
+    )
 
 
 def convolve(

@@ -186,8 +186,9 @@ def _resblock_stage_cpu(x: mx.array, blocks: Sequence[Block], *, slope: float) -
     return native.ext().resblock(x, weights, biases, convs, slope=slope)
 
 
-# Threadgroup memory on any GPU, and the sizes of tiles that kernels are compiled for, the rows of a group to try (a weight is loaded once for all of them), its threads, and
-# how much of its first convolution a pair must use for it to be better than two launches.
+# Threadgroup memory on any GPU, the sizes of tiles that kernels are compiled for, the rows of a group to try (a weight is
+# loaded once for all of them), its threads, and how much of its first convolution a pair must use for it to be better
+# than two launches.
 ON_CHIP = 32 * 1024
 TILE_CLASSES = (conv_tiles.TILE_BYTES, ON_CHIP)
 TALL = (256, 128, 64)
@@ -249,7 +250,17 @@ def _pair_gpu(
             "bias_2": second.bias,
             "total": total,
         },
-        sizes=(length, channels, taps[0], first.dilation, taps[1], second.dilation, slope, scale, total is not None),
+        sizes=(
+            length,
+            channels,
+            taps[0],
+            first.dilation,
+            taps[1],
+            second.dilation,
+            slope,
+            scale,
+            total is not None,
+        ),
         options={
             "TALL": tiles.tall,
             "ROWS": tiles.rows,
