@@ -102,6 +102,7 @@ def test_bad_width(golden):
 def device(monkeypatch):
     """The route of a GPU, on MLX's kernels for this machine."""
     monkeypatch.setattr(dispatch, "_device_backend", lambda: "metal")
+    monkeypatch.setenv("RVC_FAST_BACKEND", "metal")
 
 
 @pytest.mark.parametrize("exact", [False, True])

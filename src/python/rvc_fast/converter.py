@@ -12,6 +12,8 @@ import mlx.core as mx
 import numpy as np
 
 from . import audio, pipeline
+from . import device as devices
+from .device import Device
 from .errors import InputError
 from .layers import Packing
 from .noise import NoiseSource, SeededNoise
@@ -83,7 +85,9 @@ class Converter:
         embedder: Embedder,
         pitch_model: pitch.PitchModel | None = None,
         index: Index | None = None,
+        device: Device | None = None,
     ):
+        self.device = devices.choose(device)
         if voice.config.use_f0 and pitch_model is None:
             raise InputError("[load] this voice follows the pitch: it needs a pitch model")
         self.voice = voice
@@ -117,10 +121,8 @@ class Converter:
         take the same kernels, and a second call returns at once. On a CPU kernels were compiled with the package:
         nothing is done there. Raises what a conversion would raise, as BackendError for a kernel that cannot be used.
         """
-        if dispatch.device() == "cpu":
-            return
-        with self._lock:
-            if self._warm:
+        with self._lock, devices.on(self.device):
+            if self._warm or dispatch.gpu_backend() is None:
                 return
             sound, settings = warm_sound()
             pipeline.run(
@@ -199,7 +201,7 @@ class Converter:
         with watch("read"):
             # Before it is our turn: a file is read while another thread converts or warms up.
             signal = audio.limit_peak(_load_16k(sound, sample_rate), 0.95)
-        with self._lock:
+        with self._lock, devices.on(self.device):
             with watch("read"):
                 prepared = self._prepare(signal, settings)
             with watch("features"):
@@ -270,6 +272,7 @@ def load(
     index: Path | Index | None = None,
     memory: Literal["normal", "low"] = "normal",
     dtype: Dtype = "float32",
+    device: Device | None = None,
     warm: bool = False,
 ) -> Converter:
     """Return a Converter for a voice (.pth or packed .safetensors) and its models: files or already loaded.
@@ -280,11 +283,33 @@ def load(
     memory: "low" keeps the weights at their size; "normal" holds more where that is faster.
     dtype: "bfloat16" makes linear layers and convolutions multiply in it, sums and everything else in float32:
         faster on a CPU with AMX-BF16 or AVX512-BF16, InputError without; about 40 dB of accuracy instead of 100.
+    device: "cpu" or "gpu", where this Converter and its models work; None is the CPU with RVC_FAST_BACKEND=cpu, else
+        MLX's default device. InputError without such a device. MLX has one default device for all threads: while a
+        Converter works on the other one that is changed, and put back afterwards. Converters of one device work side
+        by side in threads, those of different devices take turns.
 
-    Both hold for files only: a model that is already loaded stays as it is.
+    All three hold for files only: a model that is already loaded stays as it is, and has to be used on the device it
+    was loaded for.
 
     warm: compile a GPU's kernels now instead of during the first conversion, see `Converter.warm`.
     """
+    device = devices.choose(device)
+    with devices.on(device):
+        converter = _load(voice, embedder, pitch_model, index, memory, dtype, device)
+    if warm:
+        converter.warm()
+    return converter
+
+
+def _load(
+    voice: Path | Voice,
+    embedder: Path | Embedder | None,
+    pitch_model: Path | pitch.PitchModel | None,
+    index: Path | Index | None,
+    memory: Literal["normal", "low"],
+    dtype: Dtype,
+    device: Device,
+) -> Converter:
     packing = Packing(memory, dtype)
     if isinstance(voice, (str, os.PathLike)):
         from .synthesizer import load_voice
@@ -302,10 +327,8 @@ def load(
         from .pitch.rmvpe import load_rmvpe
 
         pitch_model = load_rmvpe(pitch_model, packing)
-    converter = Converter(voice, embedder, pitch_model)
+    converter = Converter(voice, embedder, pitch_model, device=device)
     converter.index = index
-    if warm:
-        converter.warm()
     return converter
 
 

@@ -54,7 +54,7 @@ def bounded() -> Iterator[None]:
 
 def _bound() -> Callable[[], object]:
     """Set the limit that this device needs, unless it is lower already, and return what sets the old one again."""
-    if dispatch.device() == "cpu":
+    if dispatch.gpu_backend() is None:
         before = mx.get_memory_limit()
         mx.set_memory_limit(min(before, mx.get_active_memory() + SLACK))
         return functools.partial(mx.set_memory_limit, before)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..picture import png, spectrogram
-from .results import Row, described, disturbance, duration, identity, machine_of
+from .results import Row, cores, described, disturbance, duration, identity, machine_of
 
 OURS = "rvc_fast"
 # Of ours and the peers in the order in which they appear; those of Okabe and Ito, which everyone can tell apart.
@@ -95,7 +95,7 @@ def _machine(rows: Sequence[Row]) -> str:
     first = rows[0]
     facts = {
         "machine": ", ".join(dict.fromkeys(machine_of(row) for row in rows)),
-        "cores, memory": f"{first['cores']}, {first['memory_gb']} GB",
+        "cores, memory": f"{cores(first)}, {first['memory_gb']} GB",
         "system": first["os"],
         "versions": ", ".join(f"{k} {v}" for k, v in first["versions"].items()),
         "commit": first["commit"] or "an installed package",

@@ -59,6 +59,9 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         default="float32",
         help="bfloat16: faster and less accurate, on CPUs with the instructions (float32)",
     )
+    g.add_argument(
+        "--device", choices=("cpu", "gpu"), help="where to work (MLX's default: the GPU if there is one)"
+    )
 
     g = p.add_argument_group("voice and pitch")
     g.add_argument("--speaker", type=int, default=0, metavar="N", help="speaker of a voice with several (0)")
@@ -295,7 +298,7 @@ def run(args: argparse.Namespace) -> int:
     from ..converter import load
 
     start = time.perf_counter()
-    converter = load(**_models(args), memory=args.memory, dtype=args.dtype)
+    converter = load(**_models(args), memory=args.memory, dtype=args.dtype, device=args.device)
     load_seconds = time.perf_counter() - start
 
     # The first sound is read while a GPU's kernels are compiled.
@@ -312,6 +315,7 @@ def run(args: argparse.Namespace) -> int:
                 "files": reports,
                 "converted": len(jobs) - len(failed),
                 "failed": len(failed),
+                "device": converter.device,
                 "load_seconds": round(load_seconds, 4),
                 "kernels": _kernels(converter),
                 "peak_memory_mb": round(peak_memory_mb(), 1),

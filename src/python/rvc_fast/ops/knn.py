@@ -145,7 +145,7 @@ def knn(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
     check("knn", fits, "vectors", f"of shape (m, {queries.shape[1]})", tuple(vectors.shape))
     check("knn", k >= 1, "k", "at least 1", k)
     backends = {"cpu": _knn_cpu, "reference": knn_reference, "metal": _knn_gpu, "cuda": _knn_gpu}
-    found: Neighbours = dispatch.select("knn", backends)(queries, vectors, k)
+    found: Neighbours = dispatch.select("knn", backends, dtype=queries.dtype)(queries, vectors, k)
     return found
 
 

@@ -80,9 +80,10 @@ def _check_direct(algorithm: str) -> None:
     )
 
 
-def _pack_reference(weight: mx.array, algorithm: str, dtype: Dtype) -> mx.array:
+def _pack_reference(weight: mx.array, algorithm: str, dtype: Dtype) -> Weight:
+    """The reference is made of `conv1d`, which may have a kernel."""
     _check_direct(algorithm)
-    return weight.astype(mx.float32)
+    return pack_conv1d(weight, dtype=dtype)
 
 
 def _pack_gpu(backend: str, weight: mx.array, algorithm: str, dtype: Dtype = "float32") -> PackedWeight:
@@ -350,7 +351,7 @@ def resblock_stage(x: mx.array, blocks: Sequence[Block], *, slope: float = 0.1) 
             for conv in step:
                 dispatch.check_arrays(op, weight=conv.weight, bias=conv.bias)
                 dispatch.check_whole(op, dilation=conv.dilation)
-                dispatch.check_packed(op, conv.weight, "resblock", "conv1d")
+                dispatch.check_packed(op, conv.weight, "resblock", "conv1d", dtype=x.dtype)
                 shape = tuple(conv.weight.shape)
                 fits = len(shape) == 3 and shape[0] == shape[2] == x.shape[2] and shape[1] % 2 == 1
                 dispatch.check(op, fits, "weight", f"of shape ({x.shape[2]}, odd, {x.shape[2]})", shape)
@@ -363,7 +364,7 @@ def resblock_stage(x: mx.array, blocks: Sequence[Block], *, slope: float = 0.1) 
         "reference": _resblock_stage_pieces,
         **gpu.both(_resblock_stage_gpu),
     }
-    return dispatch.select(op, backends)(x, blocks, slope=slope)
+    return dispatch.select(op, backends, dtype=x.dtype)(x, blocks, slope=slope)
 
 
 def _case(

@@ -64,7 +64,7 @@ def blend_array(features: mx.array, index: Index, rate: float, *, exact: bool = 
         InputError: as `blend`.
     """
     _check_rate(rate)
-    vectors = None if dispatch.device() == "cpu" else index.on_device()
+    vectors = None if dispatch.gpu_backend() is None else index.on_device()
     if rate == 0:
         return features
     if vectors is None:
