@@ -17,7 +17,7 @@ from .device import Device
 from .errors import InputError
 from .layers import Packing
 from .noise import NoiseSource, SeededNoise
-from .ops import Dtype
+from .ops import Dtype, dispatch
 from .pipeline import ChunkPlan, Embedder, Prepared, Progress, Semantics, Settings, Stopwatch, Voice
 from .pitch import f0 as pitch
 
@@ -36,7 +36,8 @@ class ConversionResult:
     f0: the pitch that the voice was given, (frames,) float32 Hz, one value per 10 ms of the input and 0 where
         unvoiced; None for a voice that does not follow the pitch.
     timings: seconds by stage: read, features, pitch, retrieval, synthesis, post. A stage whose result was
-        kept from the last call takes next to none.
+        kept from the last call takes next to none. On a GPU retrieval is computed with the synthesis, whose seconds
+        hold both.
     """
 
     samples: np.ndarray
@@ -65,7 +66,7 @@ class _Kept:
 
     key: tuple[object, ...] = ()
     prepared: Prepared | None = None
-    features: list[np.ndarray] | None = None
+    features: list[mx.array] | None = None
     f0: dict[float, np.ndarray] = field(default_factory=dict)
 
 
@@ -94,6 +95,7 @@ class Converter:
         self.pitch_model = pitch_model
         self._lock = threading.Lock()
         self._kept = _Kept()
+        self._warm = False
         self.index = index
 
     @property
@@ -111,6 +113,28 @@ class Converter:
         if index is not None and index.dim != width:
             raise InputError(f"[load] the voice takes features of {width} values, the index has {index.dim}")
         self._index = index
+
+    def warm(self) -> None:
+        """Do what only the first conversion has to do, so that it is as fast as the next ones.
+
+        On a GPU every kernel that a conversion takes is compiled, by converting 0.3 s of silence; sounds of all lengths
+        take the same kernels, and a second call returns at once. On a CPU kernels were compiled with the package:
+        nothing is done there. Raises what a conversion would raise, as BackendError for a kernel that cannot be used.
+        """
+        with self._lock, devices.on(self.device):
+            if self._warm or dispatch.gpu_backend() is None:
+                return
+            sound, settings = warm_sound()
+            pipeline.run(
+                sound,
+                voice=self.voice,
+                embedder=self.embedder,
+                pitch_model=self.pitch_model,
+                index=self._index,
+                settings=settings,
+                noise=SeededNoise(0),
+            )
+            self._warm = True
 
     def forget(self) -> None:
         """Free what is kept of the last sound."""
@@ -174,9 +198,12 @@ class Converter:
             raise InputError("[convert] this voice does not follow the pitch: nothing may be asked of it")
         given = None if f0 is None else pitch.check(np.array(f0), "convert")
         watch = Stopwatch()
+        with watch("read"):
+            # Before it is our turn: a file is read while another thread converts or warms up.
+            signal = audio.limit_peak(_load_16k(sound, sample_rate), 0.95)
         with self._lock, devices.on(self.device):
             with watch("read"):
-                prepared = self._prepare(sound, sample_rate, settings)
+                prepared = self._prepare(signal, settings)
             with watch("features"):
                 features = self._features(prepared, progress)
             with watch("pitch"):
@@ -195,13 +222,13 @@ class Converter:
             with watch("post"):
                 rate = output_rate or self.voice.sample_rate
                 samples = audio.resample(samples, self.voice.sample_rate, rate)
+            self._warm = True
         if contour is not None:
             first = prepared.pad // pitch.HOP
             contour = contour[first : first + max(1, prepared.length // pitch.HOP)].copy()
         return ConversionResult(samples, rate, contour, watch.seconds)
 
-    def _prepare(self, sound: Any, sample_rate: int | None, settings: Settings) -> Prepared:
-        signal = audio.limit_peak(_load_16k(sound, sample_rate), 0.95)
+    def _prepare(self, signal: np.ndarray, settings: Settings) -> Prepared:
         digest = hashlib.blake2b(np.ascontiguousarray(signal).data, digest_size=16).digest()
         key = (digest, settings.plan, settings.semantics)
         if self._kept.key != key or self._kept.prepared is None:
@@ -210,7 +237,7 @@ class Converter:
         assert self._kept.prepared is not None
         return self._kept.prepared
 
-    def _features(self, prepared: Prepared, progress: Progress | None) -> list[np.ndarray]:
+    def _features(self, prepared: Prepared, progress: Progress | None) -> list[mx.array]:
         if self._kept.features is None:
             self._kept.features = pipeline.content_features(prepared, self.embedder, self.voice, progress)
         return self._kept.features
@@ -232,6 +259,11 @@ class Converter:
         return pipeline.move_pitch(prepared, estimates[settings.f0_threshold], settings)
 
 
+def warm_sound() -> tuple[np.ndarray, Settings]:
+    """Return the sound (n,) float32 at 16 kHz that `Converter.warm` converts, and how: 0.3 s, with little padding."""
+    return np.zeros(4800, np.float32), Settings(chunk=ChunkPlan(0.2, 1, 2, 2))
+
+
 def load(
     voice: Path | Voice,
     *,
@@ -241,6 +273,7 @@ def load(
     memory: Literal["normal", "low"] = "normal",
     dtype: Dtype = "float32",
     device: Device | None = None,
+    warm: bool = False,
 ) -> Converter:
     """Return a Converter for a voice (.pth or packed .safetensors) and its models: files or already loaded.
 
@@ -257,10 +290,15 @@ def load(
 
     All three hold for files only: a model that is already loaded stays as it is, and has to be used on the device it
     was loaded for.
+
+    warm: compile a GPU's kernels now instead of during the first conversion, see `Converter.warm`.
     """
     device = devices.choose(device)
     with devices.on(device):
-        return _load(voice, embedder, pitch_model, index, memory, dtype, device)
+        converter = _load(voice, embedder, pitch_model, index, memory, dtype, device)
+    if warm:
+        converter.warm()
+    return converter
 
 
 def _load(

@@ -256,8 +256,6 @@ def bigru(
         backward = linear(after(x[:, mirrored], done), w_ih[1], b_ih[1])
         done.append(scan(forward, backward, w_hh, b_hh, h))
         h = mx.stack([done[-1][:, -1, :hidden], done[-1][:, 0, hidden:]]).astype(mx.float32)
-        if length > BLOCK:
-            mx.eval(done[-1], h)
     if len(done) == 1:
         return done[0]
     ahead, back = [y[..., :hidden] for y in done], [y[..., hidden:] for y in reversed(done)]

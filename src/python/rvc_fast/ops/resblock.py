@@ -187,9 +187,11 @@ def _resblock_stage_cpu(x: mx.array, blocks: Sequence[Block], *, slope: float) -
     return native.ext().resblock(x, weights, biases, convs, slope=slope)
 
 
-# Threadgroup memory on any GPU, the rows of a group to try (a weight is loaded once for all of them), its threads, and
-# how much of its first convolution a pair must use for it to be better than two launches.
+# Threadgroup memory on any GPU, the sizes of tiles that kernels are compiled for, the rows of a group to try (a weight is
+# loaded once for all of them), its threads, and how much of its first convolution a pair must use for it to be better
+# than two launches.
 ON_CHIP = 32 * 1024
+TILE_CLASSES = (conv_tiles.TILE_BYTES, ON_CHIP)
 TALL = (256, 128, 64)
 THREADS = (128, 256)
 USEFUL = 0.9
@@ -216,10 +218,9 @@ def pair_tiles(channels: int, spans: tuple[int, int], size: int) -> PairTiles | 
         return None
     width, columns = (-(-channels // n) * n for n in (conv_tiles.CHANNELS, conv_tiles.OUTPUTS))
     for tall in TALL:
-        rows = tall + max(spans)
-        fits = rows * conv_tiles.row_step(width, size) * size <= ON_CHIP
+        rows = conv_tiles.row_class(tall + max(spans), width, size, TILE_CLASSES)
         threads = tall // 32 * columns
-        if fits and THREADS[0] <= threads <= THREADS[1] and tall - spans[1] >= USEFUL * tall:
+        if rows and THREADS[0] <= threads <= THREADS[1] and tall - spans[1] >= USEFUL * tall:
             return PairTiles(tall, rows, width, columns, threads)
     return None
 
@@ -250,7 +251,17 @@ def _pair_gpu(
             "bias_2": second.bias,
             "total": total,
         },
-        sizes=(length, channels, taps[0], first.dilation, taps[1], second.dilation, slope, scale),
+        sizes=(
+            length,
+            channels,
+            taps[0],
+            first.dilation,
+            taps[1],
+            second.dilation,
+            slope,
+            scale,
+            total is not None,
+        ),
         options={
             "TALL": tiles.tall,
             "ROWS": tiles.rows,
