@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -14,10 +15,12 @@ import soundfile
 
 import rvc_fast
 from fakes import DIM, FakeEmbedder, FakeIndex, FakePitch, FakeVoice, voiced_sound
+from rvc_fast import audio
 from rvc_fast.audio import read_mono, write_audio
 from rvc_fast.converter import ConversionResult, Converter, load
 from rvc_fast.errors import InputError
 from rvc_fast.noise import SeededNoise
+from rvc_fast.ops import dispatch
 from rvc_fast.pipeline import ChunkPlan
 
 SHORT = ChunkPlan(1, 1, 4, 5)
@@ -307,3 +310,79 @@ def test_public_names() -> None:
     assert rvc_fast.load is load
     assert rvc_fast.Converter is Converter
     assert rvc_fast.ConversionResult is ConversionResult
+
+
+def test_a_warm_up_converts_once_and_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_device_backend", lambda: "metal")
+    subject = converter()
+
+    def calls() -> tuple[int, int, int]:
+        return subject.embedder.calls, subject.pitch_model.calls, len(subject.voice.calls)
+
+    subject.warm()
+    assert calls() == (1, 1, 1)
+    subject.warm()
+    assert calls() == (1, 1, 1)
+    subject.convert(np.zeros(4800, np.float32), sample_rate=16000)
+    assert calls() == (2, 2, 2)
+    converted = converter()
+    converted.convert(voiced_sound(1), sample_rate=16000)
+    converted.warm()
+    assert converted.embedder.calls == 1
+
+
+def test_a_warm_up_does_nothing_on_a_cpu() -> None:
+    subject = converter()
+    subject.warm()
+    assert subject.embedder.calls == subject.pitch_model.calls == len(subject.voice.calls) == 0
+
+
+def test_load_warms_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_device_backend", lambda: "metal")
+    parts = {"embedder": FakeEmbedder(), "pitch_model": FakePitch()}
+    for warm in (False, True):
+        subject = rvc_fast.load(FakeVoice(), **parts, warm=warm)
+        assert len(subject.voice.calls) == warm
+
+
+def test_a_failed_warm_up_is_raised_and_may_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_device_backend", lambda: "metal")
+    subject = converter()
+    infer = subject.voice.infer
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("the kernel does not compile")
+
+    subject.voice.infer = fail
+    with pytest.raises(RuntimeError, match="the kernel does not compile"):
+        subject.warm()
+    subject.voice.infer = infer
+    subject.warm()
+    assert len(subject.voice.calls) == 1
+
+
+def test_a_file_is_read_while_the_converter_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_device_backend", lambda: "metal")
+    subject, sound = converter(), voiced_sound(1)
+    started, was_read = threading.Event(), threading.Event()
+    infer = subject.voice.infer
+
+    def wait(*arguments: object) -> mx.array:
+        started.set()
+        # Would time out if the file were read only after the warm-up.
+        assert was_read.wait(20)
+        return infer(*arguments)
+
+    def read(path: str) -> tuple[np.ndarray, int]:
+        assert started.wait(20)
+        was_read.set()
+        return sound, 16000
+
+    subject.voice.infer = wait
+    monkeypatch.setattr(audio, "read_mono", read)
+    with ThreadPoolExecutor(1) as worker:
+        warming = worker.submit(subject.warm)
+        result = subject.convert("a.wav")
+        warming.result()
+    assert len(subject.voice.calls) == 2
+    np.testing.assert_array_equal(result.samples, converter().convert(sound, sample_rate=16000).samples)

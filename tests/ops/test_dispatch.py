@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import mlx.core as mx
 import pytest
 
 from rvc_fast.errors import BackendError
-from rvc_fast.ops import dispatch
+from rvc_fast.ops import dispatch, trust
 
 
 @pytest.fixture
@@ -13,7 +14,8 @@ def op(monkeypatch: pytest.MonkeyPatch) -> str:
     """An op with a kernel of ours on Metal and MLX's on CUDA, on a machine that has the former."""
     monkeypatch.setattr(dispatch, "_KERNELS", {})
     monkeypatch.setattr(dispatch, "_OF_MLX", {})
-    monkeypatch.setattr(dispatch, "_pretended", "metal")
+    monkeypatch.setattr(dispatch, "_device_backend", lambda: "metal")
+    monkeypatch.setattr(trust, "verdict", lambda op, backend, *_, **__: trust.Verdict(backend, "trusted"))
     dispatch.register("twice", "metal", of_mlx=("cuda",))
     return "twice"
 
@@ -34,13 +36,37 @@ def test_an_explicit_backend_refuses_a_call_beyond_a_limit(op, monkeypatch):
 
 @pytest.mark.parametrize(("device", "kernels"), [("metal", "our kernel"), ("cuda", "MLX's own kernels")])
 def test_the_reason_says_whose_kernels(op, monkeypatch, device, kernels):
-    monkeypatch.setattr(dispatch, "_pretended", device)
+    monkeypatch.setattr(dispatch, "_device_backend", lambda: device)
     monkeypatch.setenv("RVC_FAST_BACKEND", "auto")
-    assert dispatch.route(op) == (device, f"{kernels} for the default device")
+    assert dispatch.route(op) == (device, f"{kernels} for the default device, trusted")
     monkeypatch.setenv("RVC_FAST_BACKEND", device)
     assert dispatch.route(op) == (device, f"{kernels}, as asked by RVC_FAST_BACKEND")
     monkeypatch.setenv("RVC_FAST_BACKEND", "reference")
     assert dispatch.route(op) == ("reference", "as asked by RVC_FAST_BACKEND")
+
+
+def test_a_gpus_kernel_is_taken_only_if_it_is_trusted(op, monkeypatch):
+    """In the dtype of the call; a call that is too much for it does not ask."""
+    asked = []
+
+    def verdict(op, backend, dtype, *, run=True):
+        asked.append((op, backend, dtype, run))
+        return trust.Verdict(backend if dtype == mx.float32 else "reference", "a test says so")
+
+    monkeypatch.setattr(trust, "verdict", verdict)
+    monkeypatch.setenv("RVC_FAST_BACKEND", "auto")
+    assert dispatch.route(op).backend == "metal"
+    assert dispatch.route(op, dtype=mx.float16).backend == "reference"
+    assert dispatch.route(op, dtype=mx.float16, first_use=False) == ("reference", "a test says so")
+    assert dispatch.route(op, {"metal": "it is too wide"}).backend == "reference"
+    assert asked == [
+        (op, "metal", mx.float32, True),
+        (op, "metal", mx.float16, True),
+        (op, "metal", mx.float16, False),
+    ]
+    monkeypatch.setattr(dispatch, "_device_backend", lambda: "cpu")
+    assert dispatch.route(op).backend == "reference"
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize("wanted", ["reference", "metal", "cuda"])
@@ -57,4 +83,4 @@ def test_the_compiled_kernels_run_here(ext, monkeypatch):
         monkeypatch.setenv("RVC_FAST_BACKEND", wanted)
         assert dispatch.compiled_missing() is None
         with dispatch.pretending("metal"):
-            assert dispatch.compiled_missing().startswith("MLX's default device is")
+            assert (dispatch.compiled_missing() is None) == (wanted == "cpu")

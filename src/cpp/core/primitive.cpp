@@ -22,9 +22,10 @@ std::shared_ptr<const Rules>& Rules::current() {
 }
 
 const Rules& CpuPrimitive::rules() const {
-  require(rules_ != nullptr, name(),
-          "this kernel alone has no gradient: rvc_fast.ops has the op with one, of plain weights and of what is "
-          "not packed");
+  require(
+      rules_ != nullptr, name(),
+      "this kernel alone has no gradient: rvc_fast.ops has the op with one, of plain weights and of what is "
+      "not packed");
   return *rules_;
 }
 

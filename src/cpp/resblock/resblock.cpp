@@ -15,11 +15,7 @@ namespace {
 constexpr const char* kOp = "resblock";
 
 ConvParams direct_params(int channels, int kernel, bool bf16) {
-  return {.op = kOp,
-          .kernel = {1, kernel},
-          .in_channels = channels,
-          .out_channels = channels,
-          .bf16 = bf16};
+  return {.op = kOp, .kernel = {1, kernel}, .in_channels = channels, .out_channels = channels, .bf16 = bf16};
 }
 
 int64_t packed_values(int variant, int channels, int kernel, bool bf16) {
@@ -69,11 +65,10 @@ class Resblock : public CpuPrimitive {
       weights.push_back(inputs[i].ndim() == 1 ? inputs[i].data<void>() : pack(i - 1, inputs[i]));
       biases.push_back(inputs[convs + i].data<float>());
     }
-    encoder.dispatch(
-        [stage = stage_, from = x.data<float>(), batch = x.shape(0), length = x.shape(1),
-         weights = std::move(weights), biases = std::move(biases), to = out.data<float>()] {
-          run_resblock(stage, from, batch, length, weights.data(), biases.data(), to);
-        });
+    encoder.dispatch([stage = stage_, from = x.data<float>(), batch = x.shape(0), length = x.shape(1),
+                      weights = std::move(weights), biases = std::move(biases), to = out.data<float>()] {
+      run_resblock(stage, from, batch, length, weights.data(), biases.data(), to);
+    });
   }
 
   const char* name() const override { return "rvc_fast_resblock"; }
@@ -88,8 +83,8 @@ class Resblock : public CpuPrimitive {
   // The weight (C, K, C) of a convolution, to be packed before what is dispatched next.
   const void* pack(size_t conv, const mx::array& weight) {
     const int channels = stage_.channels, variant = stage_.convs[conv].variant, kernel = weight.shape(1);
-    mx::array packed({static_cast<int>(packed_values(variant, channels, kernel, false))}, mx::float32, nullptr,
-                     {});
+    mx::array packed({static_cast<int>(packed_values(variant, channels, kernel, false))}, mx::float32,
+                     nullptr, {});
     allocate(packed);
     auto& encoder = mx::cpu::get_command_encoder(stream());
     encoder.add_temporary(packed);
@@ -192,10 +187,11 @@ mx::array resblock(const mx::array& x, const std::vector<mx::array>& packed,
       require(packed[i].shape() == wanted, kOp,
               "weight must be of shape " + to_string(wanted) + ", got " + to_string(packed[i].shape()));
     } else {
-      require(packed[i].ndim() == 1 && (bf16 || packed[i].dtype() == mx::float32) && packed[i].shape(0) == size,
-              kOp,
-              "weight must be packed for these channels and taps and this algorithm: " + std::to_string(size) +
-                  " values, got " + to_string(packed[i].shape()));
+      require(
+          packed[i].ndim() == 1 && (bf16 || packed[i].dtype() == mx::float32) && packed[i].shape(0) == size,
+          kOp,
+          "weight must be packed for these channels and taps and this algorithm: " + std::to_string(size) +
+              " values, got " + to_string(packed[i].shape()));
     }
     inputs.push_back(readable(packed[i], bf16 ? mx::bfloat16 : mx::float32, s));
     stage.convs.push_back({kernel, dilation, variant, ends_step, ends_block, bf16});

@@ -19,7 +19,7 @@ def iir(b: np.ndarray, a: np.ndarray, x: np.ndarray, delays: np.ndarray) -> np.n
 def signature(arguments: tuple[Any, ...]) -> bytes | None: ...
 def with_rules(rules: Any, run: Callable[..., Any], *arguments: Any) -> Any: ...
 def conv1d_pack(
-    weight: mx.array, groups: int = 1, dtype: str = "float32", stream: mx.Stream | mx.Device | None = None
+    weight: mx.array, groups: int = 1, dtype: str = "float32", stream: mx.Stream | mx.Device | None = ...
 ) -> mx.array: ...
 def conv1d(
     x: mx.array,
@@ -35,7 +35,7 @@ def conv1d(
     leaky: float = 1.0,
     activation: str = "",
     scale: float = 1.0,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def bigru(
     forward: mx.array,
@@ -43,10 +43,10 @@ def bigru(
     w_hh: mx.array,
     b_hh: mx.array,
     h: mx.array,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> tuple[mx.array, mx.array]: ...
 def linear_pack(
-    weight: mx.array, dtype: str = "float32", stream: mx.Stream | mx.Device | None = None
+    weight: mx.array, dtype: str = "float32", stream: mx.Stream | mx.Device | None = ...
 ) -> mx.array: ...
 def linear(
     x: mx.array,
@@ -55,10 +55,10 @@ def linear(
     residual: mx.array | None,
     out_channels: int,
     activation: str = "",
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def conv2d_pack(
-    weight: mx.array, dtype: str = "float32", stream: mx.Stream | mx.Device | None = None
+    weight: mx.array, dtype: str = "float32", stream: mx.Stream | mx.Device | None = ...
 ) -> mx.array: ...
 def conv2d(
     x: mx.array,
@@ -69,10 +69,10 @@ def conv2d(
     kernel: tuple[int, int],
     padding: tuple[int, int] = (0, 0),
     activation: str = "",
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def conv_transpose1d_pack(
-    weight: mx.array, stride: int = 1, dtype: str = "float32", stream: mx.Stream | mx.Device | None = None
+    weight: mx.array, stride: int = 1, dtype: str = "float32", stream: mx.Stream | mx.Device | None = ...
 ) -> mx.array: ...
 def conv_transpose1d(
     x: mx.array,
@@ -85,13 +85,13 @@ def conv_transpose1d(
     padding: int = 0,
     output_padding: int = 0,
     leaky: float = 1.0,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def conv_transpose2d_pack(
     weight: mx.array,
     stride: tuple[int, int] = (1, 1),
     dtype: str = "float32",
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def conv_transpose2d(
     x: mx.array,
@@ -104,16 +104,16 @@ def conv_transpose2d(
     output_padding: tuple[int, int] = (0, 0),
     activation: str = "",
     beside: mx.array | None = None,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
-def wavenet_gate(x: mx.array, g: mx.array, stream: mx.Stream | mx.Device | None = None) -> mx.array: ...
+def wavenet_gate(x: mx.array, g: mx.array, stream: mx.Stream | mx.Device | None = ...) -> mx.array: ...
 def mel_stft(
     x: mx.array,
     window: mx.array,
     filters: mx.array,
     hop: int,
     floor: float = 1e-5,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def nsf_source(
     f0: mx.array,
@@ -126,17 +126,17 @@ def nsf_source(
     phase: list[float] = ...,
     interpolation: str = "nearest",
     accumulation: str = "frame",
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def knn(
-    queries: mx.array, vectors: mx.array, k: int, stream: mx.Stream | mx.Device | None = None
+    queries: mx.array, vectors: mx.array, k: int, stream: mx.Stream | mx.Device | None = ...
 ) -> tuple[mx.array, mx.array]: ...
 def attention(
     q: mx.array,
     k: mx.array,
     v: mx.array,
     scale: float,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def layer_norm(
     x: mx.array,
@@ -144,7 +144,7 @@ def layer_norm(
     bias: mx.array | None = None,
     residual: mx.array | None = None,
     eps: float = 1e-5,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def relpos_attention(
     q: mx.array,
@@ -153,5 +153,5 @@ def relpos_attention(
     rel_k: mx.array,
     rel_v: mx.array,
     window: int,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...

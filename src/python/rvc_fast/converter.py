@@ -12,10 +12,12 @@ import mlx.core as mx
 import numpy as np
 
 from . import audio, pipeline
+from . import device as devices
+from .device import Device
 from .errors import InputError
 from .layers import Packing
 from .noise import NoiseSource, SeededNoise
-from .ops import Dtype
+from .ops import Dtype, dispatch
 from .pipeline import ChunkPlan, Embedder, Prepared, Progress, Semantics, Settings, Stopwatch, Voice
 from .pitch import f0 as pitch
 
@@ -34,7 +36,8 @@ class ConversionResult:
     f0: the pitch that the voice was given, (frames,) float32 Hz, one value per 10 ms of the input and 0 where
         unvoiced; None for a voice that does not follow the pitch.
     timings: seconds by stage: read, features, pitch, retrieval, synthesis, post. A stage whose result was
-        kept from the last call takes next to none.
+        kept from the last call takes next to none. On a GPU retrieval is computed with the synthesis, whose seconds
+        hold both.
     """
 
     samples: np.ndarray
@@ -63,7 +66,7 @@ class _Kept:
 
     key: tuple[object, ...] = ()
     prepared: Prepared | None = None
-    features: list[np.ndarray] | None = None
+    features: list[mx.array] | None = None
     f0: dict[float, np.ndarray] = field(default_factory=dict)
 
 
@@ -82,7 +85,9 @@ class Converter:
         embedder: Embedder,
         pitch_model: pitch.PitchModel | None = None,
         index: Index | None = None,
+        device: Device | None = None,
     ):
+        self.device = devices.choose(device)
         if voice.config.use_f0 and pitch_model is None:
             raise InputError("[load] this voice follows the pitch: it needs a pitch model")
         self.voice = voice
@@ -90,6 +95,7 @@ class Converter:
         self.pitch_model = pitch_model
         self._lock = threading.Lock()
         self._kept = _Kept()
+        self._warm = False
         self.index = index
 
     @property
@@ -107,6 +113,28 @@ class Converter:
         if index is not None and index.dim != width:
             raise InputError(f"[load] the voice takes features of {width} values, the index has {index.dim}")
         self._index = index
+
+    def warm(self) -> None:
+        """Do what only the first conversion has to do, so that it is as fast as the next ones.
+
+        On a GPU every kernel that a conversion takes is compiled, by converting 0.3 s of silence; sounds of all lengths
+        take the same kernels, and a second call returns at once. On a CPU kernels were compiled with the package:
+        nothing is done there. Raises what a conversion would raise, as BackendError for a kernel that cannot be used.
+        """
+        with self._lock, devices.on(self.device):
+            if self._warm or dispatch.gpu_backend() is None:
+                return
+            sound, settings = warm_sound()
+            pipeline.run(
+                sound,
+                voice=self.voice,
+                embedder=self.embedder,
+                pitch_model=self.pitch_model,
+                index=self._index,
+                settings=settings,
+                noise=SeededNoise(0),
+            )
+            self._warm = True
 
     def forget(self) -> None:
         """Free what is kept of the last sound."""
@@ -170,9 +198,12 @@ class Converter:
             raise InputError("[convert] this voice does not follow the pitch: nothing may be asked of it")
         given = None if f0 is None else pitch.check(np.array(f0), "convert")
         watch = Stopwatch()
-        with self._lock:
+        with watch("read"):
+            # Before it is our turn: a file is read while another thread converts or warms up.
+            signal = audio.limit_peak(_load_16k(sound, sample_rate), 0.95)
+        with self._lock, devices.on(self.device):
             with watch("read"):
-                prepared = self._prepare(sound, sample_rate, settings)
+                prepared = self._prepare(signal, settings)
             with watch("features"):
                 features = self._features(prepared, progress)
             with watch("pitch"):
@@ -191,13 +222,13 @@ class Converter:
             with watch("post"):
                 rate = output_rate or self.voice.sample_rate
                 samples = audio.resample(samples, self.voice.sample_rate, rate)
+            self._warm = True
         if contour is not None:
             first = prepared.pad // pitch.HOP
             contour = contour[first : first + max(1, prepared.length // pitch.HOP)].copy()
         return ConversionResult(samples, rate, contour, watch.seconds)
 
-    def _prepare(self, sound: Any, sample_rate: int | None, settings: Settings) -> Prepared:
-        signal = audio.limit_peak(_load_16k(sound, sample_rate), 0.95)
+    def _prepare(self, signal: np.ndarray, settings: Settings) -> Prepared:
         digest = hashlib.blake2b(np.ascontiguousarray(signal).data, digest_size=16).digest()
         key = (digest, settings.plan, settings.semantics)
         if self._kept.key != key or self._kept.prepared is None:
@@ -206,7 +237,7 @@ class Converter:
         assert self._kept.prepared is not None
         return self._kept.prepared
 
-    def _features(self, prepared: Prepared, progress: Progress | None) -> list[np.ndarray]:
+    def _features(self, prepared: Prepared, progress: Progress | None) -> list[mx.array]:
         if self._kept.features is None:
             self._kept.features = pipeline.content_features(prepared, self.embedder, self.voice, progress)
         return self._kept.features
@@ -228,6 +259,11 @@ class Converter:
         return pipeline.move_pitch(prepared, estimates[settings.f0_threshold], settings)
 
 
+def warm_sound() -> tuple[np.ndarray, Settings]:
+    """Return the sound (n,) float32 at 16 kHz that `Converter.warm` converts, and how: 0.3 s, with little padding."""
+    return np.zeros(4800, np.float32), Settings(chunk=ChunkPlan(0.2, 1, 2, 2))
+
+
 def load(
     voice: Path | Voice,
     *,
@@ -236,6 +272,8 @@ def load(
     index: Path | Index | None = None,
     memory: Literal["normal", "low"] = "normal",
     dtype: Dtype = "float32",
+    device: Device | None = None,
+    warm: bool = False,
 ) -> Converter:
     """Return a Converter for a voice (.pth or packed .safetensors) and its models: files or already loaded.
 
@@ -245,9 +283,33 @@ def load(
     memory: "low" keeps the weights at their size; "normal" holds more where that is faster.
     dtype: "bfloat16" makes linear layers and convolutions multiply in it, sums and everything else in float32:
         faster on a CPU with AMX-BF16 or AVX512-BF16, InputError without; about 40 dB of accuracy instead of 100.
+    device: "cpu" or "gpu", where this Converter and its models work; None is the CPU with RVC_FAST_BACKEND=cpu, else
+        MLX's default device. InputError without such a device. MLX has one default device for all threads: while a
+        Converter works on the other one that is changed, and put back afterwards. Converters of one device work side
+        by side in threads, those of different devices take turns.
 
-    Both hold for files only: a model that is already loaded stays as it is.
+    All three hold for files only: a model that is already loaded stays as it is, and has to be used on the device it
+    was loaded for.
+
+    warm: compile a GPU's kernels now instead of during the first conversion, see `Converter.warm`.
     """
+    device = devices.choose(device)
+    with devices.on(device):
+        converter = _load(voice, embedder, pitch_model, index, memory, dtype, device)
+    if warm:
+        converter.warm()
+    return converter
+
+
+def _load(
+    voice: Path | Voice,
+    embedder: Path | Embedder | None,
+    pitch_model: Path | pitch.PitchModel | None,
+    index: Path | Index | None,
+    memory: Literal["normal", "low"],
+    dtype: Dtype,
+    device: Device,
+) -> Converter:
     packing = Packing(memory, dtype)
     if isinstance(voice, (str, os.PathLike)):
         from .synthesizer import load_voice
@@ -265,7 +327,7 @@ def load(
         from .pitch.rmvpe import load_rmvpe
 
         pitch_model = load_rmvpe(pitch_model, packing)
-    converter = Converter(voice, embedder, pitch_model)
+    converter = Converter(voice, embedder, pitch_model, device=device)
     converter.index = index
     return converter
 

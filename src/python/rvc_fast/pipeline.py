@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 import mlx.core as mx
 import numpy as np
 
-from . import audio
+from . import audio, memory
 from .audio.process import RATE
 from .errors import InputError
 from .noise import NoiseSource
@@ -308,9 +308,9 @@ def plan_chunks(length: int, cuts: list[int], pad: int) -> tuple[Chunk, ...]:
 
 def content_features(
     prepared: Prepared, embedder: Embedder, voice: Voice, progress: Progress | None = None
-) -> list[np.ndarray]:
+) -> list[mx.array]:
     """Return the content features float32 (frames, dim) that the voice takes, of every chunk (step 3)."""
-    features = []
+    features: list[mx.array] = []
     width = voice.config.text_enc_hidden_dim
     for number, chunk in enumerate(prepared.chunks, 1):
         feats = embedder.features(mx.array(prepared.padded[chunk.samples]), voice.config.version)
@@ -318,9 +318,10 @@ def content_features(
             raise InputError(
                 f"[convert] the voice takes features of {width} values, the embedder gives {feats.shape[1]}"
             )
-        features.append(np.array(feats.astype(mx.float32)))
+        features.append(feats.astype(mx.float32))
         del feats
-        mx.clear_cache()
+        with memory.bounded():
+            mx.eval(features[-1])
         if progress is not None:
             progress("features", number, len(prepared.chunks))
     return features
@@ -354,7 +355,7 @@ def move_pitch(prepared: Prepared, f0: np.ndarray, settings: Settings) -> np.nda
 
 def render(
     prepared: Prepared,
-    features: list[np.ndarray],
+    features: list[mx.array],
     f0: np.ndarray | None,
     voice: Voice,
     index: Index | None,
@@ -377,17 +378,15 @@ def render(
         contour = None if f0 is None else f0[chunk.frames][:frames]
         with watch("retrieval"):
             phone = blend_features(feats, contour, frames, index, settings)
-        with watch("synthesis"):
-            samples = np.array(
-                voice.infer(
-                    mx.array(phone[None]),
-                    None if bins is None else mx.array(bins[chunk.frames][None, :frames]),
-                    None if contour is None else mx.array(contour[None]),
-                    settings.speaker,
-                    noise,
-                ).astype(mx.float32)
-            )[pad : max(pad, frames * voice.hop - pad)]
-            mx.clear_cache()
+        with watch("synthesis"), memory.bounded():
+            speech = voice.infer(
+                phone[None],
+                None if bins is None else mx.array(bins[chunk.frames][None, :frames]),
+                None if contour is None else mx.array(contour[None]),
+                settings.speaker,
+                noise,
+            )
+            samples = np.array(speech.astype(mx.float32))[pad : max(pad, frames * voice.hop - pad)]
         out[filled : filled + len(samples)] = samples
         filled += len(samples)
         if progress is not None:
@@ -401,24 +400,27 @@ def render(
         return audio.limit_peak(out, 0.99)
 
 
-def chunk_frames(chunk: Chunk, features: np.ndarray) -> int:
+def chunk_frames(chunk: Chunk, features: mx.array | np.ndarray) -> int:
     """Return how many 10 ms frames of a chunk are rendered: no more than doubled features or pitch give."""
     samples = chunk.samples.stop - chunk.samples.start
-    return min(samples // WINDOW, 2 * len(features), chunk.frames.stop - chunk.frames.start)
+    return min(samples // WINDOW, 2 * features.shape[0], chunk.frames.stop - chunk.frames.start)
 
 
 def blend_features(
-    features: np.ndarray, f0: np.ndarray | None, frames: int, index: Index | None, settings: Settings
-) -> np.ndarray:
-    """Retrieve, double in time, and give unvoiced frames back part of their own features (steps 4 to 6)."""
-    if index is None or settings.index_rate == 0:
-        return np.repeat(features, 2, axis=0)[:frames]
-    from .retrieval import blend
+    features: mx.array, f0: np.ndarray | None, frames: int, index: Index | None, settings: Settings
+) -> mx.array:
+    """Retrieve, double in time, and give unvoiced frames back part of their own features (steps 4 to 6).
 
-    blended = blend(features, index, settings.index_rate, exact=settings.exact_search)
-    phone = np.repeat(blended, 2, axis=0)[:frames]
-    if f0 is not None and settings.protect < 0.5:
-        own = np.repeat(features, 2, axis=0)[:frames]
-        share = np.where(f0 < 1, settings.protect, 1).astype(np.float32)[:, None]
-        phone = phone * share + own * (1 - share)
-    return phone
+    Returns (frames, dim) float32 of features (at least frames / 2, dim).
+    """
+    own = mx.repeat(features, 2, axis=0)[:frames]
+    if index is None or settings.index_rate == 0:
+        return own
+    from .retrieval import blend_array
+
+    blended = blend_array(features, index, settings.index_rate, exact=settings.exact_search)
+    phone = mx.repeat(blended, 2, axis=0)[:frames]
+    if f0 is None or settings.protect == 0.5:
+        return phone
+    share = mx.array(np.where(f0 < 1, settings.protect, 1).astype(np.float32))[:, None]
+    return phone * share + own * (1 - share)

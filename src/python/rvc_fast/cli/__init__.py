@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from .. import __version__
+from .. import __version__, machine, notes
 from . import bench, convert, demo, info, models, pack, verify
 
 COMMANDS = (convert, pack, info, models, verify, bench, demo)
@@ -40,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # On a GPU MLX multiplies float32 in fewer bits by default; it looks when it is imported.
     os.environ.setdefault("MLX_ENABLE_TF32", "0")
     args = parser().parse_args(argv)
+    said = machine.problem()
+    if said:
+        return _fail(said, 1)
+    notes.quiet = args.quiet
     if args.debug:
         return args.run(args)
     from ..errors import InputError, RvcFastError

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,9 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         choices=("float32", "bfloat16"),
         default="float32",
         help="bfloat16: faster and less accurate, on CPUs with the instructions (float32)",
+    )
+    g.add_argument(
+        "--device", choices=("cpu", "gpu"), help="where to work (MLX's default: the GPU if there is one)"
     )
 
     g = p.add_argument_group("voice and pitch")
@@ -280,7 +284,7 @@ def _kernels(converter: Converter) -> dict[str, str | None]:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..errors import InputError, RvcFastError
+    from ..errors import InputError
 
     if args.json and args.output == "-":
         raise InputError("[convert] --json and -o - would both write to stdout")
@@ -294,8 +298,37 @@ def run(args: argparse.Namespace) -> int:
     from ..converter import load
 
     start = time.perf_counter()
-    converter = load(**_models(args), memory=args.memory, dtype=args.dtype)
+    converter = load(**_models(args), memory=args.memory, dtype=args.dtype, device=args.device)
     load_seconds = time.perf_counter() - start
+
+    # The first sound is read while a GPU's kernels are compiled.
+    with ThreadPoolExecutor(1) as worker:
+        warming = worker.submit(converter.warm)
+        reports, code = _convert_all(args, converter, jobs, options)
+        warming.result()  # raises what was raised there
+    failed = [r for r in reports if not r["ok"]]
+    if len(jobs) > 1:
+        note(args, f"{len(jobs) - len(failed)} of {len(jobs)} converted")
+    if args.json:
+        print_json(
+            {
+                "files": reports,
+                "converted": len(jobs) - len(failed),
+                "failed": len(failed),
+                "device": converter.device,
+                "load_seconds": round(load_seconds, 4),
+                "kernels": _kernels(converter),
+                "peak_memory_mb": round(peak_memory_mb(), 1),
+            }
+        )
+    return code
+
+
+def _convert_all(
+    args: argparse.Namespace, converter: Converter, jobs: list[tuple[str, str]], options: dict[str, Any]
+) -> tuple[list[dict[str, Any]], int]:
+    """Convert every job and return a report of each and the exit code; a sound that fails does not stop the others."""
+    from ..errors import InputError, RvcFastError
 
     reports: list[dict[str, Any]] = []
     code = 0
@@ -319,18 +352,4 @@ def run(args: argparse.Namespace) -> int:
             f"{source} -> {target}: {r['sound_seconds']:.1f} s of sound in {r['seconds']:.2f} s "
             f"({r['times_realtime']:.1f} times real time)",
         )
-    failed = [r for r in reports if not r["ok"]]
-    if len(jobs) > 1:
-        note(args, f"{len(jobs) - len(failed)} of {len(jobs)} converted")
-    if args.json:
-        print_json(
-            {
-                "files": reports,
-                "converted": len(jobs) - len(failed),
-                "failed": len(failed),
-                "load_seconds": round(load_seconds, 4),
-                "kernels": _kernels(converter),
-                "peak_memory_mb": round(peak_memory_mb(), 1),
-            }
-        )
-    return code
+    return reports, code

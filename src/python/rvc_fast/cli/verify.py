@@ -27,8 +27,10 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.backend:
         os.environ["RVC_FAST_BACKEND"] = args.backend
+    from .. import device
     from ..verify.golden import verify_folder
 
+    device.use_for_process()
     rows = []
     for row in verify_folder(args.folder):
         rows.append(row)

@@ -115,23 +115,28 @@ class GroupNormConv(nn.Module):
         self._eps = eps
 
     def fold(self, audio: mx.array) -> tuple[ops.Weight, mx.array]:
-        """Return (weight, bias) of the convolution that normalises over the whole of `audio` (n,)."""
-        samples = np.array(audio)
+        """Return (weight, bias) of the convolution that normalises over the whole of `audio` (n,), float32.
+
+        The sums are of double precision, which only MLX's CPU stream has: a GPU waits for these 10 x 10 numbers, but
+        nothing waits on the host.
+        """
         kernel, stride = self.weight.shape[1], self._stride
-        count, hops = (len(samples) - kernel) // stride + 1, -(-kernel // stride)
-        # Rows of one hop: a window is some of them in a row, and never has to be copied out.
-        rows = np.zeros((count + hops - 1, stride))
-        used = min(rows.size, len(samples))
-        rows.ravel()[:used] = samples[:used]
-        parts = [rows[i : i + count] for i in range(hops)]
-        mean = np.concatenate([np.full(count, 1 / count) @ part for part in parts])[:kernel]
-        square = np.block([[a.T @ b for b in parts] for a in parts])[:kernel, :kernel] / count
-        weight = np.array(self.weight, dtype=np.float64)[:, :, 0]
-        variance = np.einsum("oi,ij,oj->o", weight, square - np.outer(mean, mean), weight)
-        gain = np.array(self.norm_weight, dtype=np.float64) / np.sqrt(variance + self._eps)
-        bias = np.array(self.norm_bias, dtype=np.float64) - gain * (weight @ mean)
-        folded = mx.array((weight * gain[:, None]).astype(np.float32)[:, :, None])
-        return ops.pack_conv1d(folded), mx.array(bias.astype(np.float32))
+        count, hops = (audio.shape[0] - kernel) // stride + 1, -(-kernel // stride)
+        with mx.stream(mx.cpu):
+            # Rows of one hop: a window is some of them in a row, and never has to be copied out.
+            size = (count + hops - 1) * stride
+            samples = audio[:size].astype(mx.float64)
+            rows = mx.pad(samples, (0, size - samples.shape[0])).reshape(-1, stride)
+            parts = [rows[i : i + count] for i in range(hops)]
+            mean = mx.concatenate([part.mean(axis=0) for part in parts])[:kernel]
+            square = mx.concatenate([mx.concatenate([a.T @ b for b in parts], axis=1) for a in parts])
+            covariance = square[:kernel, :kernel] / count - mean[:, None] * mean
+            weight = self.weight[:, :, 0].astype(mx.float64)
+            variance = ((weight @ covariance) * weight).sum(axis=1)
+            gain = self.norm_weight.astype(mx.float64) / mx.sqrt(variance + self._eps)
+            bias = (self.norm_bias.astype(mx.float64) - gain * (weight @ mean)).astype(mx.float32)
+            folded = (weight * gain[:, None]).astype(mx.float32)[:, :, None]
+        return ops.pack_conv1d(folded), bias
 
     def __call__(self, x: mx.array, weight: ops.Weight, bias: mx.array) -> mx.array:
         return ops.conv1d(x, weight, bias, stride=self._stride, activation="gelu")
@@ -155,13 +160,13 @@ class FrontEnd(nn.Module):
         hop, window = config.hop, config.window
         weight, bias = self.first.fold(audio)
         frames = (audio.shape[0] - window) // hop + 1
-        out = []
+        out: list[mx.array] = []
         for start, end in ops.blocks(frames, FRONT_END_BLOCK):
-            x = self.first(audio[None, start * hop : (end - 1) * hop + window, None], weight, bias)
+            x = ops.after(audio[None, start * hop : (end - 1) * hop + window, None], out)
+            x = self.first(x, weight, bias)
             for layer in self.layers:
                 x = layer(x, activation="gelu")
             out.append(x[0])
-            mx.eval(out[-1])
         return mx.concatenate(out)
 
 

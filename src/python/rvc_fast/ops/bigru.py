@@ -191,12 +191,12 @@ def _check(
         checks.check(op, count == 2, argument, "two, one per direction", count)
         checks.arrays(op, **{f"{argument}[{d}]": value[d] for d in (0, 1)})
     checks.rank(op, "x", x, "(B, T, I)")
-    checks.packed(op, w_hh)
+    checks.packed(op, w_hh, beside=x)
     _check_recurrent(w_hh)
     rows = 3 * w_hh.shape[2]
     checks.shape(op, "b_hh", b_hh, (2, rows))
     for d in (0, 1):
-        checks.packed(op, w_ih[d], "linear")
+        checks.packed(op, w_ih[d], "linear", beside=x)
         checks.shape(op, f"w_ih[{d}]", w_ih[d], (rows, x.shape[2]))
         checks.shape(op, f"b_ih[{d}]", b_ih[d], (rows,))
     return o

@@ -103,10 +103,21 @@ def epilogue(
     finite(op, scale=scale)
 
 
-def packed(op: str, weight: object, *made_for: str, groups: int = 1, stride: tuple[int, ...] = ()) -> None:
-    """Raise InputError if `weight` was packed for another op than these, other groups or strides, or elsewhere."""
+def packed(
+    op: str,
+    weight: object,
+    *made_for: str,
+    groups: int = 1,
+    stride: tuple[int, ...] = (),
+    beside: mx.array,
+) -> None:
+    """Raise InputError if `weight` was packed for another op than these, other groups or strides, or elsewhere.
+
+    `beside` is the array that it is used with, whose dtype decides the backend too.
+    """
     if isinstance(weight, PackedWeight):
-        backend = dispatch.route(op).backend
+        asked = weight.op if weight.op in made_for else op
+        backend = dispatch.route(asked, dtype=beside.dtype).backend
         wanted = f"packed where it is used, on {backend}"
         check(op, weight.backend == backend, "weight", wanted, f"one packed for {weight.backend}")
         got = (weight.op, weight.groups, weight.stride)

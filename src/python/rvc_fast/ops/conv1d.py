@@ -38,7 +38,7 @@ def _check(
     op = "conv1d"
     checks.arrays(op, x=x, weight=weight, bias=bias, residual=residual)
     checks.whole(op, stride=o.stride, dilation=o.dilation, groups=o.groups)
-    checks.packed(op, weight, groups=o.groups)
+    checks.packed(op, weight, groups=o.groups, beside=x)
     o = o._replace(padding=checks.pair(op, "padding", o.padding))
     checks.rank(op, "x", x, "(B, T, C)")
     checks.rank(op, "weight", weight, "(O, K, C/groups)")

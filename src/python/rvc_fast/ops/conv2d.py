@@ -35,7 +35,7 @@ def _check(
 ) -> Options:
     op = "conv2d"
     checks.arrays(op, x=x, weight=weight, bias=bias, residual=residual)
-    checks.packed(op, weight)
+    checks.packed(op, weight, beside=x)
     o = o._replace(padding=checks.pair(op, "padding", o.padding))
     checks.rank(op, "x", x, "(B, H, W, C)")
     checks.rank(op, "weight", weight, "(O, KH, KW, C)")

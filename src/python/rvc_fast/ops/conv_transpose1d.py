@@ -35,7 +35,7 @@ def _check(
     op = "conv_transpose1d"
     checks.arrays(op, x=x, weight=weight, bias=bias, residual=residual)
     checks.whole(op, stride=o.stride, padding=o.padding, output_padding=o.output_padding)
-    checks.packed(op, weight, stride=(o.stride,))
+    checks.packed(op, weight, stride=(o.stride,), beside=x)
     checks.rank(op, "x", x, "(B, T, C)")
     checks.rank(op, "weight", weight, "(O, K, C)")
     checks.channels(op, x, weight)

@@ -41,7 +41,7 @@ def _check(
         padding=checks.pair(op, "padding", o.padding),
         output_padding=checks.pair(op, "output_padding", o.output_padding),
     )
-    checks.packed(op, weight, stride=o.stride)
+    checks.packed(op, weight, stride=o.stride, beside=x)
     checks.rank(op, "x", x, "(B, H, W, C)")
     checks.rank(op, "weight", weight, "(O, KH, KW, C)")
     checks.channels(op, x, weight)

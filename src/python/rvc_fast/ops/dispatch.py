@@ -1,11 +1,13 @@
 """Which backend runs an op: the one place that decides.
 
 `RVC_FAST_BACKEND=auto` takes the compiled kernel where there is one for the default device and falls back
-to the pure-MLX reference otherwise; `rvc-fast info` prints why. An explicit choice never falls back: an op
-that has kernels, but none for that backend, is an error. An op that has none anywhere is its reference.
+to the pure-MLX reference otherwise; `rvc-fast info` prints why. On a GPU it first asks `trust` whether the kernel was
+found right and fast on this machine. An explicit choice never falls back: an op that has kernels, but none for that
+backend, is an error. An op that has none anywhere is its reference. The CPU's kernels run on the CPU whatever the
+default device is.
 
 An `Op` asks once for each signature of a call, which holds the environment and the default device, and keeps the
-answer. Whatever else an answer depends on calls `forget` when it changes.
+answer. Whatever else an answer depends on calls `forget` when it changes, as `trust` does.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from .. import env, native
+from .. import device, env, native
 from ..errors import BackendError
+from . import trust
 
 # op -> names of the backends it has, and of those where MLX's own kernels do the work. Each `Op` registers itself.
 _KERNELS: dict[str, frozenset[str]] = {}
@@ -62,7 +65,7 @@ def of_mlx(op: str, backend: str) -> bool:
 
 # What forgets the answers that each `Op` keeps.
 _FORGET: list[Callable[[], None]] = []
-# The GPU that `pretending` makes the ops believe in.
+# The backend of the device that `pretending` makes the ops believe in.
 _pretended: str | None = None
 
 
@@ -77,9 +80,12 @@ def forget() -> None:
         each()
 
 
+trust.when_changed(forget)
+
+
 @contextmanager
 def pretending(backend: str) -> Iterator[None]:
-    """Make the ops believe inside that MLX's default device is such a GPU: for tests in emulation, and for counting."""
+    """Make the ops believe inside that MLX's default device is of this backend: for tests in emulation, and for counting."""
     global _pretended
     before, _pretended = _pretended, backend
     forget()
@@ -93,9 +99,15 @@ def pretending(backend: str) -> Iterator[None]:
 def _device_backend() -> str:
     if _pretended is not None:
         return _pretended
-    if mx.default_device().type == mx.cpu:
+    if device.current() == "cpu":
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
+
+
+def gpu_backend() -> str | None:
+    """Return "metal" or "cuda" where MLX's default device is such a GPU, else None."""
+    backend = _device_backend()
+    return None if backend == "cpu" else backend
 
 
 def _missing(op: str, backend: str, limits: Limits) -> str | None:
@@ -106,23 +118,31 @@ def _missing(op: str, backend: str, limits: Limits) -> str | None:
         return "no backend has a kernel for it yet"
     if backend not in _KERNELS[op]:
         return f"there is no {backend} kernel for it"
-    if backend != _device_backend():
+    if backend not in ("cpu", _device_backend()):
         return f"MLX's default device is {mx.default_device()}"
     if backend == "cpu" and native.ext() is None:
         return native.load()[1]
     return limits.get(backend)
 
 
-def route(op: str, limits: Limits | None = None) -> Route:
+def route(
+    op: str, limits: Limits | None = None, dtype: mx.Dtype = mx.float32, *, first_use: bool = True
+) -> Route:
     """Return the backend that `op` takes now, and why; BackendError for an explicit, impossible choice.
 
-    `limits` are those of one call: without them this is the route of calls that no kernel refuses.
+    Args:
+        limits: of one call; without them this is the route of calls that no kernel refuses.
+        dtype: of the arrays. A GPU's kernel is trusted in each dtype by itself.
+        first_use: whether a GPU that was not checked on this machine yet is checked now; see `trust`.
     """
     wanted = env.backend()
     backend = _device_backend() if wanted == "auto" else wanted
     missing = _missing(op, backend, limits or {})
     if missing is None:
         kernel = "MLX's own kernels" if of_mlx(op, backend) else "our kernel"
+        if wanted == "auto" and backend != "cpu":
+            taken, reason = trust.verdict(op, backend, dtype, run=first_use)
+            return Route(taken, f"{kernel} for the default device, {reason}" if taken == backend else reason)
         if wanted == "auto":
             return Route(backend, f"{kernel} for the default device")
         asked = "as asked by RVC_FAST_BACKEND"
@@ -137,7 +157,7 @@ def compiled_missing() -> str | None:
     wanted = env.backend()
     if wanted not in ("auto", "cpu"):
         return f"RVC_FAST_BACKEND is {wanted}"
-    if _device_backend() != "cpu":
+    if wanted == "auto" and _device_backend() != "cpu":
         return f"MLX's default device is {mx.default_device()}"
     return None if native.ext() is not None else native.load()[1]
 

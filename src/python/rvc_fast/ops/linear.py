@@ -28,7 +28,7 @@ def _check(
     x: mx.array, weight: Weight, bias: mx.array | None, residual: mx.array | None, o: Options
 ) -> Options:
     checks.arrays("linear", x=x, weight=weight, bias=bias, residual=residual)
-    checks.packed("linear", weight)
+    checks.packed("linear", weight, beside=x)
     checks.check("linear", x.ndim >= 1, "x", "of shape (..., C)", tuple(x.shape))
     checks.rank("linear", "weight", weight, "(O, C)")
     checks.channels("linear", x, weight)

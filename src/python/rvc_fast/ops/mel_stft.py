@@ -40,7 +40,7 @@ class Options(NamedTuple):
 def _check(x: mx.array, window: mx.array, filters: Weight, o: Options) -> Options:
     op = "mel_stft"
     checks.arrays(op, x=x, window=window, filters=filters)
-    checks.packed(op, filters)
+    checks.packed(op, filters, beside=x)
     checks.whole(op, hop=o.hop, pad=o.pad)
     checks.finite(op, floor=o.floor)
     checks.check(op, window.ndim == 1 and window.shape[0] >= 2, "window", "of shape (n_fft,)", window.shape)

@@ -116,7 +116,8 @@ class Op:
         operands, options = arguments[: self.count], self.options(*arguments[self.count :])
         options = self.check(*operands, options)
         limits = None if self.limits is None else self.limits(*operands, options)
-        backend = dispatch.route(self.name, limits).backend
+        dtype = next(transforms.leaves(operands)).dtype
+        backend = dispatch.route(self.name, limits, dtype).backend
         run = self._run[backend]
         if signature is None or signature[-1:] == b"t":
             run = self._transformable(run, backend, signature is not None)

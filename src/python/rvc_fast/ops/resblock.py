@@ -29,7 +29,7 @@ from .blocks import after
 from .blocks import blocks as split
 from .conv1d import conv1d, pack_conv1d
 from .op import Op
-from .packed import Dtype, PackedWeight, Weight, faster_dtype, plain_weight
+from .packed import Dtype, PackedWeight, Weight, faster_dtype
 from .spec import Case, Tolerance
 
 
@@ -61,7 +61,7 @@ def _check(x: mx.array, blocks: Sequence[Block], o: Options) -> Options:
     for conv in _convs(blocks):
         checks.arrays(op, weight=conv.weight, bias=conv.bias)
         checks.whole(op, dilation=conv.dilation)
-        checks.packed(op, conv.weight, "resblock", "conv1d")
+        checks.packed(op, conv.weight, "resblock", "conv1d", beside=x)
         shape = tuple(conv.weight.shape)
         fits = len(shape) == 3 and shape[0] == shape[2] == channels and shape[1] % 2 == 1
         checks.check(op, fits, "weight", f"of shape ({channels}, odd, {channels})", shape)
@@ -170,9 +170,11 @@ def _regroup(
     return (x, [[[conv(c) for c in step] for step in block] for block in operands[1]]), o
 
 
-# Threadgroup memory on any GPU, the rows of a group to try (a weight is loaded once for all of them), its threads, and
-# how much of its first convolution a pair must use for it to be better than two launches.
+# Threadgroup memory on any GPU, the sizes of tiles that kernels are compiled for, the rows of a group to try (a weight is
+# loaded once for all of them), its threads, and how much of its first convolution a pair must use for it to be better
+# than two launches.
 ON_CHIP = 32 * 1024
+TILE_CLASSES = (conv_tiles.TILE_BYTES, ON_CHIP)
 TALL = (256, 128, 64)
 THREADS = (128, 256)
 USEFUL = 0.9
@@ -199,10 +201,9 @@ def pair_tiles(channels: int, spans: tuple[int, int], size: int) -> PairTiles | 
         return None
     width, columns = (-(-channels // n) * n for n in (conv_tiles.CHANNELS, conv_tiles.OUTPUTS))
     for tall in TALL:
-        rows = tall + max(spans)
-        fits = rows * conv_tiles.row_step(width, size) * size <= ON_CHIP
+        rows = conv_tiles.row_class(tall + max(spans), width, size, TILE_CLASSES)
         threads = tall // 32 * columns
-        if fits and THREADS[0] <= threads <= THREADS[1] and tall - spans[1] >= USEFUL * tall:
+        if rows and THREADS[0] <= threads <= THREADS[1] and tall - spans[1] >= USEFUL * tall:
             return PairTiles(tall, rows, width, columns, threads)
     return None
 
@@ -233,7 +234,17 @@ def _pair_gpu(
             "bias_2": second.bias,
             "total": total,
         },
-        sizes=(length, channels, taps[0], first.dilation, taps[1], second.dilation, slope, scale),
+        sizes=(
+            length,
+            channels,
+            taps[0],
+            first.dilation,
+            taps[1],
+            second.dilation,
+            slope,
+            scale,
+            total is not None,
+        ),
         options={
             "TALL": tiles.tall,
             "ROWS": tiles.rows,
@@ -313,9 +324,10 @@ def _pack_cpu(weight: mx.array, algorithm: str, dtype: Dtype) -> PackedWeight:
     return PackedWeight("resblock", data, shape, algorithm=name, dtype=dtype)
 
 
-def _pack_plain(weight: mx.array, algorithm: str, dtype: Dtype) -> mx.array:
+def _pack_plain(weight: mx.array, algorithm: str, dtype: Dtype) -> Weight:
+    """The reference is made of `conv1d`, which may have a kernel."""
     checks.no_algorithm("resblock", algorithm)
-    return plain_weight(weight)
+    return pack_conv1d(weight, dtype=dtype)
 
 
 def _pack_gpu(backend: str, weight: mx.array, algorithm: str, dtype: Dtype) -> PackedWeight:

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import mlx.core as mx
 import numpy as np
 
+from .. import memory
 from ..errors import FileFormatError, InputError
 
 HOP = 160
@@ -47,8 +48,8 @@ def estimate(
     """
     from .rmvpe import decode_salience
 
-    salience = np.array(model.salience(mx.array(audio), pad).astype(mx.float32))
-    mx.clear_cache()
+    with memory.bounded():
+        salience = np.array(model.salience(mx.array(audio), pad).astype(mx.float32))
     return decode_salience(salience, threshold)
 
 

@@ -178,13 +178,12 @@ class UNet(nn.Module):
         frames, halo = mel.shape[0], self._config.halo
         if frames <= TILE + 2 * halo:
             return self._tile(mel)
-        out = []
+        out: list[mx.array] = []
         for start, end in ops.blocks(frames, TILE):
             first = max(0, start - halo)
-            tile = self._tile(mel[first : end + halo])[start - first : end - first]
+            tile = self._tile(ops.after(mel[first : end + halo], out))[start - first : end - first]
             # A copy, because a view would keep the whole tile alive.
             out.append(mx.contiguous(tile))
-            mx.eval(out[-1])
         return mx.concatenate(out)
 
 
