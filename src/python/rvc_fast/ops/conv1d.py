@@ -248,7 +248,7 @@ def _resblock(channels: int, length: int, kernel: int, dilation: int) -> Case:
 def _hubert(kernel: int, length: int) -> Case:
     """A layer of the front end of a content encoder."""
     name = f"HuBERT front end, K={kernel}"
-    options = {"stride": 2, "bias": False, "activation": "gelu", "benchmark": True}
+    options: dict[str, Any] = {"stride": 2, "bias": False, "activation": "gelu", "benchmark": True}
     return _case(name, 1, length, 512, 512, kernel, **options)
 
 

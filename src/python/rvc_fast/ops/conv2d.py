@@ -10,6 +10,7 @@ round at 129 and 119 dB or better, and an input that is not finite spoils its wh
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -97,7 +98,10 @@ def _unpack(weight: PackedWeight) -> mx.array:
     return y[:, ::-1, ::-1].transpose(3, 1, 2, 0)
 
 
-_PACK = {"cpu": _pack_cpu, **dict.fromkeys(("reference", "metal", "cuda"), _pack_plain)}
+_PACK: dict[str, Callable[..., Weight]] = {
+    "cpu": _pack_cpu,
+    **dict.fromkeys(("reference", "metal", "cuda"), _pack_plain),
+}
 CONV2D = Op(
     "conv2d", Options, _check, _reference, {"cpu": _cpu}, of_mlx=gpu.alike(_gpu), pack=_PACK, unpack=_unpack
 )
