@@ -31,7 +31,7 @@ def _fits() -> None:
         from ._built import MLX
     except ImportError:
         raise ImportError("this installation has none, as a pure-Python wheel") from None
-    installed = mx.__version__
+    installed = mx.__version__  # type: ignore[attr-defined]  # MLX's stub does not have it
     if installed != MLX:
         raise ImportError(
             f"they were built for MLX {MLX}, and {installed} is installed: `pip install mlx=={MLX}`, or build them for "
