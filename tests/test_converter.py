@@ -48,6 +48,39 @@ def test_a_file_becomes_a_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(samples, result.samples, atol=1 / 32000)
 
 
+class LoudVoice(FakeVoice):
+    """Says a square wave of full scale, whose peaks grow when it is resampled."""
+
+    def infer(self, phone, pitch, f0, speaker, noise) -> mx.array:
+        length = phone.shape[1] * self.hop
+        return mx.array(np.sign(np.sin(0.31 * np.arange(length) + 0.1)).astype(np.float32) * 7)
+
+
+@pytest.mark.parametrize("rate", [None, 8000, 22050, 44100, 96000])
+@pytest.mark.parametrize("options", [{}, {"volume_envelope": 0.0}], ids=["plain", "envelope"])
+def test_no_step_after_the_limit_goes_beyond_it(tmp_path: Path, rate: int | None, options: dict) -> None:
+    loud = converter(voice=LoudVoice())
+    result = loud.convert(voiced_sound(2), sample_rate=16000, output_rate=rate, **options)
+    limit = np.nextafter(np.float32(0.99), np.float32(1))
+    assert (0 if options else 0.9) < np.abs(result.samples).max() <= limit
+    for name in ("x.wav", "x.flac", "x.aiff"):
+        result.save(tmp_path / name)
+        assert np.abs(read_mono(tmp_path / name)[0]).max() <= 0.99
+
+
+class SilentEmbedder(FakeEmbedder):
+    """Gives one frame for any sound, so that all of the output lies in the padding."""
+
+    def features(self, audio: mx.array, version: str) -> mx.array:
+        return super().features(audio, version)[:1]
+
+
+@pytest.mark.parametrize("rate", [None, 44100])
+def test_a_result_without_samples_is_an_error(rate: int | None) -> None:
+    with pytest.raises(InputError, match="without samples"):
+        converter(embedder=SilentEmbedder()).convert(voiced_sound(1), sample_rate=16000, output_rate=rate)
+
+
 def test_arrays_of_every_kind_agree() -> None:
     sound = voiced_sound(1.5)
     expected = converter().convert(sound, sample_rate=16000).samples

@@ -194,7 +194,7 @@ class Converter:
             )
             with watch("post"):
                 rate = output_rate or self.voice.sample_rate
-                samples = audio.resample(samples, self.voice.sample_rate, rate)
+                samples = _finished(audio.resample(samples, self.voice.sample_rate, rate))
         if contour is not None:
             first = prepared.pad // pitch.HOP
             contour = contour[first : first + max(1, prepared.length // pitch.HOP)].copy()
@@ -321,6 +321,18 @@ def _load_16k(sound: Any, sample_rate: int | None) -> np.ndarray:
     if not np.isfinite(samples).all():
         raise InputError("[convert] samples must not be NaN or infinite")
     return audio.to_mono_16k(samples, sample_rate)
+
+
+def _finished(samples: np.ndarray) -> np.ndarray:
+    """Return the sound as it is handed out: some samples, finite, none beyond the peak. Nothing may follow this."""
+    if len(samples) == 0:
+        raise InputError(
+            "[convert] the models gave a sound without samples: this embedder does not fit the voice"
+        )
+    samples = audio.limit_peak(samples, pipeline.PEAK)
+    if not np.isfinite(samples).all():
+        raise InputError("[convert] the result has NaN or infinite samples")
+    return samples
 
 
 def _around(f0: np.ndarray, prepared: Prepared) -> np.ndarray:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 WINDOW = pitch.HOP
 """Samples at 16 kHz per frame of pitch."""
 
+PEAK = 0.99
+"""No sample of a result is larger."""
+
 # Below 25 ms the last chunk would render nothing; such sounds are continued by silence and the output is cut.
 _SHORTEST, _CONTINUED = 400, 720
 
@@ -398,7 +401,7 @@ def render(
         if prepared.length < _SHORTEST:
             out = out[: -(-prepared.length * voice.sample_rate // RATE)]
         out = audio.volume_envelope(out, voice.sample_rate, prepared.signal, settings.volume_envelope)
-        return audio.limit_peak(out, 0.99)
+        return audio.limit_peak(out, PEAK)
 
 
 def chunk_frames(chunk: Chunk, features: np.ndarray) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import writing
 from ..errors import InputError
 from ..picture import png, spectrogram
 from .results import Row, cores, described, disturbance, duration, identity, machine_of
@@ -51,7 +52,8 @@ def check(path: Path) -> None:
 def write(path: Path, rows: Sequence[Row]) -> None:
     """Write the page of these rows."""
     check(path)
-    path.write_text(page(rows), encoding="utf-8")
+    with writing.replacing(path, "bench") as (file, _):
+        file.write(page(rows).encode())
 
 
 def page(rows: Sequence[Row], panels: Sequence[tuple[str, np.ndarray, int]] | None = None) -> str:

@@ -63,7 +63,7 @@ def play(player: list[str], path: Path) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .. import picture
+    from .. import picture, writing
     from ..audio import read_audio
     from ..converter import load
     from ..resources import demo_dir
@@ -104,7 +104,8 @@ def run(args: argparse.Namespace) -> int:
             order.append(path)
         panels.append(line)
     targets = [drawn(demo / "sounds" / f"target_{s['name']}.wav", f"target {s['name']}") for s in speakers]
-    (out / "demo.png").write_bytes(picture.png(picture.grid([*panels, [None, *targets]])))
+    with writing.replacing(out / "demo.png", "demo") as (file, _):
+        file.write(picture.png(picture.grid([*panels, [None, *targets]])))
     print(table(("file", "faster than real time", "stages, ms"), rows))
     print(f"{out / 'demo.png'}: spectrograms to 8 kHz, f0 on top (to 600 Hz)")
     if player is not None:
