@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -104,6 +105,8 @@ def _open(path: str | os.PathLike[str], name: str) -> Iterator[Any]:
 def _stream(path: str | os.PathLike[str]) -> io.BufferedIOBase:
     """Return `path` opened; what cannot be sought in, as a pipe, is read into memory."""
     if os.fspath(path) == "-":
+        if sys.stdin is None:
+            raise OSError(errno.EBADF, "it is closed")
         return io.BytesIO(sys.stdin.buffer.read())
     if Path(path).is_fifo():
         return io.BytesIO(Path(path).read_bytes())

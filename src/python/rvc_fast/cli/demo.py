@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, RvcFastError
-from .common import table
+from .common import show, table
 
 if TYPE_CHECKING:
     from ..converter import ConversionResult
@@ -106,8 +106,8 @@ def run(args: argparse.Namespace) -> int:
     targets = [drawn(demo / "sounds" / f"target_{s['name']}.wav", f"target {s['name']}") for s in speakers]
     with writing.replacing(out / "demo.png", "demo") as (file, _):
         file.write(picture.png(picture.grid([*panels, [None, *targets]])))
-    print(table(("file", "faster than real time", "stages, ms"), rows))
-    print(f"{out / 'demo.png'}: spectrograms to 8 kHz, f0 on top (to 600 Hz)")
+    show(table(("file", "faster than real time", "stages, ms"), rows))
+    show(f"{out / 'demo.png'}: spectrograms to 8 kHz, f0 on top (to 600 Hz)")
     if player is not None:
         for path in order:
             play(player, path)
