@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -16,7 +17,7 @@ import rvc_fast
 from fakes import DIM, FakeEmbedder, FakeIndex, FakePitch, FakeVoice, voiced_sound
 from rvc_fast.audio import read_mono, write_audio
 from rvc_fast.converter import ConversionResult, Converter, load
-from rvc_fast.errors import InputError
+from rvc_fast.errors import InputError, RvcFastError
 from rvc_fast.noise import SeededNoise
 from rvc_fast.pipeline import ChunkPlan
 
@@ -66,6 +67,74 @@ def test_no_step_after_the_limit_goes_beyond_it(tmp_path: Path, rate: int | None
     for name in ("x.wav", "x.flac", "x.aiff"):
         result.save(tmp_path / name)
         assert np.abs(read_mono(tmp_path / name)[0]).max() <= 0.99
+
+
+@pytest.mark.parametrize("call", ["convert", "forget"])
+@pytest.mark.parametrize("where", ["progress", "noise"])
+def test_a_callback_that_calls_the_converter_gets_an_error(call: str, where: str) -> None:
+    sound = voiced_sound(1)
+    one = converter()
+
+    class Noise(SeededNoise):
+        def normal(self, shape: tuple[int, ...]) -> mx.array:
+            again()
+            return super().normal(shape)
+
+    def again(*_: object) -> None:
+        one.forget() if call == "forget" else one.convert(sound, sample_rate=16000)
+
+    options = {"progress": again} if where == "progress" else {"noise": Noise(0)}
+    with pytest.raises(RvcFastError, match="must not call its Converter"):
+        one.convert(sound, sample_rate=16000, **options)
+    assert one.convert(sound, sample_rate=16000).duration > 0.9  # and it works on
+
+
+FORK = """
+import os, sys
+sys.path.insert(0, {tests!r})
+import numpy as np
+from fakes import FakeEmbedder, FakePitch, FakeVoice
+import rvc_fast
+from rvc_fast.errors import RvcFastError
+
+def load():
+    return rvc_fast.load(FakeVoice(), embedder=FakeEmbedder(), pitch_model=FakePitch())
+
+def convert(one):
+    return one.convert(np.ones(8000, np.float32), sample_rate=16000)
+
+before = {before}
+pid = os.fork()
+if pid == 0:
+    try:
+        {after}
+        os._exit(0)
+    except RvcFastError as e:
+        print(e, flush=True)
+        os._exit(7)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "works"),
+    [
+        ("load()", "convert(before)", False),
+        ("load()", "load()", False),
+        ("load()", "before.forget()", False),
+        ("convert(load())", "convert(load())", False),
+        ("load()._lock.acquire()", "load()", False),
+        ("None", "convert(load())", True),
+    ],
+)
+def test_after_a_fork_it_works_or_says_why_not(before: str, after: str, works: bool) -> None:
+    code = FORK.format(tests=str(Path(__file__).parent), before=before, after=after)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode == (0 if works else 7), run.stderr
+    assert ("start processes by 'spawn'" in run.stdout) == (not works)
+    assert run.stdout.count("\n") == (0 if works else 1)
 
 
 class SilentEmbedder(FakeEmbedder):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +16,7 @@ import numpy as np
 from . import audio, pipeline
 from . import device as devices
 from .device import Device
-from .errors import InputError
+from .errors import InputError, RvcFastError
 from .layers import Packing
 from .noise import NoiseSource, SeededNoise
 from .ops import Dtype
@@ -93,6 +95,7 @@ class Converter:
         self.embedder = embedder
         self.pitch_model = pitch_model
         self._lock = threading.Lock()
+        self._worker: int | None = None
         self._kept = _Kept()
         self.index = index
 
@@ -114,8 +117,23 @@ class Converter:
 
     def forget(self) -> None:
         """Free what is kept of the last sound."""
-        with self._lock:
+        with self._turn():
             self._kept = _Kept()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let one thread at a time work; RvcFastError where waiting for that would never end."""
+        devices.check()
+        if self._worker == threading.get_ident():
+            raise RvcFastError(
+                "[convert] what a conversion calls (progress, noise) must not call its Converter"
+            )
+        with self._lock:
+            self._worker = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._worker = None
 
     def convert(
         self,
@@ -174,7 +192,7 @@ class Converter:
             raise InputError("[convert] this voice does not follow the pitch: nothing may be asked of it")
         given = None if f0 is None else pitch.check(np.array(f0), "convert")
         watch = Stopwatch()
-        with self._lock, devices.on(self.device):
+        with self._turn(), devices.on(self.device):
             with watch("read"):
                 prepared = self._prepare(sound, sample_rate, settings)
             with watch("features"):
@@ -258,6 +276,7 @@ def load(
     All three hold for files only: a model that is already loaded stays as it is, and has to be used on the device it
     was loaded for.
     """
+    devices.check()
     device = devices.choose(device)
     with devices.on(device):
         return _load(voice, embedder, pitch_model, index, memory, dtype, device)
