@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +16,7 @@ import numpy as np
 from . import audio, pipeline
 from . import device as devices
 from .device import Device
-from .errors import InputError
+from .errors import InputError, RvcFastError
 from .layers import Packing
 from .noise import NoiseSource, SeededNoise
 from .ops import Dtype, dispatch
@@ -94,6 +96,7 @@ class Converter:
         self.embedder = embedder
         self.pitch_model = pitch_model
         self._lock = threading.Lock()
+        self._worker: int | None = None
         self._kept = _Kept()
         self._warm = False
         self.index = index
@@ -121,7 +124,7 @@ class Converter:
         take the same kernels, and a second call returns at once. On a CPU kernels were compiled with the package:
         nothing is done there. Raises what a conversion would raise, as BackendError for a kernel that cannot be used.
         """
-        with self._lock, devices.on(self.device):
+        with self._turn(), devices.on(self.device):
             if self._warm or dispatch.gpu_backend() is None:
                 return
             sound, settings = warm_sound()
@@ -138,8 +141,23 @@ class Converter:
 
     def forget(self) -> None:
         """Free what is kept of the last sound."""
-        with self._lock:
+        with self._turn():
             self._kept = _Kept()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let one thread at a time work; RvcFastError where waiting for that would never end."""
+        devices.check()
+        if self._worker == threading.get_ident():
+            raise RvcFastError(
+                "[convert] what a conversion calls (progress, noise) must not call its Converter"
+            )
+        with self._lock:
+            self._worker = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._worker = None
 
     def convert(
         self,
@@ -201,7 +219,7 @@ class Converter:
         with watch("read"):
             # Before it is our turn: a file is read while another thread converts or warms up.
             signal = audio.limit_peak(_load_16k(sound, sample_rate), 0.95)
-        with self._lock, devices.on(self.device):
+        with self._turn(), devices.on(self.device):
             with watch("read"):
                 prepared = self._prepare(signal, settings)
             with watch("features"):
@@ -221,7 +239,7 @@ class Converter:
             )
             with watch("post"):
                 rate = output_rate or self.voice.sample_rate
-                samples = audio.resample(samples, self.voice.sample_rate, rate)
+                samples = _finished(audio.resample(samples, self.voice.sample_rate, rate))
             self._warm = True
         if contour is not None:
             first = prepared.pad // pitch.HOP
@@ -293,6 +311,7 @@ def load(
 
     warm: compile a GPU's kernels now instead of during the first conversion, see `Converter.warm`.
     """
+    devices.check()
     device = devices.choose(device)
     with devices.on(device):
         converter = _load(voice, embedder, pitch_model, index, memory, dtype, device)
@@ -359,6 +378,18 @@ def _load_16k(sound: Any, sample_rate: int | None) -> np.ndarray:
     if not np.isfinite(samples).all():
         raise InputError("[convert] samples must not be NaN or infinite")
     return audio.to_mono_16k(samples, sample_rate)
+
+
+def _finished(samples: np.ndarray) -> np.ndarray:
+    """Return the sound as it is handed out: some samples, finite, none beyond the peak. Nothing may follow this."""
+    if len(samples) == 0:
+        raise InputError(
+            "[convert] the models gave a sound without samples: this embedder does not fit the voice"
+        )
+    samples = audio.limit_peak(samples, pipeline.PEAK)
+    if not np.isfinite(samples).all():
+        raise InputError("[convert] the result has NaN or infinite samples")
+    return samples
 
 
 def _around(f0: np.ndarray, prepared: Prepared) -> np.ndarray:

@@ -6,16 +6,18 @@ import errno
 import io
 import os
 import shutil
+import stat
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from .. import writing
 from ..errors import FileFormatError, InputError
 
 _BLOCK = 1 << 16
@@ -103,6 +105,8 @@ def _open(path: str | os.PathLike[str], name: str) -> Iterator[Any]:
 def _stream(path: str | os.PathLike[str]) -> io.BufferedIOBase:
     """Return `path` opened; what cannot be sought in, as a pipe, is read into memory."""
     if os.fspath(path) == "-":
+        if sys.stdin is None:
+            raise OSError(errno.EBADF, "it is closed")
         return io.BytesIO(sys.stdin.buffer.read())
     if Path(path).is_fifo():
         return io.BytesIO(Path(path).read_bytes())
@@ -127,8 +131,8 @@ def _decoded(stream: io.BufferedIOBase, name: str, reason: str) -> Iterator[Any]
         raise FileFormatError(
             f"[audio] cannot read {name}: {reason} (install ffmpeg to read m4a, aac and other formats)"
         )
-    with tempfile.TemporaryDirectory(prefix="rvc_fast_") as folder:
-        source, wav = Path(folder, "source"), Path(folder, "sound.wav")
+    with writing.scratch() as folder:
+        source, wav = folder / "source", folder / "sound.wav"
         with source.open("wb") as copy:
             stream.seek(0)
             shutil.copyfileobj(stream, copy)
@@ -162,109 +166,142 @@ def write_audio(
     """Write samples (n,) or (n, channels), full scale 1.0, at `rate` Hz; the suffix gives the format.
 
     `subtype` is libsndfile's ("PCM_24", "FLOAT", ...); None is the format's usual one, 16 bits for wav.
-    "-" writes WAV to stdout. The file appears whole or not at all: it is written beside its place under
-    another name and renamed. InputError if that fails or the format cannot hold the rate.
+    "-" writes WAV to stdout, and a device or pipe is written into. A file appears whole or not at all, and only where
+    `writing.check` allows it. InputError if that fails, if the format cannot hold the rate, and if there are no
+    samples or some are NaN or infinite.
     """
     samples = np.asarray(samples, np.float32)
-    if samples.ndim not in (1, 2):
-        raise InputError(f"[audio] samples must be (n,) or (n, channels), got shape {samples.shape}")
+    if samples.ndim not in (1, 2) or 0 in samples.shape:
+        raise InputError(
+            f"[audio] samples must be (n,) or (n, channels), not empty, got shape {samples.shape}"
+        )
+    if not all(np.isfinite(samples[at : at + _BLOCK]).all() for at in range(0, len(samples), _BLOCK)):
+        raise InputError("[audio] samples must not be NaN or infinite")
     if os.fspath(path) == "-":
+        if sys.stdout is None:
+            raise InputError("[audio] cannot write stdout: it is closed")
         _write_stream(sys.stdout.buffer, "stdout", samples, rate, "WAV", subtype)
         return
-    target, suffix = _target(path)
-    if target.exists() and not target.is_file():
+    suffix = _suffix(path)
+    if _is_special(path):
         try:
-            with target.open("wb") as device:
+            with Path(path).open("wb") as device:
                 _write_stream(device, str(path), samples, rate, _FORMATS.get(suffix, "WAV"), subtype)
         except OSError as e:
             raise InputError(f"[audio] cannot write {path}: {_reason(e)}") from e
         return
-    with _replacing(target, path, suffix) as temporary:
+    with writing.replacing(path, "audio", suffix=suffix) as (file, name):
         if suffix in _FORMATS:
-            _encode(temporary, str(path), samples, rate, _FORMATS[suffix], subtype)
+            _encode(file, str(path), samples, rate, _FORMATS[suffix], subtype)
         else:
-            _encode_by_ffmpeg(temporary, str(path), samples, rate, suffix, subtype)
+            _encode_by_ffmpeg(name, str(path), samples, rate, suffix, subtype)
 
 
-def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise the InputError that `write_audio` would raise later, before there is anything to write."""
+def check_writable(
+    path: str | os.PathLike[str], sources: Iterable[str | os.PathLike[str]] = (), *, named: bool = True
+) -> None:
+    """Raise the InputError that `write_audio` would raise later, before there is anything to write.
+
+    `sources` are files that must not be overwritten. Into a device or pipe is written only if it was `named`.
+    """
     if os.fspath(path) == "-":
         return
-    target, suffix = _target(path)
-    if not target.exists() or target.is_file():
-        _temporary(target, path, suffix).unlink()
+    _suffix(path)
+    if not (named and _is_special(path)):
+        writing.check(path, "audio", sources)
+        writing.check_folder(path, "audio")
 
 
-def _target(path: str | os.PathLike[str]) -> tuple[Path, str]:
-    """Return the file itself and its suffix, which must be one that can be written."""
-    # Through links, so that a link stays one; a device or pipe cannot be renamed onto.
-    target = Path(os.path.realpath(path))
-    suffix = target.suffix.lower()
+def _is_special(path: str | os.PathLike[str]) -> bool:
+    """Whether this is a device, pipe or socket: it is written into and stays what it is."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _suffix(path: str | os.PathLike[str]) -> str:
+    """Return the suffix, which must be one that can be written."""
+    suffix = Path(path).suffix.lower()
     if not suffix:
         raise InputError(f"[audio] cannot write {path}: the name needs a suffix such as .wav")
-    if target.is_dir():
-        raise InputError(f"[audio] cannot write {path}: it is a folder")
-    if suffix not in _FORMATS and shutil.which("ffmpeg") is None:
+    if suffix not in _FORMATS and (len(suffix) > 16 or shutil.which("ffmpeg") is None):
         raise InputError(
             f"[audio] cannot write {path}: {suffix} needs ffmpeg; without it: {', '.join(_FORMATS)}"
         )
-    return target, suffix
+    return suffix
 
 
-def _temporary(target: Path, path: str | os.PathLike[str], suffix: str) -> Path:
-    """Return a new empty file beside `target`, with the usual permissions."""
-    try:
-        if target.exists() and not os.access(target, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        handle, name = tempfile.mkstemp(suffix, f".{target.stem[:100]}.", target.parent)
-        # mkstemp makes private files; a sound file gets the usual permissions.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.fchmod(handle, 0o666 & ~mask)
-        os.close(handle)
-    except OSError as e:
-        raise InputError(f"[audio] cannot write {path}: {_reason(e)}") from e
-    return Path(name)
+class _Kept:
+    """A stream that libsndfile writes to, which keeps the first error: libsndfile forgets those of its last bytes."""
 
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self.read, self.tell = stream.read, stream.tell
+        self.error: OSError | None = None
 
-@contextmanager
-def _replacing(target: Path, path: str | os.PathLike[str], suffix: str) -> Iterator[Path]:
-    """Yield a new file beside `target` that takes its place at the end, and is gone if anything fails."""
-    temporary = _temporary(target, path, suffix)
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    except BaseException as e:
-        temporary.unlink(missing_ok=True)
-        if isinstance(e, OSError):
-            raise InputError(f"[audio] cannot write {path}: {_reason(e)}") from e
-        raise
+    def write(self, data: bytes) -> int:
+        return self._try(self._stream.write, data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._try(self._stream.seek, offset, whence)
+
+    def _try(self, function: Callable[..., int], *arguments: Any) -> int:
+        if self.error is None:
+            try:
+                return function(*arguments)
+            except OSError as e:
+                self.error = e
+        return 0
 
 
 def _encode(
-    file: Path | BinaryIO, name: str, samples: np.ndarray, rate: int, kind: str, subtype: str | None
+    stream: BinaryIO, name: str, samples: np.ndarray, rate: int, kind: str, subtype: str | None
 ) -> None:
+    """Encode into a stream that can be sought in; InputError if the format cannot hold it or the system fails."""
     import soundfile
 
     channels = 1 if samples.ndim == 1 else samples.shape[1]
-    try:
-        with soundfile.SoundFile(file, "w", rate, channels, subtype, format=kind) as sound:
+    kept = _Kept(stream)
+    interrupted = False
+
+    def work() -> None:
+        with soundfile.SoundFile(kept, "w", rate, channels, subtype, format=kind) as sound:
             # In blocks: libsndfile's Vorbis encoder overflows its stack on long ones.
             for start in range(0, len(samples), _BLOCK):
-                sound.write(samples[start : start + _BLOCK])
-    except (soundfile.SoundFileError, ValueError) as e:
-        hint = " (ask for another output rate, such as 44100)" if "sample rate" in str(e) else ""
-        raise InputError(f"[audio] cannot write {name}: {_reason(e)}{hint}") from e
+                if interrupted or kept.error is not None:
+                    break
+                block = samples[start : start + _BLOCK]
+                if sound.subtype == "PCM_16":
+                    # libsndfile would round down, which takes the loudest sample beyond its limit.
+                    block = np.rint(block * np.float32(32768)).clip(-32768, 32767).astype(np.int16)
+                sound.write(block)
+
+    # In a thread of its own: libsndfile calls back for every write, and Ctrl-C thrown into that would be lost.
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            pool.submit(work).result()
+        except (soundfile.SoundFileError, ValueError, AssertionError) as e:
+            if kept.error is None:
+                hint = " (ask for another output rate, such as 44100)" if "sample rate" in str(e) else ""
+                raise InputError(f"[audio] cannot write {name}: {_reason(e)}{hint}") from e
+        except BaseException:
+            interrupted = True
+            raise
+    if kept.error is not None:
+        raise InputError(f"[audio] cannot write {name}: {_reason(kept.error)}") from kept.error
 
 
 def _encode_by_ffmpeg(
     target: Path, name: str, samples: np.ndarray, rate: int, suffix: str, subtype: str | None
 ) -> None:
     ffmpeg = shutil.which("ffmpeg")
-    assert ffmpeg is not None  # `_target` has looked
-    with tempfile.TemporaryDirectory(prefix="rvc_fast_") as folder:
-        wav = Path(folder, "sound.wav")
-        _encode(wav, name, samples, rate, "WAV", subtype or "FLOAT")
+    assert ffmpeg is not None  # `_suffix` has looked
+    with writing.scratch() as folder:
+        wav = folder / "sound.wav"
+        with wav.open("w+b") as file:
+            _encode(file, name, samples, rate, "WAV", subtype or "FLOAT")
         _ffmpeg(ffmpeg, ["-i", f"file:{wav}", f"file:{target}"], f"cannot write {name}")
 
 
@@ -283,6 +320,4 @@ def _write_stream(
 
 def _reason(error: Exception) -> str:
     """The system's or libsndfile's own words, without the file's name in front."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(getattr(error, "error_string", error)).rstrip(".")
+    return str(getattr(error, "error_string", "")).rstrip(".") or writing.reason(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,14 +94,16 @@ def save_packed(
     tensors: Mapping[str, np.ndarray],
     config: Mapping[str, Any],
     metadata: Mapping[str, Any] | None = None,
+    sources: Iterable[Path] = (),
 ) -> None:
-    """Write one safetensors file with its config in the metadata, atomically (temporary file and rename).
+    """Write one safetensors file with its config in the metadata, whole or not at all.
 
     Args:
         path: where to; an existing file is replaced.
         kind: "voice", "hubert" or "rmvpe".
         tensors: names and layouts of our modules, as their `sanitize` returns them.
         config, metadata: as in `Checkpoint`; JSON values.
+        sources: files that must not be replaced.
 
     Raises:
         InputError: an unknown kind, or a place that cannot be written.
@@ -123,7 +125,7 @@ def save_packed(
         "metadata": json.dumps(dict(metadata or {}), sort_keys=True),
         "digest": digest.hexdigest(),
     }
-    archive.replace_file(path, [save(arrays, header)])
+    archive.replace_file(path, [save(arrays, header)], sources)
 
 
 def _load(path: Path, packing: Packing | None) -> Checkpoint:
