@@ -1,6 +1,7 @@
 # make demo   set up .venv and convert the bundled sounds
 # make test   set up .venv and run the tests
 # make test-sanitize   the tests that need more builds of the kernels: NEON under qemu, address and thread sanitizer
+# make test-cases   files as people have them, one line each: what they are read as, or why they are refused
 # make lint   set up .venv and check style and types
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find src/cpp -type f)
 INSTALLED := $(VENV)/.installed
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: demo test test-sanitize lint format clean
+.PHONY: demo test test-cases test-sanitize lint format clean
 
 $(INSTALLED): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -34,6 +35,9 @@ test: $(INSTALLED)
 
 test-sanitize: $(INSTALLED)
 	CI=true $(BIN)/python -m pytest -m ci
+
+test-cases: $(INSTALLED)
+	$(BIN)/python -m pytest -v tests/cases
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

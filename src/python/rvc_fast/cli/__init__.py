@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from .. import __version__, notes
 from . import bench, convert, demo, info, models, pack, verify
+from .common import one_line
 
 COMMANDS = (convert, pack, info, models, verify, bench, demo)
 
@@ -31,8 +33,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"rvc-fast: {' '.join(message.split())}", file=sys.stderr)
+    print(f"rvc-fast: {one_line(message)}", file=sys.stderr)
     return code
+
+
+def _warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """Print a warning as one line, without the place in the code that it comes from."""
+    text = str(message).removeprefix("rvc_fast: ")
+    print(f"rvc-fast: warning: {one_line(text)}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("MLX_ENABLE_TF32", "0")
     args = parser().parse_args(argv)
     notes.quiet = args.quiet
+    warnings.showwarning = _warn
     if args.debug:
         return args.run(args)
     from ..errors import InputError, RvcFastError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import sys
 from collections.abc import Callable, Sequence
@@ -31,9 +32,28 @@ def peak_memory_mb() -> float:
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
+def printable(text: str, encoding: str | None) -> str:
+    """Return text from a file as what a terminal of this encoding may be given: no control characters."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return shown.encode(encoding or "ascii", "backslashreplace").decode(encoding or "ascii")
+
+
+def one_line(text: str) -> str:
+    """Return a message as one line for stderr."""
+    return printable(" ".join(text.split()), sys.stderr.encoding)
+
+
 def print_json(value: Any) -> None:
-    """Print a value as JSON on stdout."""
-    print(json.dumps(value, indent=1, allow_nan=False))
+    """Print a value as JSON on stdout; JSON has no NaN or infinity, which become text."""
+    print(json.dumps(_finite(value), indent=1, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

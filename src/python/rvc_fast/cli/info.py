@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from .common import print_json, table
+from .common import print_json, printable, table
 
 if TYPE_CHECKING:
     from ..weights.checkpoint import Checkpoint
@@ -110,7 +111,7 @@ def _show(value: dict[str, Any], indent: str = "") -> None:
             print(f"{indent}{key}:")
             _show(v, indent + "  ")
         else:
-            print(f"{indent}{key}: {v}")
+            print(printable(f"{indent}{key}: {v}", sys.stdout.encoding))
 
 
 def _check() -> int:
