@@ -22,8 +22,9 @@ class FakeEmbedder:
         self.calls = 0
         self.version: str | None = None
 
-    def features(self, audio: mx.array, version: str) -> mx.array:
+    def features(self, audio: mx.array, version: str, layer: int | None = None) -> mx.array:
         self.calls += 1
+        self.layer = layer
         self.version = version
         frames = (audio.shape[0] - 400) // 320 + 1
         return mx.repeat(audio[200 : 200 + 320 * frames : 320][:, None], self.dim, axis=1)
@@ -53,7 +54,13 @@ class FakeVoice:
 
     def __init__(self, says: str = "f0", hop: int = 320, use_f0: bool = True, dim: int = DIM):
         self.config = SimpleNamespace(
-            version="v2", use_f0=use_f0, text_enc_hidden_dim=dim, spk_embed_dim=3, sr=hop * 100
+            version="v2",
+            use_f0=use_f0,
+            text_enc_hidden_dim=dim,
+            spk_embed_dim=3,
+            sr=hop * 100,
+            embedder="",
+            embedder_layer=None,
         )
         self.hop = hop
         self.sample_rate = hop * 100

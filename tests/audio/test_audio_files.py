@@ -95,7 +95,8 @@ def test_no_samples_and_cut_short(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "y.wav", tone(), 24000)
     whole = (tmp_path / "y.wav").read_bytes()
     (tmp_path / "y.wav").write_bytes(whole[: len(whole) // 2])
-    assert 11000 < len(read_mono(tmp_path / "y.wav")[0]) < 12100
+    with pytest.warns(UserWarning, match="0.50 of its 1.00 s are missing"):
+        assert 11000 < len(read_mono(tmp_path / "y.wav")[0]) < 12100
 
 
 def test_a_header_that_claims_too_much(tmp_path: Path) -> None:
@@ -103,7 +104,8 @@ def test_a_header_that_claims_too_much(tmp_path: Path) -> None:
     data = bytearray((tmp_path / "x.wav").read_bytes())
     data[4:8] = data[40:44] = b"\xf0\xff\xff\x7f"
     (tmp_path / "x.wav").write_bytes(data)
-    assert len(read_mono(tmp_path / "x.wav")[0]) == 100
+    with pytest.warns(UserWarning, match="does not say how long it is"):
+        assert len(read_mono(tmp_path / "x.wav")[0]) == 100
 
 
 def test_missing_and_folder(tmp_path: Path) -> None:

@@ -58,8 +58,11 @@ def check_integer(what: str, name: str, value: object, low: int, high: int) -> N
 class Embedder(Protocol):
     """What turns sound into content features: HuBERT or ContentVec."""
 
-    def features(self, audio: mx.array, version: Literal["v1", "v2"]) -> mx.array:
-        """Return (frames, dim) of sound (n,) at 16 kHz, frames = (n - 400) // 320 + 1."""
+    def features(self, audio: mx.array, version: Literal["v1", "v2"], layer: int | None = None) -> mx.array:
+        """Return (frames, dim) of sound (n,) at 16 kHz, frames = (n - 400) // 320 + 1.
+
+        `layer` is the one that the voice asks for, None for the usual one of `version`.
+        """
         ...
 
 
@@ -359,9 +362,13 @@ def content_features(
 ) -> list[mx.array]:
     """Return the content features float32 (frames, dim) that the voice takes, of every chunk (step 3)."""
     features: list[mx.array] = []
-    width = voice.config.text_enc_hidden_dim
+    width, version, layer = (
+        voice.config.text_enc_hidden_dim,
+        voice.config.version,
+        voice.config.embedder_layer,
+    )
     for number, chunk in enumerate(prepared.chunks, 1):
-        feats = embedder.features(mx.array(prepared.padded[chunk.samples]), voice.config.version)
+        feats = embedder.features(mx.array(prepared.padded[chunk.samples]), version, layer)
         if feats.shape[1] != width:
             raise InputError(
                 f"[convert] the voice takes features of {width} values, the embedder gives {feats.shape[1]}"

@@ -9,9 +9,11 @@ import shutil
 import stat
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,8 +21,12 @@ import numpy as np
 
 from .. import writing
 from ..errors import FileFormatError, InputError
+from ..filekinds import stranger
+from .claims import Claim, read_claim
 
 _BLOCK = 1 << 16
+LOWEST_RATE, HIGHEST_RATE = 1000, 768_000
+"""Hz: what a file may be sampled at, as `sample_rate=` of samples."""
 # libsndfile's name of the format, by suffix; every other suffix goes through ffmpeg.
 _FORMATS = {
     ".wav": "WAV",
@@ -36,34 +42,60 @@ _FORMATS = {
 }
 
 
-def read_audio(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
+def read_audio(path: str | os.PathLike[str], *, strict: bool = False) -> tuple[np.ndarray, int]:
     """Return (samples (n, channels) float32, full scale 1.0; rate in Hz) of a sound file; "-" reads stdin.
 
-    InputError if it cannot be opened or has no, NaN or infinite samples; FileFormatError if it is no sound.
+    A file that ends before its header says so, or whose header does not say, is read as far as it goes with one
+    warning; `strict` refuses it. InputError if it cannot be opened or has no, NaN or infinite samples;
+    FileFormatError if it is no sound, or of a rate that no sound has.
     """
-    samples, rate, channels = _read(path, mono=False)
+    samples, rate, channels = _read(path, False, strict)
     return samples.reshape(-1, channels), rate
 
 
-def read_mono(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
+def read_mono(path: str | os.PathLike[str], *, strict: bool = False) -> tuple[np.ndarray, int]:
     """Return (mean of the channels (n,) float32, rate in Hz): `read_audio` that holds only the mean."""
-    samples, rate, _ = _read(path, mono=True)
+    samples, rate, _ = _read(path, True, strict)
     return samples, rate
 
 
-def _read(path: str | os.PathLike[str], mono: bool) -> tuple[np.ndarray, int, int]:
+def _read(path: str | os.PathLike[str], mono: bool, strict: bool) -> tuple[np.ndarray, int, int]:
     name = "stdin" if os.fspath(path) == "-" else os.fspath(path)
     # A bytearray grows in place, so a long sound is never held twice, whatever length its header claims.
     data = bytearray()
-    with _open(path, name) as sound:
+    with _open(path, name) as (sound, claim):
+        rate, channels = int(sound.samplerate), int(sound.channels)
+        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            raise FileFormatError(
+                f"[audio] {name} must have a sample rate from {LOWEST_RATE} to {HIGHEST_RATE} Hz, got {rate}"
+            )
         for block in _blocks(sound, name):
             if not np.isfinite(block).all():
                 raise InputError(f"[audio] {name} has NaN or infinite samples")
             data += (block.mean(axis=1) if mono else block).tobytes()
-        rate, channels = int(sound.samplerate), int(sound.channels)
     if not data:
         raise InputError(f"[audio] {name} has no samples")
+    missing = _missing(claim, len(data) // (4 if mono else 4 * channels), rate)
+    if missing is not None and strict:
+        raise FileFormatError(f"[audio] {name} {missing}")
+    if missing is not None:
+        warnings.warn(f"rvc_fast: {name} {missing}; what is there is taken", UserWarning, stacklevel=4)
     return np.frombuffer(data, np.float32), rate, channels
+
+
+def _missing(claim: Claim, frames: int, rate: int) -> str | None:
+    """Say what a sound lacks of what its header promises; None if nothing."""
+    if claim.open_end:
+        return (
+            f"does not say how long it is: how much is missing after its {frames / rate:.2f} s cannot be told"
+        )
+    if claim.frames is None or frames >= claim.frames:
+        return None
+    lost = claim.frames - frames
+    return (
+        f"is cut short: {lost / rate:.2f} of its {claim.frames / rate:.2f} s are missing "
+        f"({100 * lost / claim.frames:.0f} %)"
+    )
 
 
 def _blocks(sound: Any, name: str) -> Iterator[np.ndarray]:
@@ -71,7 +103,7 @@ def _blocks(sound: Any, name: str) -> Iterator[np.ndarray]:
 
     while True:
         try:
-            block = sound.read(_BLOCK, dtype="float32", always_2d=True)
+            block = sound.read(max(1, _BLOCK // sound.channels), dtype="float32", always_2d=True)
         except soundfile.SoundFileError as e:
             raise FileFormatError(f"[audio] {name} is damaged: {_reason(e)}") from e
         if len(block) == 0:
@@ -81,7 +113,7 @@ def _blocks(sound: Any, name: str) -> Iterator[np.ndarray]:
 
 @contextmanager
 def _open(path: str | os.PathLike[str], name: str) -> Iterator[Any]:
-    """Yield an open soundfile.SoundFile of `path`, decoded by ffmpeg first if libsndfile does not know it."""
+    """Yield (open soundfile.SoundFile, what its header claims) of `path`; by ffmpeg if libsndfile cannot."""
     import soundfile
 
     try:
@@ -91,15 +123,23 @@ def _open(path: str | os.PathLike[str], name: str) -> Iterator[Any]:
     with stream:
         if stream.seek(0, os.SEEK_END) == 0:
             raise FileFormatError(f"[audio] {name} is empty (0 bytes)")
-        stream.seek(0)
+        claim = read_claim(stream)
         try:
-            sound = soundfile.SoundFile(_Nameless(stream))
+            sound = soundfile.SoundFile(_Nameless(stream, claim.patches))
         except soundfile.SoundFileError as e:
+            stream.seek(0)
+            what = stranger(stream.read(1024))
+            if what is not None and "sound" not in what:
+                raise FileFormatError(f"[audio] cannot read {name}: {what}") from e
             with _decoded(stream, name, _reason(e)) as sound:
-                yield sound
+                yield sound, Claim()
             return
+        if isinstance(stream, io.BytesIO) and not claim.patches:
+            claim = replace(claim, open_end=False)  # a pipe, whose writer cannot go back to the header
+        if sound.format == "MP3" and claim.frames is not None:
+            claim = Claim(sound.frames)  # the same count, without the encoder's padding
         with sound:
-            yield sound
+            yield sound, claim
 
 
 def _stream(path: str | os.PathLike[str]) -> io.BufferedIOBase:
@@ -114,11 +154,27 @@ def _stream(path: str | os.PathLike[str]) -> io.BufferedIOBase:
 
 
 class _Nameless:
-    """A stream without a name: libsndfile then goes by the content, never by the suffix."""
+    """A stream without a name: libsndfile then goes by the content, never by the suffix.
 
-    def __init__(self, stream: io.BufferedIOBase):
-        self.read, self.readinto = stream.read, stream.readinto
+    `patches` are bytes that are read at these places instead of the stream's.
+    """
+
+    def __init__(self, stream: io.BufferedIOBase, patches: dict[int, bytes]):
+        self._stream, self._patches = stream, patches
         self.seek, self.tell = stream.seek, stream.tell
+
+    def readinto(self, buffer: Any) -> int:
+        begin = self._stream.tell()
+        count = self._stream.readinto(buffer)
+        for place, data in self._patches.items():
+            for at, byte in enumerate(data, place - begin):
+                if 0 <= at < count:
+                    memoryview(buffer).cast("B")[at] = byte
+        return count
+
+    def read(self, count: int) -> bytes:
+        buffer = bytearray(count)
+        return bytes(buffer[: self.readinto(buffer)])
 
 
 @contextmanager

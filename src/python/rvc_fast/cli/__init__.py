@@ -58,7 +58,8 @@ def _streams() -> None:
 
 def _warning(message: Warning | str, category: type[Warning], *_: object) -> str:
     """What `warnings` prints: one line, without the place in the code, which says nothing to a user."""
-    return printable(" ".join(f"rvc-fast: warning: {message}".split())) + "\n"
+    text = str(message).removeprefix("rvc_fast: ")
+    return printable(" ".join(f"rvc-fast: warning: {text}".split())) + "\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -40,6 +40,11 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         default="wav",
         help="kind of file written into a folder (default: wav)",
     )
+    p.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse a sound that ends before its header says so, instead of a warning",
+    )
     p.add_argument("--json", action="store_true", help="print results, timings and peak memory as JSON")
 
     g = p.add_argument_group("models")
@@ -85,7 +90,11 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="TARGET",
         help="transpose so that the median pitch meets TARGET: Hz, 'male' (155) or 'female' (255)",
     )
-    g.add_argument("--f0-file", metavar="FILE", help="pitch contour to use: lines of seconds,hertz")
+    g.add_argument(
+        "--f0-file",
+        metavar="FILE",
+        help="pitch contour to use: lines of seconds,hertz (README: what it reads)",
+    )
     g.add_argument(
         "--f0-threshold",
         type=number(0, 1),
@@ -271,7 +280,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the keyword arguments of `Converter.convert`, of the same names."""
     names = (
         "speaker transpose autotune proposed_pitch f0_file f0_threshold index_rate exact_search protect "
-        "volume_envelope seed chunk semantics"
+        "volume_envelope seed strict chunk semantics"
     )
     options = {name: getattr(args, name) for name in names.split()}
     options["output_rate"] = args.rate
