@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from rvc_fast.cli import info, main
-from rvc_fast.cli.common import one_line, print_json
+from rvc_fast.cli.common import print_json, tell
 from rvc_fast.weights import load_checkpoint, save_packed
 
 from .voices import DEMO
@@ -17,11 +17,12 @@ from .voices import DEMO
 
 def test_json_has_no_nan(capsys):
     print_json({"a": [float("nan"), {"b": (float("inf"), 1.5)}]})
-    assert json.loads(capsys.readouterr().out) == {"a": ["nan", {"b": ["inf", 1.5]}]}
+    assert json.loads(capsys.readouterr().out) == {"a": [None, {"b": [None, 1.5]}]}
 
 
-def test_messages_are_one_line_without_control_characters():
-    assert one_line("a\nb\x1b[2J\x07c \ud800") == "a b\\x1b[2J\\x07c \\ud800"
+def test_messages_are_one_line_without_control_characters(capsys):
+    tell("a\nb\x1b[2J\x07c \ud800")
+    assert capsys.readouterr().err == "a b\\x1b[2J\\x07c \\ud800\n"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
