@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from fakes import DIM, FakeEmbedder, FakeIndex, FakePitch, FakeVoice, voiced_sou
 from rvc_fast import audio
 from rvc_fast.audio import read_mono, write_audio
 from rvc_fast.converter import ConversionResult, Converter, load
-from rvc_fast.errors import InputError
+from rvc_fast.errors import InputError, RvcFastError
 from rvc_fast.noise import SeededNoise
 from rvc_fast.ops import dispatch
 from rvc_fast.pipeline import ChunkPlan
@@ -49,6 +50,107 @@ def test_a_file_becomes_a_file(tmp_path: Path) -> None:
     samples, rate = read_mono(tmp_path / "out.wav")
     assert rate == 32000
     np.testing.assert_allclose(samples, result.samples, atol=1 / 32000)
+
+
+class LoudVoice(FakeVoice):
+    """Says a square wave of full scale, whose peaks grow when it is resampled."""
+
+    def infer(self, phone, pitch, f0, speaker, noise) -> mx.array:
+        length = phone.shape[1] * self.hop
+        return mx.array(np.sign(np.sin(0.31 * np.arange(length) + 0.1)).astype(np.float32) * 7)
+
+
+@pytest.mark.parametrize("rate", [None, 8000, 22050, 44100, 96000])
+@pytest.mark.parametrize("options", [{}, {"volume_envelope": 0.0}], ids=["plain", "envelope"])
+def test_no_step_after_the_limit_goes_beyond_it(tmp_path: Path, rate: int | None, options: dict) -> None:
+    loud = converter(voice=LoudVoice())
+    result = loud.convert(voiced_sound(2), sample_rate=16000, output_rate=rate, **options)
+    limit = np.nextafter(np.float32(0.99), np.float32(1))
+    assert (0 if options else 0.9) < np.abs(result.samples).max() <= limit
+    for name in ("x.wav", "x.flac", "x.aiff"):
+        result.save(tmp_path / name)
+        assert np.abs(read_mono(tmp_path / name)[0]).max() <= 0.99
+
+
+@pytest.mark.parametrize("call", ["convert", "forget"])
+@pytest.mark.parametrize("where", ["progress", "noise"])
+def test_a_callback_that_calls_the_converter_gets_an_error(call: str, where: str) -> None:
+    sound = voiced_sound(1)
+    one = converter()
+
+    class Noise(SeededNoise):
+        def normal(self, shape: tuple[int, ...]) -> mx.array:
+            again()
+            return super().normal(shape)
+
+    def again(*_: object) -> None:
+        one.forget() if call == "forget" else one.convert(sound, sample_rate=16000)
+
+    options = {"progress": again} if where == "progress" else {"noise": Noise(0)}
+    with pytest.raises(RvcFastError, match="must not call its Converter"):
+        one.convert(sound, sample_rate=16000, **options)
+    assert one.convert(sound, sample_rate=16000).duration > 0.9  # and it works on
+
+
+FORK = """
+import os, sys
+sys.path.insert(0, {tests!r})
+import numpy as np
+from fakes import FakeEmbedder, FakePitch, FakeVoice
+import rvc_fast
+from rvc_fast.errors import RvcFastError
+
+def load():
+    return rvc_fast.load(FakeVoice(), embedder=FakeEmbedder(), pitch_model=FakePitch())
+
+def convert(one):
+    return one.convert(np.ones(8000, np.float32), sample_rate=16000)
+
+before = {before}
+pid = os.fork()
+if pid == 0:
+    try:
+        {after}
+        os._exit(0)
+    except RvcFastError as e:
+        print(e, flush=True)
+        os._exit(7)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "works"),
+    [
+        ("load()", "convert(before)", False),
+        ("load()", "load()", False),
+        ("load()", "before.forget()", False),
+        ("convert(load())", "convert(load())", False),
+        ("load()._lock.acquire()", "load()", False),
+        ("None", "convert(load())", True),
+    ],
+)
+def test_after_a_fork_it_works_or_says_why_not(before: str, after: str, works: bool) -> None:
+    code = FORK.format(tests=str(Path(__file__).parent), before=before, after=after)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode == (0 if works else 7), run.stderr
+    assert ("start processes by 'spawn'" in run.stdout) == (not works)
+    assert run.stdout.count("\n") == (0 if works else 1)
+
+
+class SilentEmbedder(FakeEmbedder):
+    """Gives one frame for any sound, so that all of the output lies in the padding."""
+
+    def features(self, audio: mx.array, version: str) -> mx.array:
+        return super().features(audio, version)[:1]
+
+
+@pytest.mark.parametrize("rate", [None, 44100])
+def test_a_result_without_samples_is_an_error(rate: int | None) -> None:
+    with pytest.raises(InputError, match="without samples"):
+        converter(embedder=SilentEmbedder()).convert(voiced_sound(1), sample_rate=16000, output_rate=rate)
 
 
 def test_arrays_of_every_kind_agree() -> None:

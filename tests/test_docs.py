@@ -40,7 +40,7 @@ def options(command: str) -> set[str]:
 
 def test_options_in_the_documents_exist() -> None:
     for line in re.findall(r"rvc-fast [a-z]+ .*", README + GUIDE):
-        command, *words = re.split(r"#|`|\)\"", line)[0].split()[1:]
+        command, *words = re.split(r"#|`|\)\"|\"\$\(", line)[0].split()[1:]
         for option in words:
             if re.fullmatch(r"--?[a-z][a-z-]*", option):
                 assert option in options(command), line

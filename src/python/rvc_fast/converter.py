@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +17,7 @@ import numpy as np
 from . import audio, pipeline
 from . import device as devices
 from .device import Device
-from .errors import InputError
+from .errors import InputError, RvcFastError
 from .layers import Packing
 from .noise import NoiseSource, SeededNoise
 from .ops import Dtype, dispatch
@@ -90,10 +93,12 @@ class Converter:
         self.device = devices.choose(device)
         if voice.config.use_f0 and pitch_model is None:
             raise InputError("[load] this voice follows the pitch: it needs a pitch model")
+        _check_embedder(voice, embedder)
         self.voice = voice
         self.embedder = embedder
         self.pitch_model = pitch_model
         self._lock = threading.Lock()
+        self._worker: int | None = None
         self._kept = _Kept()
         self._warm = False
         self.index = index
@@ -121,7 +126,7 @@ class Converter:
         take the same kernels, and a second call returns at once. On a CPU kernels were compiled with the package:
         nothing is done there. Raises what a conversion would raise, as BackendError for a kernel that cannot be used.
         """
-        with self._lock, devices.on(self.device):
+        with self._turn(), devices.on(self.device):
             if self._warm or dispatch.gpu_backend() is None:
                 return
             sound, settings = warm_sound()
@@ -138,8 +143,23 @@ class Converter:
 
     def forget(self) -> None:
         """Free what is kept of the last sound."""
-        with self._lock:
+        with self._turn():
             self._kept = _Kept()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let one thread at a time work; RvcFastError where waiting for that would never end."""
+        devices.check()
+        if self._worker == threading.get_ident():
+            raise RvcFastError(
+                "[convert] what a conversion calls (progress, noise) must not call its Converter"
+            )
+        with self._lock:
+            self._worker = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._worker = None
 
     def convert(
         self,
@@ -161,6 +181,7 @@ class Converter:
         semantics: Semantics = "applio",
         output_rate: int | None = None,
         seed: int = 0,
+        strict: bool = False,
         noise: NoiseSource | None = None,
         progress: Progress | None = None,
     ) -> ConversionResult:
@@ -171,6 +192,7 @@ class Converter:
             where unvoiced.
         f0_file: lines `seconds,hertz` that replace the pitch in their span, after transposition.
         output_rate: Hz to resample to; None keeps the voice's.
+        strict: InputError for a file that ends before its header says so; otherwise a warning.
         seed: of the noise in the synthesis; `noise` gives the numbers themselves.
         progress: called as progress(stage, done, total).
         The others are those of `pipeline.Settings`. InputError names what is wrong.
@@ -200,10 +222,12 @@ class Converter:
         watch = Stopwatch()
         with watch("read"):
             # Before it is our turn: a file is read while another thread converts or warms up.
-            signal = audio.limit_peak(_load_16k(sound, sample_rate), 0.95)
-        with self._lock, devices.on(self.device):
+            signal = audio.limit_peak(_load_16k(sound, sample_rate, strict), 0.95)
+        with self._turn(), devices.on(self.device):
             with watch("read"):
                 prepared = self._prepare(signal, settings)
+            if settings.f0_points is not None and f0_file is not None:
+                pitch.check_span(settings.f0_points, prepared.length / audio.RATE, f0_file)
             with watch("features"):
                 features = self._features(prepared, progress)
             with watch("pitch"):
@@ -221,7 +245,7 @@ class Converter:
             )
             with watch("post"):
                 rate = output_rate or self.voice.sample_rate
-                samples = audio.resample(samples, self.voice.sample_rate, rate)
+                samples = _finished(audio.resample(samples, self.voice.sample_rate, rate))
             self._warm = True
         if contour is not None:
             first = prepared.pad // pitch.HOP
@@ -293,6 +317,7 @@ def load(
 
     warm: compile a GPU's kernels now instead of during the first conversion, see `Converter.warm`.
     """
+    devices.check()
     device = devices.choose(device)
     with devices.on(device):
         converter = _load(voice, embedder, pitch_model, index, memory, dtype, device)
@@ -317,6 +342,7 @@ def _load(
         voice = load_voice(voice, packing)
     if embedder is None:
         embedder = _locate("contentvec")
+        _warn_of_other_embedder(voice.config.embedder)
     if isinstance(embedder, (str, os.PathLike)):
         from .features.hubert import load_hubert
 
@@ -332,18 +358,61 @@ def _load(
     return converter
 
 
+# What voices' files call ContentVec, the encoder of nearly all of them; hubert_base.pt is RVC's copy of it.
+_CONTENTVEC = ("contentvec", "hubert", "hubert-base")
+
+
+def _warn_of_other_embedder(name: str) -> None:
+    """Warn that the default encoder is not the one that the voice's file names."""
+    plain = os.path.basename(name.replace("\\", "/")).lower().replace("_", "-").replace(" ", "-")
+    plain = plain.removesuffix(".pt").removesuffix("-base") if plain != "hubert-base" else plain
+    if name and plain not in _CONTENTVEC and not plain.startswith("contentvec"):
+        shown = name if name.isprintable() else ascii(name)
+        warnings.warn(
+            f"rvc_fast: this voice was trained on the features of {shown!r}, not of contentvec, and will not "
+            "speak clearly with it: give that encoder (--embedder, embedder=)",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _check_embedder(voice: Voice, embedder: Embedder) -> None:
+    """InputError if the encoder cannot give what the voice takes; a warning if it lacks the layer asked for."""
+    from .features.hubert import HubertModel
+
+    if not isinstance(embedder, HubertModel):
+        return
+    config = voice.config
+    try:
+        got = embedder.width(config.version)
+    except InputError as e:
+        raise InputError(str(e).replace("[hubert]", "[load]")) from None
+    if got != config.text_enc_hidden_dim:
+        raise InputError(
+            f"[load] the voice takes features of {config.text_enc_hidden_dim} values, the embedder gives {got}"
+        )
+    layers = len(embedder.layers)
+    if config.embedder_layer is not None and config.embedder_layer > layers:
+        warnings.warn(
+            f"rvc_fast: this voice takes layer {config.embedder_layer} of its encoder, this one has {layers}: "
+            "its last is taken",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
 def _locate(name: str) -> Path:
     from .weights.registry import locate
 
     return locate(name)
 
 
-def _load_16k(sound: Any, sample_rate: int | None) -> np.ndarray:
+def _load_16k(sound: Any, sample_rate: int | None, strict: bool) -> np.ndarray:
     """Return a checked sound as float32 (n,) at 16 kHz."""
     if isinstance(sound, (str, os.PathLike)):
         if sample_rate is not None:
             raise InputError(f"[convert] sample_rate must not be given with a file, got {sample_rate!r}")
-        return audio.to_mono_16k(*audio.read_mono(sound))
+        return audio.to_mono_16k(*audio.read_mono(sound, strict=strict))
     if sample_rate is None:
         raise InputError("[convert] sample_rate must be given with samples")
     pipeline.check_integer("convert", "sample_rate", sample_rate, 1000, 768000)
@@ -359,6 +428,18 @@ def _load_16k(sound: Any, sample_rate: int | None) -> np.ndarray:
     if not np.isfinite(samples).all():
         raise InputError("[convert] samples must not be NaN or infinite")
     return audio.to_mono_16k(samples, sample_rate)
+
+
+def _finished(samples: np.ndarray) -> np.ndarray:
+    """Return the sound as it is handed out: some samples, finite, none beyond the peak. Nothing may follow this."""
+    if len(samples) == 0:
+        raise InputError(
+            "[convert] the models gave a sound without samples: this embedder does not fit the voice"
+        )
+    samples = audio.limit_peak(samples, pipeline.PEAK)
+    if not np.isfinite(samples).all():
+        raise InputError("[convert] the result has NaN or infinite samples")
+    return samples
 
 
 def _around(f0: np.ndarray, prepared: Prepared) -> np.ndarray:

@@ -7,6 +7,7 @@ any number of threads at once; work of the other device waits until those are th
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +60,20 @@ class _Turns:
         self._device: Device = "cpu"
         self._before: mx.Device | None = None
         self._here = threading.local()
+        self._used = False
+        self._forked = False
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    def _after_fork(self) -> None:
+        self._forked = self._used
+
+    def check(self) -> None:
+        """Raise RvcFastError in a process that cannot work: its locks and MLX's threads stayed with its parent."""
+        if self._forked:
+            raise RvcFastError(
+                "[device] this process was forked from one that had loaded models or converted, so MLX's threads are "
+                "missing here: start processes by 'spawn', or fork before rvc_fast.load"
+            )
 
     def resting(self) -> Device:
         """Return the kind of MLX's default device as it is when nobody works."""
@@ -69,6 +84,8 @@ class _Turns:
 
     @contextmanager
     def on(self, device: Device) -> Iterator[None]:
+        self.check()
+        self._used = True
         mine = getattr(self._here, "device", None)
         if mine is not None:
             if mine != device:
@@ -105,5 +122,6 @@ class _Turns:
 
 
 _turns = _Turns()
+check = _turns.check
 on = _turns.on
 """with on("cpu"): work of this thread runs on that device. RvcFastError inside work of the other device."""

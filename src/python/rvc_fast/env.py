@@ -57,8 +57,14 @@ def isa() -> str | None:
 
 
 def cache_dir() -> str:
-    """Return the folder of downloaded models, not necessarily existing."""
-    return os.environ.get("RVC_FAST_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "rvc_fast")
+    """Return the folder of downloaded models, not necessarily existing; InputError if there is no place for one."""
+    given = os.environ.get("RVC_FAST_CACHE")
+    if given:
+        return given
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home):  # neither HOME nor the system's list of users knows one
+        raise InputError("[env] there is no home folder to keep models in: set HOME or RVC_FAST_CACHE")
+    return os.path.join(home, ".cache", "rvc_fast")
 
 
 def hub() -> str:

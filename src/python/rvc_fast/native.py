@@ -31,7 +31,7 @@ def _fits() -> None:
         from ._built import MLX
     except ImportError:
         raise ImportError("this installation has none, as a pure-Python wheel") from None
-    installed = mx.__version__
+    installed = mx.__version__  # type: ignore[attr-defined]  # MLX's stub does not have it
     if installed != MLX:
         raise ImportError(
             f"they were built for MLX {MLX}, and {installed} is installed: `pip install mlx=={MLX}`, or build them for "
@@ -42,12 +42,13 @@ def _fits() -> None:
 @functools.cache
 def load() -> tuple[ModuleType | None, str]:
     """Return (extension or None, why)."""
+    threads = env.threads() or 0
     try:
         _fits()
         from . import _ext
 
         try:
-            _ext.configure(threads=env.threads() or 0, isa=env.isa() or "")
+            _ext.configure(threads=threads, isa=env.isa() or "")
         except ValueError as e:
             raise InputError(f"[env] RVC_FAST_ISA: {e}") from e
         _self_test(_ext)

@@ -11,6 +11,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
+from .. import writing
 from ..errors import InputError
 from ..extras import missing
 from ..picture import Panel, png
@@ -52,7 +53,8 @@ def check(path: Path) -> None:
 def write(path: Path, rows: Sequence[Row]) -> None:
     """Write the page of these rows."""
     check(path)
-    path.write_text(page(rows), encoding="utf-8")
+    with writing.replacing(path, "bench") as (file, _):
+        file.write(page(rows).encode())
 
 
 def page(rows: Sequence[Row], panels: Sequence[Panel] | None = None) -> str:

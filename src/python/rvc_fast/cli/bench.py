@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..env import BACKENDS
-from .common import note, number, progress_wanted, table
+from .common import note, number, progress_wanted, show, table
 
 if TYPE_CHECKING:
     from ..bench.results import Row
@@ -152,10 +152,10 @@ def _compare(args: argparse.Namespace) -> int:
         raise InputError("[bench] --compare takes two or more files")
     files = [results.read(Path(name)) for name in args.compare]
     for count, (name, machine) in enumerate(zip(args.compare, results.machines(files), strict=True), 1):
-        print(f"{count}: {name}: {machine}")
-    print("\n" + table(*results.peaks(files)))
+        show(f"{count}: {name}: {machine}")
+    show("\n" + table(*results.peaks(files)))
     header, lines, regressions = results.comparison(files)
-    print("\n" + table(header, lines))
+    show("\n" + table(header, lines))
     print(
         f"\n{regressions} slower than in 1. On one machine a row counts as slower if it lost more than "
         f"{results.REGRESSION:.0%} against a peer of both files, or in time without one, and p20 to p80 do not touch."

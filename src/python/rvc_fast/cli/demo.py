@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, RvcFastError
 from ..extras import missing
-from .common import table
+from .common import show, table
 
 if TYPE_CHECKING:
     from ..converter import ConversionResult
@@ -70,9 +70,11 @@ def draw(path: Path, rows: list[list[Panel | None]]) -> str:
     why = missing("plot", "matplotlib")
     if why is not None:
         return f"no picture, because {why}"
+    from .. import writing
     from ..picture import png
 
-    path.write_bytes(png(rows))
+    with writing.replacing(path, "demo") as (file, _):
+        file.write(png(rows))
     return f"{path}: spectrograms, and the pitch as a line"
 
 
@@ -117,8 +119,8 @@ def run(args: argparse.Namespace) -> int:
             order.append(path)
         panels.append(line)
     targets = [heard(demo / "sounds" / f"target_{s['name']}.wav", f"target {s['name']}") for s in speakers]
-    print(table(("file", "faster than real time", "stages, ms"), rows))
-    print(draw(out / "demo.png", [*panels, [None, *targets]]))
+    show(table(("file", "faster than real time", "stages, ms"), rows))
+    show(draw(out / "demo.png", [*panels, [None, *targets]]))
     if player is not None:
         for path in order:
             play(player, path)

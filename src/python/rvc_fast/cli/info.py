@@ -8,7 +8,7 @@ import platform
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from .common import print_json, table
+from .common import plain, print_json, show, table
 
 if TYPE_CHECKING:
     from ..weights.checkpoint import Checkpoint
@@ -107,10 +107,15 @@ def _kernels(checkpoint: Checkpoint) -> dict[str, str]:
 def _show(value: dict[str, Any], indent: str = "") -> None:
     for key, v in value.items():
         if isinstance(v, dict):
-            print(f"{indent}{key}:")
+            show(f"{indent}{_line(key)}:")
             _show(v, indent + "  ")
         else:
-            print(f"{indent}{key}: {v}")
+            show(f"{indent}{_line(key)}: {_line(v)}")
+
+
+def _line(value: object) -> str:
+    """Return a value as one line, so that no part of it looks like another fact."""
+    return str(value).replace("\n", "\\n")
 
 
 def _check() -> int:
@@ -138,7 +143,7 @@ def _show_check(check: dict[str, Any] | None) -> None:
             for name in (backend, "reference", "cpu")
         ]
         rows.append((op, *ms, found.get(backend, {}).get("error") or "right"))
-    print("\n" + table(("op", f"{backend}, ms", "stock MLX, ms", "CPU, ms", "result"), rows))
+    show("\n" + table(("op", f"{backend}, ms", "stock MLX, ms", "CPU, ms", "result"), rows))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -157,13 +162,13 @@ def run(args: argparse.Namespace) -> int:
     check = facts.pop("gpu_check", None)
     routes = facts.pop("ops", None)
     settings = facts.pop("settings", None)
-    _show(facts)
+    _show(plain(facts))
     if checked:
         _show_check(check)
     if settings:
         rows = [(name, s["value"] or "-", s["default"], s["help"]) for name, s in settings.items()]
-        print("\n" + table(("setting", "value", "default", "what it does"), rows))
+        show("\n" + table(("setting", "value", "default", "what it does"), rows))
     if routes:
         taken = [(name, r["backend"], r["reason"]) for name, r in routes.items()]
-        print("\n" + table(("op", "route", "why"), taken))
+        show("\n" + table(("op", "route", "why"), taken))
     return code

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from ..env import BACKENDS
-from .common import note, print_json, table
+from .common import note, print_json, show, table
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             )
             for r in rows
         ]
-        print(table(("case tensor", "SNR dB", "max-abs", "correlation", "bar", "result", "ms"), cells))
+        show(table(("case tensor", "SNR dB", "max-abs", "correlation", "bar", "result", "ms"), cells))
         failed = sum(not r.passed for r in rows)
         print(f"{len(rows) - failed} of {len(rows)} passed")
     return 0 if all(r.passed for r in rows) else 1

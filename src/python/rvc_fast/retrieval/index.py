@@ -18,11 +18,30 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import FileFormatError, InputError
+from ..filekinds import stranger
 from ..ops.knn import knn, knn_in_lists
 from . import search
 
 _FLAT = ("IxF2", "IxFl", "IxFI")
 _IVF = ("IwFl", "IvFl", "IvFL")
+# Other kinds of faiss by the beginnings of their codes.
+_OTHERS = {
+    "IHN": "HNSW",
+    "IwPQ": "IVF-PQ",
+    "IvPQ": "IVF-PQ",
+    "IwQR": "IVF-PQ with refinement",
+    "IwPf": "IVF-PQ",
+    "IwS": "IVF with scalar quantization",
+    "IvS": "IVF with scalar quantization",
+    "IxSQ": "scalar quantization",
+    "IxPT": "a transformed index (OPQ, PCA)",
+    "IxM": "an index with an id map",
+    "IxP": "PQ",
+    "IxRF": "a refined index",
+    "IxH": "LSH",
+    "IN": "NSG or NN-descent",
+    "IB": "a binary index",
+}
 _MAX_DIM = 1 << 16
 _KEPT_BYTES = 1 << 28  # an index up to this size is copied into memory by its first exact search
 _MAX_NUMBER = 1e15  # so that no squared distance overflows
@@ -248,8 +267,14 @@ def _read_header(reader: _Reader, kinds: tuple[str, ...], what: str) -> _Header:
     kind = reader.fourcc(what)
     if kind not in kinds:
         if kind[0] == "I" and kind.isalnum() and kind.isascii():
-            raise _Malformed(f"its {what} must be one of {', '.join(kinds)}, got the faiss index {kind!r}")
-        raise _Malformed(f"it is no faiss index, its {what} reads {kind!a}")
+            got = next((name for start, name in _OTHERS.items() if kind.startswith(start)), "another kind")
+            wanted = "a Flat or IVF-Flat index" if what == "kind" else "Flat"
+            raise _Malformed(
+                f"its {what} must be {wanted} of faiss, got {got} ({kind!r}): train it anew as IVF-Flat"
+            )
+        raise _Malformed(
+            stranger(bytes(reader.data[:1024])) or f"it is no faiss index, its {what} reads {kind!a}"
+        )
     dim, count = reader.number("<i", "width"), reader.number("<q", "count")
     reader.skip(16, "header")
     trained, metric = reader.number("<B", "header"), reader.number("<i", "metric")
