@@ -34,8 +34,8 @@ def test_gradients_of_plain_weights(gpu: Emulator) -> None:
     of_reference = mx.grad(
         lambda *a: (reference("conv1d")(*a, activation="tanh") ** 2).sum(), argnums=(0, 1, 2)
     )
-    for a, b in zip(got, of_reference(x, w, b), strict=True):
-        assert errors(a, b)[0] <= 1e-5
+    for mine, theirs in zip(got, of_reference(x, w, b), strict=True):
+        assert errors(mine, theirs)[0] <= 1e-5
 
 
 def test_a_packed_weight_is_unpacked_by_the_kernel_itself(gpu: Emulator) -> None:
