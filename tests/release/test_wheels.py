@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from made import ARM64, ROOT, WORK, dist, run
+from made import ARM64, ROOT, WORK, beside, dist, run
 
 Need = Callable[[str], str]
 pytestmark = pytest.mark.ci
@@ -192,8 +192,7 @@ def test_the_wheel_of_this_machine_computes(tmp_path: Path) -> None:
     (wheel,) = dist("linux-x86_64", THIS).glob("*.whl")
     unpack(wheel, tmp_path)
     code = "from rvc_fast import native; print(native.load()[1], native.__file__)"
-    command = [sys.executable, "-W", "error::UserWarning", "-c", code]
-    result = run(*command, cwd=tmp_path, PYTHONPATH=str(tmp_path), LD_LIBRARY_PATH=_mlx_library())
+    result = beside(tmp_path, "-W", "error::UserWarning", "-c", code, LD_LIBRARY_PATH=_mlx_library())
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("compiled kernels, ")
     assert str(tmp_path) in result.stdout
