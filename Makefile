@@ -44,7 +44,7 @@ test: $(INSTALLED) ## run the tests
 	wait $$metal; metal=$$?; cat build/test-metal.log; exit $$((engine | metal))
 
 test-builds: $(INSTALLED) $(RELEASE) ## run the tests that need more builds: Clang, arm64 under qemu, sanitizers, wheels
-	CI=true $(BIN)/python -m pytest -m ci
+	CI=true TEST_WHEELS=true $(BIN)/python -m pytest -m ci
 
 test-cases: $(INSTALLED) ## show how files are read as people have them, one line each
 	$(BIN)/python -m pytest -v tests/cases

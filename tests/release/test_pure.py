@@ -38,6 +38,7 @@ class TestPure:
         assert "Root-Is-Purelib: true" in text
         assert "Tag: py3-none-any" in text
 
+    @pytest.mark.wheels
     def test_it_holds_all_else(self, pure: Path, tmp_path: Path) -> None:
         (wheel,) = dist("linux-x86_64", f"{sys.version_info.major}.{sys.version_info.minor}").glob("*.whl")
         with zipfile.ZipFile(wheel) as z:
