@@ -16,7 +16,14 @@ GOLDEN = ROOT / "tests" / "golden"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked ci take minutes of compiling: they run in CI and by `make test-builds`."""
+    """Tests marked ci take minutes of compiling: they run in CI and by `make test-builds`.
+
+    Those marked wheels too run by `make test-builds` alone, which sets TEST_WHEELS.
+    """
+    if not os.environ.get("TEST_WHEELS"):
+        for item in items:
+            if item.get_closest_marker("wheels"):
+                item.add_marker(pytest.mark.skip(reason="runs by make test-builds"))
     if not os.environ.get("CI"):
         for item in items:
             if item.get_closest_marker("ci"):

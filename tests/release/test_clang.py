@@ -33,7 +33,8 @@ def tools(need_tool: Need) -> None:
 
 def test_x86_64() -> None:
     """Kernels of every instruction set, MLX primitives and bindings."""
-    folder = build("clang", *CLANG)
+    # MLX's encoder.h calls std::bind, where Clang finds what libstdc++ 12 itself calls deprecated.
+    folder = build("clang", *CLANG, "-DCMAKE_CXX_FLAGS=-Wno-deprecated-declarations")
     assert list(folder.glob("_ext*.so"))
     result = run(folder / "kernels_test")
     passed(result)
