@@ -358,15 +358,12 @@ def _load(
     return converter
 
 
-# What voices' files call ContentVec, the encoder of nearly all of them; hubert_base.pt is RVC's copy of it.
-_CONTENTVEC = ("contentvec", "hubert", "hubert-base")
-
-
 def _warn_of_other_embedder(name: str) -> None:
     """Warn that the default encoder is not the one that the voice's file names."""
     plain = os.path.basename(name.replace("\\", "/")).lower().replace("_", "-").replace(" ", "-")
-    plain = plain.removesuffix(".pt").removesuffix("-base") if plain != "hubert-base" else plain
-    if name and plain not in _CONTENTVEC and not plain.startswith("contentvec"):
+    plain = plain.removesuffix(".pt").removesuffix("-base")
+    # ContentVec is the encoder of nearly all voices; hubert_base.pt is RVC's copy of it.
+    if name and plain != "hubert" and not plain.startswith("contentvec"):
         shown = name if name.isprintable() else ascii(name)
         warnings.warn(
             f"rvc_fast: this voice was trained on the features of {shown!r}, not of contentvec, and will not "

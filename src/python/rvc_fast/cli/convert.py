@@ -371,7 +371,6 @@ def run(args: argparse.Namespace) -> int:
     with ThreadPoolExecutor(1) as worker:
         warming = worker.submit(converter.warm)
         reports, code = _convert_all(args, converter, jobs, broken, options)
-        warming.result()  # raises what was raised there
     failed = [r for r in reports if not r["ok"]]
     if len(reports) > 1:
         note(args, f"{len(reports) - len(failed)} of {len(reports)} converted")
@@ -387,6 +386,7 @@ def run(args: argparse.Namespace) -> int:
                 "peak_memory_mb": round(peak_memory_mb(), 1),
             }
         )
+    warming.result()  # raises what was raised there, once the reports are out
     return code
 
 
