@@ -130,13 +130,13 @@ def record() -> None:
     save_file(found, Path(__file__).with_name("recorded.safetensors"))
 
 
+@torch.inference_mode()
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compare the PyTorch peers with golden outputs.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--record", action="store_true", help="write what full-size models give")
     args = parser.parse_args()
     worst = None
-    torch.set_grad_enabled(False)
     try:
         for name, tensor, snr in rows(Folder(args.folder)):
             print(f"{name:22} {tensor:16} {snr:7.1f} dB{'' if snr >= BAR_DB else '  FAILED'}", flush=True)

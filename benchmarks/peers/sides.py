@@ -47,7 +47,6 @@ class Peer(Side):
 
     def __init__(self) -> None:
         torch.set_num_threads(env.threads() or torch.get_num_threads())
-        torch.set_grad_enabled(False)
 
     def module(self, stage: str) -> nn.Module:
         """Return the network of a stage with its weights, made when it is first needed."""
