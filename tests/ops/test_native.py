@@ -194,7 +194,7 @@ def test_bad_arguments_are_one_clear_error() -> None:
         ("groups must be", lambda: ops.conv1d(normal(1, 9, 12), w, groups=3)),
         ("leaky must be from 0 to 1, got 2", lambda: ops.conv1d(normal(1, 9, 4), w, leaky=2)),
         ("activation must be", lambda: ops.conv1d(normal(1, 9, 4), w, activation="swish")),  # type: ignore[arg-type]
-        ("stride and dilation", lambda: ops.conv1d(normal(1, 9, 4), w, stride=0)),
+        ("stride must be at least 1, got 0", lambda: ops.conv1d(normal(1, 9, 4), w, stride=0)),
         ("x must be 3 channels wide", lambda: ops.linear(normal(2, 4), normal(5, 3))),
     ]
     for message, call in cases:

@@ -14,6 +14,7 @@ from support import SPECS
 from rvc_fast import native, ops
 from rvc_fast.bench import kernels
 from rvc_fast.errors import InputError
+from rvc_fast.ops.blocks import traced
 from rvc_fast.ops.op import OPS
 from rvc_fast.ops.spec import OpSpec, errors
 from rvc_fast.ops.transforms import leaves, with_leaves
@@ -53,10 +54,18 @@ def on(spec: OpSpec, function: Callable[..., Any], kwargs: dict[str, Any]) -> tu
 
 
 def reference_of(spec: OpSpec) -> Callable[..., Any]:
-    """The definition that is differentiated: of MLX's `output_padding` the gradient has the wrong shape."""
+    """The definition that is differentiated, as an op calls it then.
+
+    Of MLX's `output_padding` the gradient has the wrong shape: there it is `smooth`.
+    """
     op = OPS[spec.name]
     if spec.name != "conv_transpose2d":
-        return spec.reference
+
+        def definition(**kwargs: Any) -> Any:
+            with traced():
+                return spec.reference(**kwargs)
+
+        return definition
 
     def run(x: mx.array, weight: mx.array, bias: Any = None, beside: Any = None, **options: Any) -> Any:
         one, none = (1, 1), (0, 0)

@@ -47,6 +47,7 @@ std::pair<std::vector<mx::array>, std::vector<int>> CpuPrimitive::vmap(const std
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (axes[i] >= 0) items = inputs[i].shape(axes[i]);
   }
+  require(items > 0, name(), "vmap needs at least one item");
   std::vector<std::vector<mx::array>> made;  // by output, then by item
   for (int item = 0; item < items; ++item) {
     std::vector<mx::array> parts;

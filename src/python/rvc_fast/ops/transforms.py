@@ -151,32 +151,43 @@ def on_cpu(definition: Definition, run: Run) -> Run:
 
 
 def on_gpu(definition: Definition, run: Run) -> Run:
-    """Return `run`, which launches kernels of ours on a GPU, for operands that are being transformed."""
-    op, reference, _ = definition
+    """Return `run`, which launches kernels of ours on a GPU and has one result, for operands that are being transformed."""
 
     def transformed(*arguments: Any) -> Any:
         operands, options = arguments[:-1], arguments[-1]
+        rules = KernelRules(definition, operands, options)
         packed: list[bool] = []
         _rebuilt(operands, lambda x: packed.append(isinstance(x, PackedWeight)))
+        plain = [i for i, is_packed in enumerate(packed) if not is_packed]
 
-        @mx.custom_function
-        def forward(arrays: list[mx.array]) -> mx.array:
-            return run(*with_leaves(operands, iter(arrays)), options)
+        def launch(arrays: list[mx.array]) -> mx.array:
+            y: mx.array = run(*with_leaves(operands, iter(arrays)), options)
+            return y
+
+        forward = mx.custom_function(launch)
 
         @forward.vjp
         def gradients(arrays: list[mx.array], cotangent: mx.array, _: mx.array) -> list[mx.array]:
-            def function(*values: mx.array) -> list[mx.array]:
-                rest = iter(values)
-                given = [a if p else next(rest) for a, p in zip(arrays, packed, strict=True)]
-                with traced():
-                    y = reference(*unpacked(op, with_leaves(operands, iter(given)), ()), options)
-                return [y.astype(cotangent.dtype)]
-
-            chosen = [a for a, p in zip(arrays, packed, strict=True) if not p]
-            found = iter(mx.vjp(function, chosen, [cotangent])[1])
             # A packed weight has no gradient: whoever asks for one is told so by every number of it.
-            missing = (mx.full(a.shape, float("nan"), a.dtype) for a in arrays)
-            return [m if p else next(found) for m, p in zip(missing, packed, strict=True)]
+            found = [mx.full(a.shape, float("nan"), a.dtype) for a in arrays]
+            for i, gradient in zip(plain, rules.vjp(arrays, [cotangent.astype(mx.float32)], plain), strict=True):
+                found[i] = gradient
+            return found
+
+        @forward.jvp
+        def tangents(arrays: list[mx.array], given: list[mx.array | None]) -> mx.array:
+            moved = {i: tangent for i, tangent in enumerate(given) if tangent is not None}
+            return rules.jvp(arrays, list(moved.values()), list(moved))[0].astype(launch(arrays).dtype)
+
+        @forward.vmap
+        def items(arrays: list[mx.array], axes: list[int | None]) -> tuple[mx.array, int]:
+            """One launch for each item, as on the CPU."""
+            count = next(a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
+            each = [
+                [a if axis is None else mx.take(a, i, axis) for a, axis in zip(arrays, axes, strict=True)]
+                for i in range(count)
+            ]
+            return mx.stack([forward(item) for item in each]), 0
 
         return forward(list(leaves(operands)))
 
