@@ -127,7 +127,7 @@ def op_page(name: str, spec: OpSpec) -> str:
 
 
 DEFINITION = (
-    "Kernels are compared with this function, and gradients are its gradients. `o` holds the arguments that are no arrays."
+    "Kernels are compared with this function, and gradients are its gradients. `o` holds what is no array."
 )
 TOLERANCE = (
     "A kernel may differ from the definition by this much. The largest error counts relative to the largest value, "

@@ -25,8 +25,6 @@ pytestmark = pytest.mark.usefixtures("ext")
 MOST_FLOPS = 2_000_000
 # Both are sums in float32, in another order.
 TOLERANCE = 2e-5
-# Integers come of these, by rank; and f0 goes through the host.
-WITHOUT = {"nsf_source": ("f0", "offsets")}
 
 CASES = [
     pytest.param(name, index, id=f"{name}-{case.name}")
@@ -42,7 +40,7 @@ def arguments(name: str, index: int) -> dict[str, Any]:
 
 def on(spec: OpSpec, function: Callable[..., Any], kwargs: dict[str, Any]) -> tuple[Any, list[mx.array]]:
     """The op or its reference as a function of arrays alone, its floating results as a list; and those arrays."""
-    free = {n: v for n, v in kwargs.items() if n not in WITHOUT.get(spec.name, ())}
+    free = {n: v for n, v in kwargs.items() if n not in OPS[spec.name].constants}
     arrays = list(leaves(tuple(free.values())))
 
     def run(*given: mx.array) -> list[mx.array]:
@@ -252,6 +250,26 @@ def test_packing_inside_what_is_differentiated_is_named() -> None:
     x, w = n(1, 9, 4), n(6, 3, 4)
     with pytest.raises(InputError, match=r"\[conv1d\] weight must be plain to have a gradient"):
         mx.grad(lambda w: ops.conv1d(x, ops.pack_conv1d(w)).sum())(w)
+
+
+def test_the_pitch_has_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host sums the phase: a gradient of 0 would be wrong."""
+    f0, noise, offsets = 100 + mx.arange(2.0)[None], n(1, 20, 3), n(1, 3)
+
+    def loss(f0: mx.array, offsets: mx.array, noise: mx.array) -> mx.array:
+        return ops.nsf_source(f0, noise, mx.ones(3), offsets=offsets, hop=10, sample_rate=1000).sum()
+
+    for i, name in enumerate(("f0", "offsets")):
+        with pytest.raises(InputError, match=rf"\[nsf_source\] {name} must be constant: it has no gradient"):
+            mx.grad(loss, argnums=i)(f0, offsets, noise)
+    ours = mx.grad(loss, argnums=2)(f0, offsets, noise)
+    monkeypatch.setenv("RVC_FAST_BACKEND", "reference")
+    stock = mx.grad(loss, argnums=(0, 1, 2))(f0, offsets, noise)
+    assert mx.isnan(stock[0]).all()
+    assert mx.isnan(stock[1]).all()
+    assert errors(ours, stock[2])[0] <= TOLERANCE
+    with pytest.raises(InputError, match=r"\[nsf_source\] f0 must be constant"):
+        mx.jvp(lambda f0: [loss(f0, offsets, noise)], [f0], [f0])
 
 
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])

@@ -123,7 +123,7 @@ def _limits(
 def _reference(
     f0: mx.array, noise: mx.array, weight: mx.array, bias: Array, offsets: Array, o: Options
 ) -> mx.array:
-    """The phase in double on the host, the rest in stock MLX: f0 and the offsets have no gradient."""
+    """The phase in double on the host, the rest in stock MLX."""
     frequency = _upsample(np.array(f0.astype(mx.float32)), o.hop, o.interpolation)
     batch, samples, harmonics = noise.shape
     voiced = mx.array((frequency > 0).reshape(batch, samples))
@@ -202,7 +202,15 @@ def _gpu(
     return y[0]
 
 
-NSF_SOURCE = Op("nsf_source", Options, _check, _reference, {"cpu": _cpu, **gpu.both(_gpu)}, limits=_limits)
+NSF_SOURCE = Op(
+    "nsf_source",
+    Options,
+    _check,
+    _reference,
+    {"cpu": _cpu, **gpu.both(_gpu)},
+    limits=_limits,
+    constants=("f0", "offsets"),
+)
 
 
 def nsf_source(
@@ -219,6 +227,8 @@ def nsf_source(
     accumulation: Accumulation = "frame",
 ) -> mx.array:
     """Sines at f0 and its harmonics plus noise, merged into one excitation; see the module's formula.
+
+    f0 and offsets have no gradient. Asking for one is an InputError, or gives NaN on a GPU and without a kernel.
 
     Args:
         f0: (B, T) Hz, 0 where unvoiced.

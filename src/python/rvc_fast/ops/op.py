@@ -72,6 +72,7 @@ class Op:
     unpack: gives back the weight that was packed, for gradients.
     limits: for each backend why it cannot take this call, or None.
     regroup: see `transforms.Definition`.
+    constants: the operands that have no derivatives, because the host computes with them.
     smooth: how the CPU kernel's primitive is differentiated, if not by the reference.
     """
 
@@ -85,6 +86,7 @@ class Op:
     unpack: Callable[[PackedWeight], mx.array] | None = None
     limits: Callable[..., dispatch.Limits] | None = None
     regroup: transforms.Regroup | None = None
+    constants: tuple[str, ...] = ()
     smooth: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
@@ -130,14 +132,18 @@ class Op:
     def _transformable(self, run: Callable[..., Any], backend: str, known: bool) -> Callable[..., Any]:
         """Return a backend's function for operands that are being transformed or compiled.
 
-        Without the extension nobody knows whether they are: those of a GPU kernel may always be.
+        Without the extension nobody knows whether they are (`known`): those of a GPU kernel may always be.
         """
-        if backend not in self.backends or backend == "reference":
+        constants = {place: name for place, name in enumerate(self.operands) if name in self.constants}
+        stock = backend not in self.backends or backend == "reference"
+        if stock and not constants:
             return transforms.on_mlx(run) if known else run
         if backend != "cpu":
-            return transforms.on_gpu(transforms.Definition(self.name, self.reference), run)
+            return transforms.as_one_function(
+                transforms.Definition(self.name, self.reference, None, constants), run
+            )
         reference = self.smooth or self.reference
-        return transforms.on_cpu(transforms.Definition(self.name, reference, self.regroup), run)
+        return transforms.on_cpu(transforms.Definition(self.name, reference, self.regroup, constants), run)
 
     def _watched(self, watcher: Watcher, arguments: tuple[Any, ...]) -> Any:
         """As a call, told to the watcher; of an op that calls others only itself."""

@@ -1,13 +1,14 @@
 """Gradients, tangents and `vmap` of the ops, by their references; what runs forward stays the kernel.
 
-On the CPU each primitive of ours carries `KernelRules` if one of its inputs is being transformed (`vmap` needs none: C++
-repeats the primitive for each item). On a GPU an op is a `mx.custom_function`, which knows gradients only.
+On the CPU each primitive of ours carries `KernelRules` if one of its inputs is being transformed, and C++ repeats the
+primitive for each item of a `vmap`. On a GPU an op that is being transformed is a `mx.custom_function` with the same rules.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -15,7 +16,7 @@ import mlx.core as mx
 from .. import native
 from ..errors import InputError
 from .blocks import traced
-from .packed import UNPACK, PackedWeight
+from .packed import UNPACK, PackedWeight, Weight
 
 Run = Callable[..., Any]
 # (operands, options, inputs of a primitive) -> (operands, options) that the definition takes.
@@ -25,23 +26,29 @@ Regroup = Callable[[tuple[Any, ...], Any, list[mx.array]], tuple[tuple[Any, ...]
 class Definition(NamedTuple):
     """What the transformations of an op go by: its reference in stock MLX, and how a primitive's inputs become operands.
 
-    Where there is no `regroup`, the inputs are the operands that are not None, in their order.
+    Where there is no `regroup`, the inputs are the operands that are not None, in their order. `constants` are the operands
+    that nothing can be differentiated by: their names by their place.
     """
 
     op: str
     reference: Run
     regroup: Regroup | None = None
+    constants: Mapping[int, str] = MappingProxyType({})
+
+
+def _items(value: Any) -> Iterator[Weight]:
+    """Yield every array and packed weight of nested operands."""
+    if isinstance(value, PackedWeight | mx.array):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _items(item)
 
 
 def leaves(value: Any) -> Iterator[mx.array]:
     """Yield every array of nested operands; of a packed weight its data."""
-    if isinstance(value, PackedWeight):
-        yield value.data
-    elif isinstance(value, mx.array):
-        yield value
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from leaves(item)
+    for item in _items(value):
+        yield item.data if isinstance(item, PackedWeight) else item
 
 
 def _rebuilt(value: Any, leaf: Callable[[Any], Any]) -> Any:
@@ -63,18 +70,24 @@ def with_leaves(value: Any, arrays: Iterator[mx.array]) -> Any:
     return _rebuilt(value, leaf)
 
 
-def unpacked(op: str, operands: tuple[Any, ...], differentiated: Sequence[mx.array]) -> tuple[Any, ...]:
-    """Return operands with every packed weight as it was; InputError if one of them is differentiated by."""
+def unpacked(
+    definition: Definition, operands: tuple[Any, ...], differentiated: Sequence[mx.array]
+) -> tuple[Any, ...]:
+    """Return operands with every packed weight as it was; InputError if one of them, or a constant, is differentiated by."""
+
+    def refuse(x: mx.array, argument: str, requirement: str) -> None:
+        if any(x is array for array in differentiated):
+            raise InputError(f"[{definition.op}] {argument} must be {requirement}")
 
     def leaf(x: Any) -> Any:
         if not isinstance(x, PackedWeight):
             return x
-        if any(x.data is array for array in differentiated):
-            raise InputError(
-                f"[{op}] weight must be plain to have a gradient, got one packed for {x.backend}"
-            )
+        refuse(x.data, "weight", f"plain to have a gradient, got one packed for {x.backend}")
         return mx.stop_gradient(UNPACK[x.op](x))
 
+    for place, name in definition.constants.items():
+        for x in leaves(operands[place]):
+            refuse(x, name, "constant: it has no gradient")
     found: tuple[Any, ...] = _rebuilt(operands, leaf)
     return found
 
@@ -85,7 +98,7 @@ def _floating(arrays: Iterable[mx.array]) -> list[mx.array]:
 
 @dataclasses.dataclass
 class KernelRules:
-    """How the primitive of one call of an op on the CPU is differentiated."""
+    """How the primitive of one call of an op on the CPU, or its launches on a GPU, are differentiated."""
 
     definition: Definition
     operands: tuple[Any, ...]
@@ -93,7 +106,7 @@ class KernelRules:
 
     def _reference(self, inputs: list[mx.array], argnums: list[int]) -> Callable[..., list[mx.array]]:
         """The op's reference as a function of some of the primitive's inputs; its floating results, in float32."""
-        op, reference, regroup = self.definition
+        _, reference, regroup, _ = self.definition
 
         def run(*chosen: mx.array) -> list[mx.array]:
             given = list(inputs)
@@ -104,7 +117,7 @@ class KernelRules:
             else:
                 operands, options = regroup(self.operands, self.options, given)
             with traced():
-                y = reference(*unpacked(op, operands, chosen), options)
+                y = reference(*unpacked(self.definition, operands, chosen), options)
             return [a.astype(mx.float32) for a in _floating(y if isinstance(y, tuple) else (y,))]
 
         return run
@@ -150,15 +163,21 @@ def on_cpu(definition: Definition, run: Run) -> Run:
     return transformed
 
 
-def on_gpu(definition: Definition, run: Run) -> Run:
-    """Return `run`, which launches kernels of ours on a GPU and has one result, for operands that are being transformed."""
+def as_one_function(definition: Definition, run: Run) -> Run:
+    """Return `run`, an op of one result as MLX cannot transform it, for operands that are being transformed.
+
+    That is a launch of our kernels on a GPU, or what is computed on the host.
+    """
 
     def transformed(*arguments: Any) -> Any:
         operands, options = arguments[:-1], arguments[-1]
         rules = KernelRules(definition, operands, options)
-        packed: list[bool] = []
-        _rebuilt(operands, lambda x: packed.append(isinstance(x, PackedWeight)))
-        plain = [i for i, is_packed in enumerate(packed) if not is_packed]
+        fixed = [
+            place in definition.constants or isinstance(x, PackedWeight)
+            for place, operand in enumerate(operands)
+            for x in _items(operand)
+        ]
+        free = [i for i, is_fixed in enumerate(fixed) if not is_fixed]
 
         def launch(arrays: list[mx.array]) -> mx.array:
             y: mx.array = run(*with_leaves(operands, iter(arrays)), options)
@@ -168,9 +187,11 @@ def on_gpu(definition: Definition, run: Run) -> Run:
 
         @forward.vjp
         def gradients(arrays: list[mx.array], cotangent: mx.array, _: mx.array) -> list[mx.array]:
-            # A packed weight has no gradient: whoever asks for one is told so by every number of it.
+            # A packed weight and a constant have no gradient: whoever asks for one is told so by every number of it.
             found = [mx.full(a.shape, float("nan"), a.dtype) for a in arrays]
-            for i, gradient in zip(plain, rules.vjp(arrays, [cotangent.astype(mx.float32)], plain), strict=True):
+            for i, gradient in zip(
+                free, rules.vjp(arrays, [cotangent.astype(mx.float32)], free), strict=True
+            ):
                 found[i] = gradient
             return found
 
@@ -187,7 +208,7 @@ def on_gpu(definition: Definition, run: Run) -> Run:
                 [a if axis is None else mx.take(a, i, axis) for a, axis in zip(arrays, axes, strict=True)]
                 for i in range(count)
             ]
-            return mx.stack([forward(item) for item in each]), 0
+            return mx.stack([transformed(*with_leaves(operands, iter(item)), options) for item in each]), 0
 
         return forward(list(leaves(operands)))
 
