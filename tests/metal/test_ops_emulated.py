@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from emulator import Emulator, build
-from emulator.patch import install
+from emulator.patch import installed
 from exact import EXACT
 from support import SPECS
 
@@ -73,8 +73,7 @@ def compiled_together(request: pytest.FixtureRequest, need_tool: Any) -> None:
     chosen = [i.callspec.params for i in request.session.items if getattr(i, "function", None) is test_case]
     for language in sorted({c["gpu"] for c in chosen}):
         emulator = Emulator(language, rehearsal=True)
-        with pytest.MonkeyPatch.context() as monkeypatch:
-            install(emulator, monkeypatch)
+        with pytest.MonkeyPatch.context() as monkeypatch, installed(emulator, monkeypatch):
             for c in chosen:
                 if c["gpu"] == language:
                     SPECS[c["op"]].op(**rounded(c["op"], c["index"], c["dtype"]))
