@@ -7,7 +7,9 @@ primitive for each item of a `vmap`. On a GPU an op that is being transformed is
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -163,6 +165,23 @@ def on_cpu(definition: Definition, run: Run) -> Run:
     return transformed
 
 
+_thread = threading.local()
+
+
+@contextmanager
+def without_rules() -> Iterator[None]:
+    """Let this thread launch a GPU's kernels bare inside, without derivatives: `mx.export_function` takes them so only."""
+    before, _thread.bare = _is_bare(), True
+    try:
+        yield
+    finally:
+        _thread.bare = before
+
+
+def _is_bare() -> bool:
+    return getattr(_thread, "bare", False)
+
+
 def as_one_function(definition: Definition, run: Run) -> Run:
     """Return `run`, an op of one result as MLX cannot transform it, for operands that are being transformed.
 
@@ -170,6 +189,8 @@ def as_one_function(definition: Definition, run: Run) -> Run:
     """
 
     def transformed(*arguments: Any) -> Any:
+        if _is_bare():
+            return run(*arguments)
         operands, options = arguments[:-1], arguments[-1]
         rules = KernelRules(definition, operands, options)
         fixed = [
