@@ -22,7 +22,7 @@ from rvc_fast.converter import ConversionResult, Converter, load
 from rvc_fast.errors import InputError, RvcFastError
 from rvc_fast.noise import SeededNoise
 from rvc_fast.ops import dispatch
-from rvc_fast.pipeline import ChunkPlan
+from rvc_fast.settings import ChunkPlan
 
 SHORT = ChunkPlan(1, 1, 4, 5)
 

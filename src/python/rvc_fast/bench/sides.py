@@ -26,7 +26,6 @@ from .. import ops, pipeline
 from ..errors import RvcFastError
 from ..features.hubert import load_hubert
 from ..layers import Packing
-from ..noise import SeededNoise
 from ..ops import dispatch
 from ..ops.spec import Case, OpSpec, errors
 from ..pitch.f0 import PitchModel
@@ -34,6 +33,7 @@ from ..pitch.rmvpe import load_rmvpe, log_mel
 from ..resources import peers_dir
 from ..retrieval import blend
 from ..retrieval.index import Index
+from ..settings import Settings
 from ..synthesizer import load_voice
 from ..synthesizer.hifigan import SLOPE
 from ..verify.golden import compare
@@ -217,9 +217,8 @@ class Ours(Side):
             voice=self._voice,
             embedder=self._hubert,
             pitch_model=pitch or self._rmvpe,
-            noise=SeededNoise(0),
-            settings=pipeline.Settings(),
-        )
+            settings=Settings(),
+        ).samples
 
     def prepare(self, stage: str, arrays: Arrays) -> Callable[[], Any]:
         if stage == "warm":
