@@ -79,7 +79,7 @@ def sample(outputs: Sequence[np.ndarray]) -> list[np.ndarray]:
 def recorded(stage: str) -> list[np.ndarray]:
     """Return `sample` of what a stage gives for `RECORDED_SECONDS`, by PyTorch models that match the public code's.
 
-    benchmarks/peers/check.py compares those with the golden cases and writes the file.
+    benchmarks/peers/record.py compares those with the golden cases and writes the file.
     """
     tensors = load_file(peers_dir() / "recorded.safetensors")
     return [tensors[f"{stage}.{i}"] for i in range(sum(name.startswith(f"{stage}.") for name in tensors))]
