@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 Path = str | os.PathLike[str]
 
+MOST_CHANNELS = 64
+"""More than this is not a sound with its channels last."""
+
 
 @dataclass(frozen=True)
 class ConversionResult:
@@ -338,17 +341,24 @@ def _load_16k(sound: Any, sample_rate: int | None, strict: bool) -> np.ndarray:
     if sample_rate is None:
         raise InputError("[convert] sample_rate must be given with samples")
     check_integer("convert", "sample_rate", sample_rate, 1000, 768000)
-    if isinstance(sound, mx.array):
-        sound = np.array(sound.astype(mx.float32))
-    samples = np.asarray(sound)
-    if samples.dtype.kind != "f":
-        raise InputError(f"[convert] samples must be floats with full scale 1.0, got {samples.dtype}")
+    floats = not isinstance(sound, mx.array) or mx.issubdtype(sound.dtype, mx.floating)
+    # NumPy has no bfloat16.
+    samples = (
+        np.array(sound.astype(mx.float32)) if isinstance(sound, mx.array) and floats else np.asarray(sound)
+    )
+    if not floats or samples.dtype.kind != "f":
+        dtype = str(getattr(sound, "dtype", samples.dtype)).removeprefix("mlx.core.")
+        raise InputError(f"[convert] samples must be floats with full scale 1.0, got {dtype}")
     if samples.ndim not in (1, 2) or 0 in samples.shape:
         raise InputError(
             f"[convert] samples must be (n,) or (n, channels), not empty, got shape {samples.shape}"
         )
-    if not np.isfinite(samples).all():
-        raise InputError("[convert] samples must not be NaN or infinite")
+    if samples.ndim == 2 and samples.shape[1] > MOST_CHANNELS:
+        raise InputError(
+            f"[convert] samples must be (n, channels), at most {MOST_CHANNELS} of these, got shape {samples.shape}: "
+            "transpose them if they are (channels, n)"
+        )
+    audio.check_values("[convert] samples", samples)
     return audio.to_mono_16k(samples, sample_rate)
 
 
