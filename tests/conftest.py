@@ -18,7 +18,7 @@ GOLDEN = ROOT / "tests" / "golden"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked ci take minutes of compiling: they run in CI and by `make test-builds`.
 
-    Those marked wheels too run by `make test-builds` alone, which sets TEST_WHEELS.
+    Those marked wheels run by `make test-builds` alone, which sets TEST_WHEELS: they compile what `make` has compiled.
     """
     if not os.environ.get("TEST_WHEELS"):
         for item in items:

@@ -26,8 +26,8 @@ from rvc_fast.converter import warm_sound
 from rvc_fast.features.hubert import HubertModel
 from rvc_fast.layers import NORMAL, PackedLayer
 from rvc_fast.ops import epilogue, gpu
-from rvc_fast.pipeline import Settings
 from rvc_fast.pitch.rmvpe import Rmvpe
+from rvc_fast.settings import Settings
 from rvc_fast.synthesizer import Synthesizer
 from rvc_fast.synthesizer.config import SynthesizerConfig
 

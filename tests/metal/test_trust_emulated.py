@@ -20,8 +20,8 @@ from rvc_fast import ops
 from rvc_fast.converter import load
 from rvc_fast.ops import dispatch, trust
 from rvc_fast.ops.wavenet_gate import SPEC
-from rvc_fast.pipeline import ChunkPlan
 from rvc_fast.resources import demo_dir
+from rvc_fast.settings import ChunkPlan
 
 # One with a fault, one without; the other ops are left without GPU kernels, which other tests execute.
 FAULTY, SOUND = "wavenet_gate", "nsf_source"

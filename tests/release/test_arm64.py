@@ -12,7 +12,7 @@ import soundfile
 from made import arm64, arm64_site
 
 Need = Callable[[str], str]
-pytestmark = [pytest.mark.ci, pytest.mark.wheels]
+pytestmark = pytest.mark.ci
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,6 @@ from .. import ops, pipeline
 from ..errors import RvcFastError
 from ..features.hubert import load_hubert
 from ..layers import Packing
-from ..noise import SeededNoise
 from ..ops import dispatch
 from ..ops.op import Op, specs, watching
 from ..ops.spec import Case, OpSpec, errors
@@ -32,6 +31,7 @@ from ..pitch.rmvpe import load_rmvpe, log_mel
 from ..resources import peers_dir
 from ..retrieval import blend
 from ..retrieval.index import Index
+from ..settings import Settings
 from ..synthesizer import load_voice
 from ..synthesizer.hifigan import SLOPE
 from ..verify.golden import compare
@@ -77,7 +77,7 @@ def sample(outputs: Sequence[np.ndarray]) -> list[np.ndarray]:
 def recorded(stage: str) -> list[np.ndarray]:
     """Return `sample` of what a stage gives for `RECORDED_SECONDS`, by PyTorch models that match the public code's.
 
-    benchmarks/peers/check.py compares those with the golden cases and writes the file.
+    benchmarks/peers/record.py compares those with the golden cases and writes the file.
     """
     tensors = load_file(peers_dir() / "recorded.safetensors")
     return [tensors[f"{stage}.{i}"] for i in range(sum(name.startswith(f"{stage}.") for name in tensors))]
@@ -209,9 +209,8 @@ class Ours(Side):
             voice=self._voice,
             embedder=self._hubert,
             pitch_model=pitch or self._rmvpe,
-            noise=SeededNoise(0),
-            settings=pipeline.Settings(),
-        )
+            settings=Settings(),
+        ).samples
 
     def prepare(self, stage: str, arrays: Arrays) -> Callable[[], Any]:
         if stage == "warm":

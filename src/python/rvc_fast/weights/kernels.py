@@ -24,7 +24,6 @@ from ..errors import InputError
 from ..layers import Memory, Packing
 from ..ops import Dtype, PackedWeight, dispatch
 from . import archive
-from .checkpoint import KERNELS_FORMAT
 from .unpickler import Malformed
 
 LINE = 64
@@ -125,7 +124,7 @@ def save(
 def _key(data: memoryview, packing: Packing) -> dict[str, str]:
     """What has to be the same when packed weights are used as when they were made."""
     return {
-        "format": KERNELS_FORMAT,
+        "format": archive.KERNELS_FORMAT,
         "model": archive.safetensors_identity(data),
         "layout": native.ext().layout(),
         "isa": native.ext().isa(),
