@@ -6,13 +6,9 @@ For arm64-apple-macos14 test_wheels.py compiles it, with warnings as errors too.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cpp"))
 from builds import build, passed, run
 
 Need = Callable[[str], str]

@@ -308,10 +308,7 @@ def _check_embedder(voice: Voice, embedder: Embedder) -> None:
     if not isinstance(embedder, HubertModel):
         return
     config = voice.config
-    try:
-        got = embedder.width(config.version)
-    except InputError as e:
-        raise InputError(str(e).replace("[hubert]", "[load]")) from None
+    got = embedder.width(config.version)
     if got != config.text_enc_hidden_dim:
         raise InputError(
             f"[load] the voice takes features of {config.text_enc_hidden_dim} values, the embedder gives {got}"
