@@ -33,32 +33,40 @@ NOISE_STD = 0.003
 MOST_HARMONICS = 2048
 
 
-def _upsample(f0: np.ndarray, hop: int, interpolation: Interpolation) -> np.ndarray:
+def _upsample(f0: mx.array, hop: int, interpolation: Interpolation) -> mx.array:
     """(B, T) -> (B, T, hop), float32."""
-    f0 = f0[..., None]
+    f0 = f0.astype(mx.float32)[..., None]
     if interpolation == "nearest":
-        return np.broadcast_to(f0, (*f0.shape[:2], hop))
+        return mx.broadcast_to(f0, (*f0.shape[:2], hop))
     place = (np.arange(hop) + 0.5) / hop - 0.5
-    before = np.concatenate([f0[:, :1], f0[:, :-1]], axis=1)
-    after = np.concatenate([f0[:, 1:], f0[:, -1:]], axis=1)
-    y = f0 + (before - f0) * np.maximum(-place, 0) + (after - f0) * np.maximum(place, 0)
-    return y.astype(np.float32)
+    back, ahead = (mx.array(np.maximum(p, 0), dtype=mx.float64) for p in (-place, place))
+    before = mx.concatenate([f0[:, :1], f0[:, :-1]], axis=1)
+    after = mx.concatenate([f0[:, 1:], f0[:, -1:]], axis=1)
+    return (f0 + (before - f0) * back + (after - f0) * ahead).astype(mx.float32)
 
 
 def _cycles(
-    frequency: np.ndarray, sample_rate: int, phase: np.ndarray | float, accumulation: Accumulation
-) -> tuple[np.ndarray, np.ndarray]:
-    """(B, T, hop) Hz -> phase, in cycles and double: at each sample (B, T, hop), and after the last (B,)."""
-    step = frequency / np.float32(sample_rate)
-    within = np.cumsum(step, axis=2, dtype=np.float64)
+    frequency: mx.array, sample_rate: int, start: mx.array, accumulation: Accumulation
+) -> tuple[mx.array, mx.array]:
+    """(B, T, hop) Hz, cycles before the first sample (B, 1) in double -> cycles in double.
+
+    They are given at each sample (B, T, hop), from -0.5 to 0.5, and after the last (B,), from 0 to 1.
+    """
+    step = frequency / mx.array(sample_rate, dtype=mx.float32)
+    within = mx.cumsum(step.astype(mx.float64), axis=2)
     if accumulation == "sample":
         advance = within[:, :, -1]
     else:
-        advance = (step[:, :, 0] * np.float32(step.shape[2]) + np.float32(0.5)).astype(np.float64) - 0.5
-    advance = advance - np.rint(advance)
-    ends = np.reshape(phase, (-1, 1)) + np.cumsum(advance, axis=1)
+        advance = (step[:, :, 0] * step.shape[2] + 0.5).astype(mx.float64) - 0.5
+    advance = advance - mx.round(advance)
+    ends = start + mx.cumsum(advance, axis=1)
     cycles = (ends - advance)[..., None] + within
-    return cycles - np.rint(cycles), ends[:, -1] - np.floor(ends[:, -1])
+    return cycles - mx.round(cycles), ends[:, -1] - mx.floor(ends[:, -1])
+
+
+def _double(numbers: np.ndarray | float) -> mx.array:
+    """Numbers of the host, one or one per row, as (1 or B, 1) in double."""
+    return mx.array(np.reshape(numbers, (-1, 1)), dtype=mx.float64)
 
 
 def advance_phase(
@@ -71,8 +79,9 @@ def advance_phase(
     accumulation: Accumulation = "frame",
 ) -> np.ndarray:
     """Return the phase (B,) after f0 (B, T), double, in [0, 1) cycles: the next chunk's `phase`."""
-    frequency = _upsample(np.array(f0.astype(mx.float32)), hop, interpolation)
-    return _cycles(frequency, sample_rate, phase, accumulation)[1]
+    with mx.stream(mx.cpu):
+        _, end = _cycles(_upsample(f0, hop, interpolation), sample_rate, _double(phase), accumulation)
+    return np.array(end)
 
 
 Array = mx.array | None
@@ -123,23 +132,27 @@ def _limits(
 def _reference(
     f0: mx.array, noise: mx.array, weight: mx.array, bias: Array, offsets: Array, o: Options
 ) -> mx.array:
-    """The phase in double on the host, the rest in stock MLX."""
-    frequency = _upsample(np.array(f0.astype(mx.float32)), o.hop, o.interpolation)
+    """The definition, in stock MLX: the phase on the CPU, as a GPU has no double."""
     batch, samples, harmonics = noise.shape
-    voiced = mx.array((frequency > 0).reshape(batch, samples))
+    with mx.stream(mx.cpu):
+        frequency = _upsample(f0, o.hop, o.interpolation)
+        shift = mx.zeros((batch, harmonics)) if offsets is None else offsets.astype(mx.float32)
+        turns = [
+            _cycles(
+                frequency * (h + 1),
+                o.sample_rate,
+                _double(o.phase) * (h + 1) + shift[:, h : h + 1].astype(mx.float64),
+                o.accumulation,
+            )[0]
+            .astype(mx.float32)
+            .reshape(batch, samples)
+            for h in range(harmonics)
+        ]
+    voiced = (frequency > 0).reshape(batch, samples)
     level = mx.where(voiced, NOISE_STD, SINE_AMPLITUDE / 3)
-    shift = (
-        np.zeros((batch, harmonics))
-        if offsets is None
-        else np.array(offsets.astype(mx.float32), dtype=np.float64)
-    )
     y = mx.zeros((batch, samples)) if bias is None else mx.broadcast_to(bias, (batch, samples))
     for h in range(harmonics):
-        overtone = frequency * np.float32(h + 1)
-        start = np.reshape(o.phase, -1) * (h + 1) + shift[:, h]
-        cycles, _ = _cycles(overtone, o.sample_rate, start, o.accumulation)
-        turns = mx.array(cycles.astype(np.float32).reshape(batch, samples))
-        sine = mx.sin(turns * (2 * np.pi)) * SINE_AMPLITUDE
+        sine = mx.sin(turns[h] * (2 * np.pi)) * SINE_AMPLITUDE
         y = y + weight[h] * (mx.where(voiced, sine, 0) + level * noise[:, :, h])
     return mx.tanh(y)[..., None]
 
