@@ -25,7 +25,7 @@ import numpy as np
 
 from rvc_fast import ops
 from rvc_fast.bench import report, results
-from rvc_fast.ops import dispatch
+from rvc_fast.ops import registry
 from rvc_fast.ops.op import OPS, specs
 from rvc_fast.ops.spec import OpSpec
 
@@ -157,9 +157,9 @@ def short(value: Any) -> str:
 
 
 def runs_on(name: str, backend: str) -> str:
-    if backend not in dispatch.backends(name):
+    if backend not in registry.backends(name):
         return "the definition"
-    return "MLX's own kernels" if dispatch.of_mlx(name, backend) else "a kernel of ours"
+    return "MLX's own kernels" if registry.of_mlx(name, backend) else "a kernel of ours"
 
 
 def described(name: str, level: int) -> str:

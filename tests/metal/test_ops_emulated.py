@@ -13,7 +13,7 @@ from emulator.patch import installed
 from exact import EXACT
 from support import SPECS
 
-from rvc_fast.ops import dispatch
+from rvc_fast.ops import registry
 from rvc_fast.ops.spec import errors
 
 # Emulation does some tens of millions of these a second.
@@ -54,7 +54,7 @@ def arguments_and_answer(op: str, index: int, dtype: str) -> tuple[dict[str, Any
 def _params() -> list[Any]:
     found = []
     for op, spec in SPECS.items():
-        backends = sorted(dispatch.backends(op) & {"metal", "cuda"})
+        backends = sorted(registry.backends(op) & {"metal", "cuda"})
         for index, case in enumerate(spec.cases):
             if not backends or (case.benchmark and spec.flops(**arguments(op, index)) > MOST_FLOPS):
                 continue
@@ -86,10 +86,10 @@ def test_case(gpu: Emulator, op: str, index: int, dtype: str) -> None:
     kwargs, want = arguments_and_answer(op, index, dtype)
     got = spec.op(**kwargs)
     mx.eval(got)
-    assert gpu.launches or dispatch.of_mlx(op, gpu.language), f"{op} launched nothing"
+    assert gpu.launches or registry.of_mlx(op, gpu.language), f"{op} launched nothing"
     max_abs, rms = errors(got, want)
     tolerance = spec.tolerance[dtype]
     # Where MLX's own kernels serve, its CPU kernels ran here: they add long sums one term after the other.
-    slack = 4 if dispatch.of_mlx(op, gpu.language) else 1
+    slack = 4 if registry.of_mlx(op, gpu.language) else 1
     assert max_abs <= slack * tolerance.max_abs
     assert rms <= slack * tolerance.rms

@@ -18,7 +18,7 @@ from emulator import Emulator, checker
 from fakes import voiced_sound
 from rvc_fast import ops
 from rvc_fast.converter import load
-from rvc_fast.ops import dispatch, trust
+from rvc_fast.ops import dispatch, registry, trust
 from rvc_fast.ops.wavenet_gate import SPEC
 from rvc_fast.resources import demo_dir
 from rvc_fast.settings import ChunkPlan
@@ -49,8 +49,8 @@ def first_use(gpu: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(trust, "LIMIT", 30.0)
     monkeypatch.setattr(trust, "_checks", {})
     monkeypatch.setattr(trust, "_verdicts", {})
-    kernels = {op: backends - {"metal", "cuda"} for op, backends in dispatch._KERNELS.items()}
-    kernels |= {op: dispatch._KERNELS[op] for op in (FAULTY, SOUND)}
+    kernels = {op: backends - {"metal", "cuda"} for op, backends in registry._KERNELS.items()}
+    kernels |= {op: registry._KERNELS[op] for op in (FAULTY, SOUND)}
     monkeypatch.setattr(dispatch, "_KERNELS", kernels)
 
 

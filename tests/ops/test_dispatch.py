@@ -6,7 +6,7 @@ import mlx.core as mx
 import pytest
 
 from rvc_fast.errors import BackendError
-from rvc_fast.ops import dispatch, trust
+from rvc_fast.ops import dispatch, registry, trust
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def op(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(dispatch, "_OF_MLX", {})
     monkeypatch.setattr(dispatch, "_device_backend", lambda: "metal")
     monkeypatch.setattr(trust, "verdict", lambda op, backend, *_, **__: trust.Verdict(backend, "trusted"))
-    dispatch.register("twice", "metal", of_mlx=("cuda",))
+    registry.register("twice", "metal", of_mlx=("cuda",))
     return "twice"
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from .. import native
 from ..errors import BackendError, InputError
-from ..ops import dispatch
+from ..ops import dispatch, registry
 from ..ops.op import specs
 from ..verify.golden import BAR_DB
 from . import chips, kernels, limits, machine, results, sides, worker
@@ -147,7 +147,7 @@ def plan(options: Options) -> list[list[Task]]:
     if options.dtype not in sides.BARS:
         raise InputError(f"[bench] stages have the dtypes {', '.join(sides.BARS)}, got {options.dtype!r}")
     try:
-        for op in dispatch.ops():
+        for op in registry.ops():
             dispatch.route(op)
     except BackendError as e:
         raise InputError(str(e)) from e

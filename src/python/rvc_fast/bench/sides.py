@@ -23,7 +23,7 @@ from .. import ops, pipeline
 from ..errors import RvcFastError
 from ..features.hubert import load_hubert
 from ..layers import Packing
-from ..ops import dispatch
+from ..ops import dispatch, registry
 from ..ops.op import Op, specs, watching
 from ..ops.spec import Case, OpSpec, errors
 from ..pitch.f0 import PitchModel
@@ -158,7 +158,7 @@ class Replay:
 
 def backends() -> str:
     """Return the backends that the ops take now, joined by "+"."""
-    return "+".join(sorted({dispatch.route(op).backend for op in dispatch.ops()}))
+    return "+".join(sorted({dispatch.route(op).backend for op in registry.ops()}))
 
 
 def op_and_case(task: Task) -> tuple[OpSpec, Case]:

@@ -20,11 +20,7 @@ import mlx.core as mx
 
 from .. import device, env, native
 from ..errors import BackendError
-from . import trust
-
-# op -> names of the backends it has, and of those where MLX's own kernels do the work. Each `Op` registers itself.
-_KERNELS: dict[str, frozenset[str]] = {}
-_OF_MLX: dict[str, frozenset[str]] = {}
+from . import registry, trust
 
 # backend -> why it cannot take one call, or None. A backend that is not named can.
 Limits = Mapping[str, str | None]
@@ -35,32 +31,6 @@ class Route(NamedTuple):
 
     backend: str
     reason: str
-
-
-def register(op: str, *backends: str, of_mlx: tuple[str, ...] = ()) -> None:
-    """Declare the backends of an op; the reference always exists.
-
-    Args:
-        backends: that have a kernel of ours.
-        of_mlx: for which MLX's own kernels are the right ones, put together for this op.
-    """
-    _KERNELS[op] = frozenset((*backends, *of_mlx))
-    _OF_MLX[op] = frozenset(of_mlx)
-
-
-def ops() -> tuple[str, ...]:
-    """Return the names of all ops, sorted."""
-    return tuple(sorted(_KERNELS))
-
-
-def backends(op: str) -> frozenset[str]:
-    """Return the names of the backends that an op has."""
-    return _KERNELS[op]
-
-
-def of_mlx(op: str, backend: str) -> bool:
-    """Return whether an op's backend is made of MLX's own kernels."""
-    return backend in _OF_MLX[op]
 
 
 # What forgets the answers that each `Op` keeps.
@@ -114,9 +84,9 @@ def _missing(op: str, backend: str, limits: Limits) -> str | None:
     """Why `op` cannot run on `backend`, or None."""
     if backend == "reference":
         return None
-    if not _KERNELS[op]:
+    if not registry.backends(op):
         return "no backend has a kernel for it yet"
-    if backend not in _KERNELS[op]:
+    if backend not in registry.backends(op):
         return f"there is no {backend} kernel for it"
     if backend not in ("cpu", _device_backend()):
         return f"MLX's default device is {mx.default_device()}"
@@ -139,7 +109,7 @@ def route(
     backend = _device_backend() if wanted == "auto" else wanted
     missing = _missing(op, backend, limits or {})
     if missing is None:
-        kernel = "MLX's own kernels" if of_mlx(op, backend) else "our kernel"
+        kernel = "MLX's own kernels" if registry.of_mlx(op, backend) else "our kernel"
         if wanted == "auto" and backend != "cpu":
             taken, reason = trust.verdict(op, backend, dtype, run=first_use)
             return Route(taken, f"{kernel} for the default device, {reason}" if taken == backend else reason)
@@ -147,7 +117,7 @@ def route(
             return Route(backend, f"{kernel} for the default device")
         asked = "as asked by RVC_FAST_BACKEND"
         return Route(backend, asked if backend == "reference" else f"{kernel}, {asked}")
-    if wanted != "auto" and _KERNELS[op]:
+    if wanted != "auto" and registry.backends(op):
         raise BackendError(f"[{op}] backend {wanted!r} was asked for, but {missing}")
     return Route("reference", missing)
 

@@ -17,7 +17,7 @@ from typing import Any
 import mlx.core as mx
 
 from .. import native
-from . import dispatch, transforms
+from . import dispatch, registry, transforms
 from .packed import UNPACK, PackedWeight, Weight, plain_weight
 from .spec import OpSpec
 
@@ -96,7 +96,7 @@ class Op:
         self._run = {"reference": self.reference, **self.of_mlx, **self.backends}
         self._verdicts: dict[bytes, tuple[Callable[..., Any], Any]] = {}
         ours = [backend for backend in self.backends if backend != "reference"]
-        dispatch.register(self.name, *ours, of_mlx=tuple(self.of_mlx))
+        registry.register(self.name, *ours, of_mlx=tuple(self.of_mlx))
         dispatch.on_change(self._verdicts.clear)
         if self.unpack is not None:
             UNPACK[self.name] = self.unpack

@@ -338,12 +338,12 @@ def _one_process() -> Iterator[None]:
 def tasks(backend: str) -> list[tuple[str, str]]:
     """Return (op, backend) of everything to be compared: for each op with a kernel for this GPU, stock MLX on the
     same GPU, the CPU's kernel where that may be taken instead, and the kernel itself."""
-    from . import dispatch
+    from . import registry
 
     found = []
-    for op in dispatch.ops():
-        if backend in dispatch.backends(op):
-            handed_over = op in HANDED_OVER and "cpu" in dispatch.backends(op) and _usable("cpu")
+    for op in registry.ops():
+        if backend in registry.backends(op):
+            handed_over = op in HANDED_OVER and "cpu" in registry.backends(op) and _usable("cpu")
             found += [(op, name) for name in ("reference", *(["cpu"] if handed_over else []), backend)]
     return found
 
