@@ -38,7 +38,10 @@ def cut(corpus: Corpus, rng: np.random.Generator, batch: int, length: int, plain
     """Return `batch` random cuts of `length` samples, each at a speed of its own unless `plain`."""
     speed = np.ones(batch) if plain else np.exp(rng.uniform(*np.log(SPEED), batch))
     spans = np.ceil(length * speed).astype(int) + 1
-    place = np.array([rng.integers(0, len(corpus.sound) - span) for span in spans])
+    place = np.empty(batch, np.int64)
+    for k, i in enumerate(rng.choice(len(corpus), batch, p=corpus.chance)):
+        middle = int(rng.integers(corpus.starts[i], corpus.starts[i + 1]))
+        place[k] = np.clip(middle - spans[k] // 2, 0, len(corpus.sound) - spans[k])
     sound = np.empty((batch, length), np.float32)
     for row, start, span, s in zip(sound, place, spans, speed, strict=True):
         source = corpus.sound[start : start + span].astype(np.float32) / 32768
@@ -59,6 +62,12 @@ def room(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     for row in spectrum:
         knots = np.concatenate([rng.normal(0, 3, 6).clip(-9, 9), [0]])
         row *= 10 ** (np.interp(np.geomspace(1, bins, bins), np.geomspace(60, bins, 7), knots) / 20)
+        if rng.random() < 0.2:  # a telephone, or a microphone that hears little of the highs
+            edge = rng.uniform(0.42, 0.95) * bins
+            row *= 1 / (1 + (np.arange(bins) / edge) ** 16)
+        if rng.random() < 0.2:
+            edge = rng.uniform(60, 300) / (RATE / 2) * bins
+            row *= 1 / (1 + (edge / np.maximum(np.arange(bins), 1)) ** 4)
         if rng.random() < 0.3:
             n = int(rng.uniform(0.05, 0.4) * RATE)
             tail = rng.standard_normal(n) * np.exp(-6.9 * np.arange(n) / n)

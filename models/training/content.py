@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from benchmarks.peers.hubert import Hubert
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
@@ -221,17 +222,36 @@ def report(model: nn.Module, test: Corpus) -> str:
     return f"frames {right / total:.3f}, phoneme error {phoneme_error(model, test):.3f}"
 
 
+def material(corpora: dict[str, Corpus]) -> Corpus:
+    """Return all that encoder, listener and pitch model learn from."""
+    return Corpus.join([corpora[name] for name in ("speech", "target", "fluent")])
+
+
+def warm(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give `model` the tensors of `state` that it has in the same shape; print the names of the others."""
+    own = model.state_dict()
+    fitting = {
+        name: value.float() for name, value in state.items() if name in own and own[name].shape == value.shape
+    }
+    model.load_state_dict(fitting, strict=False)
+    print(
+        f"{len(fitting)} of {len(own)} tensors taken over, not {sorted(set(own) - set(fitting))}", flush=True
+    )
+
+
 def train_encoder(
     plan: Plan, corpus: Corpus, test: Corpus, folder: Path, rounds: int | None = None
 ) -> Hubert:
     """Return the content encoder after so many rounds of training, or all; each goes on from the one before."""
     torch.manual_seed(plan.seed)
     model: nn.Module = encoder()
+    if plan.warm:
+        warm(model, load_file(folder / "warm" / "embedder" / "model.safetensors"))
     for number, training in enumerate(plan.encoder[:rounds], 1):
         path = folder / f"encoder{number}.pt"
         model = train(model, training, corpus, test, path, plan.seed + 10 + 100 * (number - 1))
     assert isinstance(model, Hubert)
-    return model
+    return model.eval()
 
 
 def train_recogniser(plan: Plan, corpus: Corpus, test: Corpus, folder: Path) -> Recogniser:

@@ -12,7 +12,7 @@ import soundfile
 from rvc_fast.cli import demo, main
 from rvc_fast.resources import demo_dir
 
-SOUNDS = ("speech_male", "speech_female", "sung_glide")
+SOUNDS = ("person", "speech_male", "speech_female", "sung_glide")
 NAMES = [speaker["name"] for speaker in json.loads((demo_dir() / "speakers.json").read_text())]
 
 
@@ -48,7 +48,7 @@ def test_demo_converts_draws_and_plays(
     assert height // 220 == len(SOUNDS) + 1
     played = (tools / "played").read_text().splitlines()
     assert len(played) == len(SOUNDS) * (1 + len(NAMES))
-    assert [Path(p).stem for p in played[:2]] == ["speech_male", wanted[0]]
+    assert [Path(p).stem for p in played[:2]] == ["person", wanted[0]]
 
 
 def test_demo_without_a_player_says_so_before_the_work(

@@ -27,8 +27,19 @@ for module in ("torch", "parselmouth"):
         pytest.importorskip(module, reason="the training scripts need the extra `train`")
 
 import torch  # noqa: E402
-from models.training import augment, content, corpus, loop, pitch, synthesizer, text  # noqa: E402
-from models.training.plan import TINY, Training, VoiceTraining  # noqa: E402
+from models.training import (  # noqa: E402
+    augment,
+    content,
+    corpus,
+    loop,
+    people,
+    pitch,
+    plan,
+    synthesizer,
+    text,
+    words,
+)
+from models.training.plan import SPEAKERS, TINY, Training, VoiceTraining  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +59,7 @@ def test_one_command_writes_models_that_the_engine_loads(rebuilt: Path) -> None:
     converter = rvc_fast.load(
         models / "voice.pth", embedder=models / "embedder", pitch_model=models / "rmvpe.pt"
     )
-    assert converter.voice.config.spk_embed_dim == 3
+    assert converter.voice.config.spk_embed_dim == len(SPEAKERS)
     result = converter.convert(
         np.random.default_rng(0).standard_normal(16000) * 0.1, sample_rate=16000, speaker=2
     )
@@ -56,8 +67,8 @@ def test_one_command_writes_models_that_the_engine_loads(rebuilt: Path) -> None:
     assert np.isfinite(result.samples).all()
     assert result.samples.std() > 1e-4
     found = json.loads((rebuilt / "evaluation.json").read_text())
-    assert list(found["speakers"]) == ["f2", "m3", "Andrea"]
-    assert 0 < found["size, MB"] <= 10
+    assert list(found["speakers"]) == list(SPEAKERS)
+    assert 0 < found["size, MB"] <= 20
     assert all(0 <= row["harmonic share"] <= 1 for row in found["speakers"].values())
     assert not list(rebuilt.glob("*.checkpoint"))
 
@@ -249,8 +260,76 @@ def test_emphasis_hears_a_formant_beside_a_louder_low_tone() -> None:
     assert lifted > plain + 0.2
 
 
+def test_phonemes_of_all_synthesizers_meet_in_arpabet() -> None:
+    def names(mnemonic: str) -> list[str]:
+        return [text.CLASSES[c] for c in text.espeak_classes(mnemonic)]
+
+    assert names("I2") == ["ih"]
+    assert names("A@") == ["aa", "r"]
+    assert text.espeak_classes("_:") == [text.SILENCE]
+    assert text.CLASSES[text.arpabet_class("AH")] == text.CLASSES[text.arpabet_class("ax")] == "ah"
+    assert text.arpabet_class("pau") == text.arpabet_class("SIL") == text.SILENCE
+
+
 def test_an_unknown_phoneme_is_an_error() -> None:
-    assert text.CLASSES[text.phoneme_class("I2")] == "I"
-    assert text.phoneme_class("_:") == text.SILENCE
     with pytest.raises(ValueError, match="in no class"):
-        text.phoneme_class("Q!")
+        text.espeak_classes("Q!")
+    with pytest.raises(ValueError, match="in no class"):
+        text.arpabet_class("QQ")
+
+
+@pytest.mark.parametrize("voice", plan.SPEAKERS.values())
+def test_voices_made_from_recordings_say_when_they_say_what(voice: str) -> None:
+    line = corpus.Line("She saw six ships.", voice, 165, 50, 50)
+    said = corpus.said_by(line)
+    assert said is not None
+    samples, rate, events = said
+    names = [text.CLASSES[c] for _, c in events if c != text.SILENCE]
+    assert names == ["sh", "iy", "s", "ao", "s", "ih", "k", "s", "sh", "ih", "p", "s"]
+    onsets = np.array([time for time, _ in events])
+    assert (np.diff(onsets) > 0).all()
+    assert onsets[-1] < len(samples) / rate
+    # Of a fricative little is below 1 kHz, of a vowel nearly all.
+    power = []
+    for number, (time, c) in enumerate(events[:-1]):
+        if text.CLASSES[c] in ("s", "sh", "ao", "iy"):
+            part = samples[round(time * rate) : round(events[number + 1][0] * rate)]
+            spectrum = np.abs(np.fft.rfft(part)) ** 2
+            low = spectrum[: len(part) * 1000 // rate].sum() / spectrum.sum()
+            power.append((text.CLASSES[c] in ("s", "sh"), low))
+    assert max(low for hiss, low in power if hiss) < 0.4
+    assert min(low for hiss, low in power if not hiss) > 0.5
+
+
+def test_joined_corpora_are_those_that_they_come_from(rebuilt: Path) -> None:
+    parts = [corpus.Corpus.load(rebuilt / "data" / f"{name}.npz") for name in ("speech", "target")]
+    whole = corpus.Corpus.join(parts)
+    assert len(whole) == sum(map(len, parts))
+    for i in (0, len(parts[1]) - 1):
+        assert np.array_equal(whole.utterance(len(parts[0]) + i), parts[1].utterance(i))
+        for a, b in zip(whole.spoken(len(parts[0]) + i), parts[1].spoken(i), strict=True):
+            assert np.array_equal(a, b)
+    assert whole.chance.sum() == pytest.approx(1)
+    heart, joe, slt = (whole.chance[whole.voice == plan.SPEAKERS[n]].sum() for n in ("heart", "joe", "slt"))
+    assert heart == pytest.approx(joe)
+    assert heart == pytest.approx(slt * corpus.SHARES["hibari:heart"])
+
+
+def test_word_errors_are_counted() -> None:
+    assert words.plain("Sense, and O'Brien's cold-hearted men.") == [
+        "sense",
+        "and",
+        "o'brien's",
+        "cold",
+        "hearted",
+        "men",
+    ]
+    assert words.errors(["a", "b", "c", "d"], ["a", "c", "d"]) == 1
+    assert words.errors(["a", "b"], ["x", "a", "y", "b"]) == 2
+    assert words.errors([], ["a"]) == 1
+
+
+def test_a_recording_that_is_missing_names_its_package() -> None:
+    recording = people.Recording("nobody", people.PROMPTS / "nothing.g722", "")
+    with pytest.raises(FileNotFoundError, match="apt install asterisk-core-sounds-en-g722"):
+        people.sound(recording)
