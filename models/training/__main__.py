@@ -47,6 +47,13 @@ class Stages:
 def rebuild(plan: Plan, work: Path, output: Path) -> None:
     """Run every stage of `plan` that `work` does not hold the result of, and write the models to `output`."""
     folder = work / plan.name
+    if plan.warm and not all(
+        (folder / "warm" / name).exists()
+        for name in ("embedder", "rmvpe.pt", "voice.pth", "recogniser.safetensors")
+    ):
+        raise FileNotFoundError(
+            f"[training] {folder / 'warm'} must hold the models to begin with: models/training/README.md says which"
+        )
     stage = Stages(folder)
     with stage("data"):
         corpora = corpus.build(plan, folder / "data")
@@ -70,7 +77,7 @@ def rebuild(plan: Plan, work: Path, output: Path) -> None:
         models = output / "voice.pth", output / "embedder", output / "rmvpe.pt"
         converter = rvc_fast.load(models[0], embedder=models[1], pitch_model=models[2])
         found = evaluate.evaluate(converter, recogniser, test, targets, evaluate.files_of(*models))
-        found["people"] = evaluate.on_people(converter, targets, people.RECORDINGS[: plan.people])
+        found["people"] = evaluate.on_people(models, targets, people.RECORDINGS[: plan.people])
     (folder / "evaluation.json").write_text(json.dumps(found, indent=1) + "\n")
     print(evaluate.people_table(found["people"]))
     print(evaluate.table(found))

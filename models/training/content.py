@@ -257,9 +257,10 @@ def train_encoder(
 def train_recogniser(plan: Plan, corpus: Corpus, test: Corpus, folder: Path) -> Recogniser:
     """Return the trained recogniser."""
     torch.manual_seed(plan.seed + 1)
-    model = train(
-        Recogniser().to(device()), plan.recogniser, corpus, test, folder / "recogniser.pt", plan.seed + 20
-    )
+    network = Recogniser().to(device())
+    if plan.warm:
+        warm(network, load_file(folder / "warm" / "recogniser.safetensors"))
+    model = train(network, plan.recogniser, corpus, test, folder / "recogniser.pt", plan.seed + 20)
     assert isinstance(model, Recogniser)
     return model
 

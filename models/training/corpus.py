@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -320,22 +321,25 @@ def test_lines(plan: Plan, voices: tuple[str, ...]) -> list[Line]:
     return lines
 
 
-def build(plan: Plan, folder: Path) -> dict[str, Corpus]:
-    """Return the corpora of a plan, made where they are not in `folder` yet."""
+def build(plan: Plan, folder: Path, names: tuple[str, ...] = ()) -> dict[str, Corpus]:
+    """Return the corpora of a plan, or those of `names`, made where they are not in `folder` yet."""
     folder.mkdir(parents=True, exist_ok=True)
     corpora: dict[str, Corpus] = {}
-
-    def want(name: str, lines: list[Line], wide: bool) -> None:
+    # In this order: renderings say what the targets turned out to say.
+    wanted: dict[str, tuple[Callable[[], list[Line]], bool]] = {
+        "test": (lambda: test_lines(plan, tuple(f"en-us+{v}" for v in HELD_OUT)), False),
+        "target": (lambda: target_lines(plan), True),
+        "speech": (lambda: speech_lines(plan, 1), False),
+        "fluent": (lambda: fluent_lines(plan), False),
+        "renderings": (lambda: rendering_lines(plan, corpora["target"]), False),
+        "recogniser": (lambda: speech_lines(plan, 5)[::2], False),
+        "test_target": (lambda: test_lines(plan, tuple(SPEAKERS.values())), True),
+    }
+    for name, (lines, wide) in wanted.items():
+        if names and name not in names:
+            continue
         path = folder / f"{name}.npz"
         if not path.is_file():
-            make(lines, wide).save(path)
+            make(lines(), wide).save(path)
         corpora[name] = Corpus.load(path)
-
-    want("test", test_lines(plan, tuple(f"en-us+{v}" for v in HELD_OUT)), False)
-    want("target", target_lines(plan), True)
-    want("speech", speech_lines(plan, 1), False)
-    want("fluent", fluent_lines(plan), False)
-    want("renderings", rendering_lines(plan, corpora["target"]), False)
-    want("recogniser", speech_lines(plan, 5)[::2], False)
-    want("test_target", test_lines(plan, tuple(SPEAKERS.values())), True)
     return corpora

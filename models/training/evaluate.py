@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import time
 from pathlib import Path
 from typing import Any
@@ -149,43 +150,66 @@ def evaluate(
     }
 
 
-def on_people(
-    converter: rvc_fast.Converter, wanted: list[tuple[str, np.ndarray]], recordings: list[people.Recording]
-) -> dict[str, Any]:
-    """Return word errors, and how well f0 is followed, on recordings of people; printed as they are found.
+_worker: tuple[rvc_fast.Converter, dict[str, float]]
 
-    Word error is that of pocketsphinx over all recordings of a person, then the mean of the persons.
+
+def _begin(models: tuple[Path, Path, Path], medians: dict[str, float]) -> None:
+    """Set up a worker process: the models, and each speaker's median pitch."""
+    global _worker
+    _worker = rvc_fast.load(models[0], embedder=models[1], pitch_model=models[2]), medians
+
+
+def _hear(task: tuple[int, people.Recording]) -> dict[str, tuple[list[str], np.ndarray, np.ndarray]]:
+    """Return, for the source and every speaker, the words heard, the f0 that is wanted, and that of the result."""
+    number, recording = task
+    converter, medians = _worker
+    source = people.sound(recording)
+    f0 = praat_f0_twice(source, RATE, len(source) // PITCH_FRAME)
+    found = {"source": (words.heard(source, RATE), f0, f0)}
+    for speaker, (name, median) in enumerate(medians.items()):
+        semitones = _semitones(_median(f0), median)
+        result = converter.convert(
+            source, sample_rate=RATE, speaker=speaker, transpose=semitones, seed=number
+        )
+        frames = len(result.samples) * 100 // result.sample_rate
+        got = praat_f0_twice(result.samples, result.sample_rate, frames)
+        found[name] = words.heard(result.samples, result.sample_rate), f0 * 2 ** (semitones / 12), got
+    converter.forget()
+    return found
+
+
+def on_people(
+    models: tuple[Path, Path, Path], wanted: list[tuple[str, np.ndarray]], recordings: list[people.Recording]
+) -> dict[str, Any]:
+    """Return word errors, and how well f0 is followed, on recordings of people; what is heard is printed.
+
+    Word error is that of pocketsphinx over all recordings of a person, then the mean of the persons. `models`: voice,
+    content encoder and pitch model.
     """
-    rate = converter.voice.sample_rate
-    medians = []
-    for _, target in wanted:
-        medians.append(_median(praat_f0(target, RATE, len(target) // PITCH_FRAME)))
+    medians = {name: _median(praat_f0(sound, RATE, len(sound) // PITCH_FRAME)) for name, sound in wanted}
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(initializer=_begin, initargs=(models, medians)) as pool:
+        found = []
+        for recording, one in zip(recordings, pool.imap(_hear, list(enumerate(recordings))), strict=True):
+            found.append(one)
+            print(f"{recording.person}, {recording.path.stem}: {recording.text}", flush=True)
+            for name, (heard, _, _) in one.items():
+                print(f"  {name}: {' '.join(heard)}", flush=True)
     persons = list(dict.fromkeys(r.person for r in recordings))
-    names = [name for name, _ in wanted]
-    wrong = {name: dict.fromkeys(persons, 0) for name in ["source", *names]}
-    total = dict.fromkeys(persons, 0)
-    contours: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in names}
-    for i, recording in enumerate(recordings):
-        source, want = people.sound(recording), words.plain(recording.text)
-        total[recording.person] += len(want)
-        wrong["source"][recording.person] += words.errors(want, words.heard(source, RATE))
-        f0 = praat_f0_twice(source, RATE, len(source) // PITCH_FRAME)
-        for speaker, name in enumerate(names):
-            semitones = _semitones(_median(f0), medians[speaker])
-            result = converter.convert(source, sample_rate=RATE, speaker=speaker, transpose=semitones, seed=i)
-            heard = words.heard(result.samples, rate)
-            wrong[name][recording.person] += words.errors(want, heard)
-            frames = len(result.samples) * 100 // rate
-            contours[name].append((f0 * 2 ** (semitones / 12), praat_f0_twice(result.samples, rate, frames)))
-            print(f"{recording.person} {recording.path.stem} {name}: {' '.join(heard)}", flush=True)
-        converter.forget()
-    rows = {}
-    for name in ["source", *names]:
-        rows[name] = {person: wrong[name][person] / total[person] for person in persons}
-        rows[name]["mean of the persons"] = float(np.mean(list(rows[name].values())))
-        rows[name]["all words"] = sum(wrong[name].values()) / sum(total.values())
-    for name in names:
-        rows[name]["f0 correlation"], rows[name]["f0 error, cents"] = _agreement(contours[name])
+    rows: dict[str, dict[str, float]] = {}
+    for name in ["source", *medians]:
+        wrong, total = dict.fromkeys(persons, 0), dict.fromkeys(persons, 0)
+        for recording, one in zip(recordings, found, strict=True):
+            want = words.plain(recording.text)
+            wrong[recording.person] += words.errors(want, one[name][0])
+            total[recording.person] += len(want)
+        row = {person: wrong[person] / total[person] for person in persons}
+        row["mean of the persons"] = float(np.mean(list(row.values())))
+        row["all words"] = sum(wrong.values()) / sum(total.values())
+        if name != "source":
+            pairs = [one[name][1:] for one in found]
+            row["f0 correlation"], row["f0 error, cents"] = _agreement(pairs)
+        rows[name] = row
     return {"recordings": len(recordings), "words": sum(total.values()), "rows": rows}
 
 
@@ -241,13 +265,18 @@ def main() -> int:
     args = parser.parse_args()
     plan: Plan = PLANS[args.plan]
     folder = args.work / plan.name
-    corpora = build(plan, folder / "data")
+    needed = ("test_target",) if args.people else ("test_target", "test", "recogniser")
+    corpora = build(plan, folder / "data", needed)
     if not args.people:
         recogniser = content.train_recogniser(plan, corpora["recogniser"], corpora["test"], folder)
     converter = rvc_fast.load(args.voice, embedder=args.embedder, pitch_model=args.pitch_model)
     files = files_of(args.voice, args.embedder, args.pitch_model)
     wanted = targets(corpora["test_target"], args.target)
-    found = {"people": on_people(converter, wanted, people.RECORDINGS[: plan.people])}
+    found = {
+        "people": on_people(
+            (args.voice, args.embedder, args.pitch_model), wanted, people.RECORDINGS[: plan.people]
+        )
+    }
     print(people_table(found["people"]))
     if not args.people:
         found |= evaluate(converter, recogniser, corpora["test"], wanted, files)

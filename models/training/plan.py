@@ -135,12 +135,12 @@ WARM = replace(
     name="warm",
     warm=True,
     encoder=(Training(1200, 12, 200, 1e-3), Training(900, 12, 200, 1.2e-3)),
-    recogniser=Training(700, 12, 200, 2e-3),
+    recogniser=Training(800, 12, 200, 1.5e-3),
     listener=Training(800, 16, 100, 2e-3),
     synthesizer=(
         VoiceTraining(450, 6, 48, 1e-3, encoder=0, emphasis=True),
         VoiceTraining(
-            700, 6, 48, 1e-3, encoder=2, hearing=3.0, listening=3.0, words=0.3, strangers=2, emphasis=True
+            640, 6, 48, 1e-3, encoder=2, hearing=3.0, listening=3.0, words=0.3, strangers=2, emphasis=True
         ),
     ),
 )

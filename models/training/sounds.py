@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from . import corpus, people
+from . import corpus, people, speakers
 from .corpus import LEVEL, PEAK, RATE
 from .plan import SPEAKERS
 from .text import CLASSES, SILENCE
@@ -64,9 +64,11 @@ def write(folder: Path) -> None:
         "speech_male": spoken(SENTENCE, MALE),
         "speech_female": spoken(SENTENCE, FEMALE),
         "sung_glide": (sung(song), phonemes),
-        **{f"target_{name}": spoken(SENTENCE, voice) for name, voice in SPEAKERS.items()},
     }
     said = {name: phonemes for name, (_, phonemes) in found.items()}
+    for name, voice in SPEAKERS.items():
+        samples, rate, _ = speakers.sound(SENTENCE, voice, 1.0)
+        found[f"target_{name}"] = soxr.resample(samples.astype(np.float64), rate, RATE, quality="VHQ"), []
     (folder / "phonemes.json").write_text(json.dumps(said) + "\n")
     person = next(r for r in people.RECORDINGS if r.person == "audiobook" and r.path.stem.endswith(PERSON))
     found["person"] = people.sound(person).astype(np.float64), []

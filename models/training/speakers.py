@@ -143,16 +143,20 @@ def align(samples: np.ndarray, rate: int, text: str) -> list[tuple[float, str]] 
     return None if found is None else [(max(0.0, time - 0.2), name) for time, name in found]
 
 
-def speak(text: str, name: str, speed: float) -> Speech | None:
-    """Speak with a voice, "flite:slt", "hibari:heart" or "piper:joe"; None where the words cannot be found in it."""
+def sound(text: str, name: str, speed: float) -> tuple[np.ndarray, int, list[tuple[float, str]] | None]:
+    """Return samples, rate, and phones where the synthesizer tells them, of a voice as "flite:slt" or "piper:joe"."""
     kind, voice = name.split(":")
     if kind == "flite":
-        return Speech(*_flite(text, voice))
+        return _flite(text, voice)
     if kind == "hibari":
-        samples, rate = np.asarray(_hibari()(text, speed=speed, seed=0), np.float32), 24000
-    elif kind == "piper":
-        samples, rate = _joe(text, speed)
-    else:
-        raise ValueError(f"[training] no synthesizer {kind!r}")
-    phones = align(samples, rate, text)
+        return np.asarray(_hibari()(text, speed=speed, seed=0), np.float32), 24000, None
+    if kind == "piper":
+        return *_joe(text, speed), None
+    raise ValueError(f"[training] no synthesizer {kind!r}")
+
+
+def speak(text: str, name: str, speed: float) -> Speech | None:
+    """Speak with such a voice; None where the words cannot be found in the sound."""
+    samples, rate, phones = sound(text, name, speed)
+    phones = phones or align(samples, rate, text)
     return None if phones is None else Speech(samples, rate, phones)

@@ -76,7 +76,9 @@ def sentence(rng: np.random.Generator) -> str:
 # Parts of sentences by name, most of them the small words that every sentence has and no list of words often enough.
 _PARTS = {
     name: parts.split("|")
-    for name, parts in (line.split(": ") for line in (Path(__file__).parent / "parts.txt").read_text().splitlines())
+    for name, parts in (
+        line.split(": ") for line in (Path(__file__).parent / "parts.txt").read_text().splitlines()
+    )
 }
 _SHAPES = [
     "he did it where",
