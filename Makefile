@@ -1,50 +1,76 @@
-# make demo   set up .venv and convert the bundled sounds
-# make test   set up .venv and run the tests
-# make test-sanitize   the tests that need more builds of the kernels: NEON under qemu, address and thread sanitizer
-# make lint   set up .venv and check style and types
+# Every target sets up .venv first. `make help` lists them: it prints the comments that begin with two #.
+# Kept within GNU make 3.81 and BSD's tools, which are what a Mac has.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ifeq ($(shell uname -s),Linux)
-EXTRAS := cpu,test,dev
+EXTRAS := cpu,test,dev,docs
 else
-EXTRAS := test,dev
+EXTRAS := test,dev,docs
 endif
-SOURCES := pyproject.toml CMakeLists.txt $(shell find src/cpp -type f)
+SOURCES := pyproject.toml CMakeLists.txt release/backend.py $(shell find src/cpp -type f)
 INSTALLED := $(VENV)/.installed
+RELEASE := $(VENV)/.release
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: demo test test-sanitize lint format clean
+.PHONY: help demo test test-cases test-builds wheel-macos wheels lint format docs hooks clean
 
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The first line says in one sentence what this machine lacks.
 $(INSTALLED): $(SOURCES)
+	@python=$(PYTHON); test ! -x $(BIN)/python || python=$(BIN)/python; $$python src/python/rvc_fast/machine.py build
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@
 
-demo: $(INSTALLED)
+$(RELEASE): pyproject.toml
+	@python=$(PYTHON); test ! -x $(BIN)/python || python=$(BIN)/python; $$python src/python/rvc_fast/machine.py build
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --group release
+	touch $@
+
+demo: $(INSTALLED) ## convert the bundled sounds and draw them, into demo_out/
 	$(BIN)/rvc-fast demo --output demo_out
 
 # The emulated GPU kernels run beside everything else: each keeps about one core busy.
-test: $(INSTALLED)
+test: $(INSTALLED) ## run the tests
 	@mkdir -p build
 	@$(BIN)/python -m pytest tests/metal >build/test-metal.log 2>&1 & metal=$$!; \
 	$(BIN)/python -m pytest --ignore tests/metal; engine=$$?; \
 	wait $$metal; metal=$$?; cat build/test-metal.log; exit $$((engine | metal))
 
-test-sanitize: $(INSTALLED)
+test-builds: $(INSTALLED) $(RELEASE) ## run the tests that need more builds: Clang, arm64 under qemu, sanitizers, wheels
 	CI=true $(BIN)/python -m pytest -m ci
 
-lint: $(INSTALLED)
+test-cases: $(INSTALLED) ## show how files are read as people have them, one line each
+	$(BIN)/python -m pytest -v tests/cases
+
+wheel-macos: $(RELEASE) ## build wheels for Macs, compiled and linked on Linux; PYTHONS=3.11,3.13 chooses
+	$(BIN)/python release/wheels.py macos-arm64 --python '$(PYTHONS)'
+
+wheels: $(RELEASE) ## build wheels for Linux on x86-64 and arm64, the pure-Python wheel and the sdist
+	$(BIN)/python release/wheels.py linux-x86_64 linux-arm64 pure sdist --python '$(PYTHONS)'
+
+lint: $(INSTALLED) ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	find src/cpp src/kernels tests -name '*.h' -o -name '*.cpp' -o -name '*.inc' -o -name '*.metal' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run --Werror
 
-format: $(INSTALLED)
+format: $(INSTALLED) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	find src/cpp src/kernels tests -name '*.h' -o -name '*.cpp' -o -name '*.inc' -o -name '*.metal' -o -name '*.cu' | xargs $(BIN)/clang-format -i
 
-clean:
+docs: $(INSTALLED) ## build the documentation site in build/docs/site; a broken link is an error
+	$(BIN)/python docs/build.py
+
+hooks: $(INSTALLED) ## have git check style before every commit
+	$(BIN)/pre-commit install
+
+clean: ## remove .venv and everything that was built
 	rm -rf $(VENV) build dist demo_out

@@ -16,11 +16,11 @@ GOLDEN = ROOT / "tests" / "golden"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked ci take minutes of compiling: they run in CI and by `make test-sanitize`."""
+    """Tests marked ci take minutes of compiling: they run in CI and by `make test-builds`."""
     if not os.environ.get("CI"):
         for item in items:
             if item.get_closest_marker("ci"):
-                item.add_marker(pytest.mark.skip(reason="runs in CI and by make test-sanitize"))
+                item.add_marker(pytest.mark.skip(reason="runs in CI and by make test-builds"))
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def golden() -> Path:
     return GOLDEN
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def need_tool():
     """Return a function that skips the test when a program is missing, and fails it in CI."""
 

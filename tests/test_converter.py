@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -14,10 +16,12 @@ import soundfile
 
 import rvc_fast
 from fakes import DIM, FakeEmbedder, FakeIndex, FakePitch, FakeVoice, voiced_sound
+from rvc_fast import audio
 from rvc_fast.audio import read_mono, write_audio
 from rvc_fast.converter import ConversionResult, Converter, load
-from rvc_fast.errors import InputError
+from rvc_fast.errors import InputError, RvcFastError
 from rvc_fast.noise import SeededNoise
+from rvc_fast.ops import dispatch
 from rvc_fast.pipeline import ChunkPlan
 
 SHORT = ChunkPlan(1, 1, 4, 5)
@@ -46,6 +50,107 @@ def test_a_file_becomes_a_file(tmp_path: Path) -> None:
     samples, rate = read_mono(tmp_path / "out.wav")
     assert rate == 32000
     np.testing.assert_allclose(samples, result.samples, atol=1 / 32000)
+
+
+class LoudVoice(FakeVoice):
+    """Says a square wave of full scale, whose peaks grow when it is resampled."""
+
+    def infer(self, phone, pitch, f0, speaker, noise) -> mx.array:
+        length = phone.shape[1] * self.hop
+        return mx.array(np.sign(np.sin(0.31 * np.arange(length) + 0.1)).astype(np.float32) * 7)
+
+
+@pytest.mark.parametrize("rate", [None, 8000, 22050, 44100, 96000])
+@pytest.mark.parametrize("options", [{}, {"volume_envelope": 0.0}], ids=["plain", "envelope"])
+def test_no_step_after_the_limit_goes_beyond_it(tmp_path: Path, rate: int | None, options: dict) -> None:
+    loud = converter(voice=LoudVoice())
+    result = loud.convert(voiced_sound(2), sample_rate=16000, output_rate=rate, **options)
+    limit = np.nextafter(np.float32(0.99), np.float32(1))
+    assert (0 if options else 0.9) < np.abs(result.samples).max() <= limit
+    for name in ("x.wav", "x.flac", "x.aiff"):
+        result.save(tmp_path / name)
+        assert np.abs(read_mono(tmp_path / name)[0]).max() <= 0.99
+
+
+@pytest.mark.parametrize("call", ["convert", "forget"])
+@pytest.mark.parametrize("where", ["progress", "noise"])
+def test_a_callback_that_calls_the_converter_gets_an_error(call: str, where: str) -> None:
+    sound = voiced_sound(1)
+    one = converter()
+
+    class Noise(SeededNoise):
+        def normal(self, shape: tuple[int, ...]) -> mx.array:
+            again()
+            return super().normal(shape)
+
+    def again(*_: object) -> None:
+        one.forget() if call == "forget" else one.convert(sound, sample_rate=16000)
+
+    options = {"progress": again} if where == "progress" else {"noise": Noise(0)}
+    with pytest.raises(RvcFastError, match="must not call its Converter"):
+        one.convert(sound, sample_rate=16000, **options)
+    assert one.convert(sound, sample_rate=16000).duration > 0.9  # and it works on
+
+
+FORK = """
+import os, sys
+sys.path.insert(0, {tests!r})
+import numpy as np
+from fakes import FakeEmbedder, FakePitch, FakeVoice
+import rvc_fast
+from rvc_fast.errors import RvcFastError
+
+def load():
+    return rvc_fast.load(FakeVoice(), embedder=FakeEmbedder(), pitch_model=FakePitch())
+
+def convert(one):
+    return one.convert(np.ones(8000, np.float32), sample_rate=16000)
+
+before = {before}
+pid = os.fork()
+if pid == 0:
+    try:
+        {after}
+        os._exit(0)
+    except RvcFastError as e:
+        print(e, flush=True)
+        os._exit(7)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "works"),
+    [
+        ("load()", "convert(before)", False),
+        ("load()", "load()", False),
+        ("load()", "before.forget()", False),
+        ("convert(load())", "convert(load())", False),
+        ("load()._lock.acquire()", "load()", False),
+        ("None", "convert(load())", True),
+    ],
+)
+def test_after_a_fork_it_works_or_says_why_not(before: str, after: str, works: bool) -> None:
+    code = FORK.format(tests=str(Path(__file__).parent), before=before, after=after)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode == (0 if works else 7), run.stderr
+    assert ("start processes by 'spawn'" in run.stdout) == (not works)
+    assert run.stdout.count("\n") == (0 if works else 1)
+
+
+class SilentEmbedder(FakeEmbedder):
+    """Gives one frame for any sound, so that all of the output lies in the padding."""
+
+    def features(self, audio: mx.array, version: str) -> mx.array:
+        return super().features(audio, version)[:1]
+
+
+@pytest.mark.parametrize("rate", [None, 44100])
+def test_a_result_without_samples_is_an_error(rate: int | None) -> None:
+    with pytest.raises(InputError, match="without samples"):
+        converter(embedder=SilentEmbedder()).convert(voiced_sound(1), sample_rate=16000, output_rate=rate)
 
 
 def test_arrays_of_every_kind_agree() -> None:
@@ -307,3 +412,79 @@ def test_public_names() -> None:
     assert rvc_fast.load is load
     assert rvc_fast.Converter is Converter
     assert rvc_fast.ConversionResult is ConversionResult
+
+
+def test_a_warm_up_converts_once_and_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_device_backend", lambda: "metal")
+    subject = converter()
+
+    def calls() -> tuple[int, int, int]:
+        return subject.embedder.calls, subject.pitch_model.calls, len(subject.voice.calls)
+
+    subject.warm()
+    assert calls() == (1, 1, 1)
+    subject.warm()
+    assert calls() == (1, 1, 1)
+    subject.convert(np.zeros(4800, np.float32), sample_rate=16000)
+    assert calls() == (2, 2, 2)
+    converted = converter()
+    converted.convert(voiced_sound(1), sample_rate=16000)
+    converted.warm()
+    assert converted.embedder.calls == 1
+
+
+def test_a_warm_up_does_nothing_on_a_cpu() -> None:
+    subject = converter()
+    subject.warm()
+    assert subject.embedder.calls == subject.pitch_model.calls == len(subject.voice.calls) == 0
+
+
+def test_load_warms_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_device_backend", lambda: "metal")
+    parts = {"embedder": FakeEmbedder(), "pitch_model": FakePitch()}
+    for warm in (False, True):
+        subject = rvc_fast.load(FakeVoice(), **parts, warm=warm)
+        assert len(subject.voice.calls) == warm
+
+
+def test_a_failed_warm_up_is_raised_and_may_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_device_backend", lambda: "metal")
+    subject = converter()
+    infer = subject.voice.infer
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("the kernel does not compile")
+
+    subject.voice.infer = fail
+    with pytest.raises(RuntimeError, match="the kernel does not compile"):
+        subject.warm()
+    subject.voice.infer = infer
+    subject.warm()
+    assert len(subject.voice.calls) == 1
+
+
+def test_a_file_is_read_while_the_converter_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_device_backend", lambda: "metal")
+    subject, sound = converter(), voiced_sound(1)
+    started, was_read = threading.Event(), threading.Event()
+    infer = subject.voice.infer
+
+    def wait(*arguments: object) -> mx.array:
+        started.set()
+        # Would time out if the file were read only after the warm-up.
+        assert was_read.wait(20)
+        return infer(*arguments)
+
+    def read(path: str) -> tuple[np.ndarray, int]:
+        assert started.wait(20)
+        was_read.set()
+        return sound, 16000
+
+    subject.voice.infer = wait
+    monkeypatch.setattr(audio, "read_mono", read)
+    with ThreadPoolExecutor(1) as worker:
+        warming = worker.submit(subject.warm)
+        result = subject.convert("a.wav")
+        warming.result()
+    assert len(subject.voice.calls) == 2
+    np.testing.assert_array_equal(result.samples, converter().convert(sound, sample_rate=16000).samples)

@@ -9,7 +9,9 @@ from pathlib import Path
 from rvc_fast import env, ops
 from rvc_fast.cli import COMMANDS, parser
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+GUIDE = (ROOT / "docs" / "first-run-on-a-mac.md").read_text()
 
 
 def test_settings_table_is_that_of_env() -> None:
@@ -29,10 +31,28 @@ def test_every_command_is_listed() -> None:
         assert f"`rvc-fast {module.__name__.rsplit('.', 1)[1]}" in README
 
 
-def test_options_in_the_readme_exist() -> None:
+def options(command: str) -> set[str]:
+    """Every option of a command."""
     actions = parser()._subparsers._group_actions[0]
     assert isinstance(actions, argparse._SubParsersAction)
-    known = {o for sub in actions.choices.values() for a in sub._actions for o in a.option_strings}
-    for line in re.findall(r"^.*rvc-fast (?:convert|pack|verify|models|demo|info|bench) .*$", README, re.M):
-        for option in re.findall(r"(?<=\s)--?[a-z][a-z-]*", line.split("#")[0].split("rvc-fast", 1)[1]):
-            assert option in known, line
+    return {o for a in actions.choices[command]._actions for o in a.option_strings}
+
+
+def test_options_in_the_documents_exist() -> None:
+    for line in re.findall(r"rvc-fast [a-z]+ .*", README + GUIDE):
+        command, *words = re.split(r"#|`|\)\"|\"\$\(", line)[0].split()[1:]
+        for option in words:
+            if re.fullmatch(r"--?[a-z][a-z-]*", option):
+                assert option in options(command), line
+
+
+def test_the_guide_is_five_commands() -> None:
+    """Each with what to type, what to see, and what to send otherwise."""
+    steps = re.split(r"^## ", GUIDE, flags=re.M)[1:]
+    numbered = [step for step in steps if re.match(r"\d\. ", step)]
+    assert [step[0] for step in numbered] == list("12345")
+    for step in numbered:
+        assert "```\n" in step
+        assert re.search(r"^\| you should see.* \| otherwise send \|$", step, re.M)
+    for command in ("info --check", "demo --play", "verify tests/golden", "bench --quick"):
+        assert f"```\nrvc-fast {command}\n```" in GUIDE

@@ -31,7 +31,7 @@ def test_without_a_gpu_it_prints_the_plan_and_writes_nothing(
     assert check.main(["--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "nothing was run" in out
-    for word in ("op tests", "verify", "memcheck", "racecheck", "benchmark"):
+    for word in ("first-use check", "op tests", "verify", "memcheck", "racecheck", "benchmark"):
         assert word in out
     assert not [*tmp_path.iterdir()]
 

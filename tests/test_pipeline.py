@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.signal import butter, filtfilt
 
-from fakes import FakeEmbedder, FakeIndex, FakePitch, FakeVoice, voiced_sound
+from fakes import FakeEmbedder, FakeIndex, FakePitch, FakeVoice, scipys_high_pass, voiced_sound
 from rvc_fast import pipeline
 from rvc_fast.errors import InputError
 from rvc_fast.noise import SeededNoise
@@ -34,6 +33,65 @@ def convert(sound: np.ndarray, voice: FakeVoice, f0: np.ndarray | None = None, *
         index=index,
         settings=Settings(**{"chunk": SHORT, **options}),
     )
+
+
+class Hum(FakeVoice):
+    """Says 0.5 whatever it hears, as real voices hum in silence."""
+
+    def infer(self, phone, pitch, f0, speaker, noise) -> mx.array:
+        return mx.full((phone.shape[1] * self.hop,), 0.5)
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.3, 4.0, 20.0])
+@pytest.mark.parametrize("value", [0.0, -0.0, 1e-9])
+def test_digital_silence_stays_silent(seconds: float, value: float) -> None:
+    out = convert(np.full(round(16000 * seconds), value, np.float32), Hum(), volume_envelope=1.0)
+    assert len(out) > 0
+    assert not out.any()
+
+
+@pytest.mark.parametrize("hop", [320, 400, 480])
+def test_silence_within_a_sound_begins_and_ends_where_the_models_see_only_zeros(hop: int) -> None:
+    """Twenty chunks, each 10 to 20 ms short: what is silent is found in each of them."""
+    noise = (0.3 * np.random.default_rng(0).standard_normal(16000 * 4)).astype(np.float32)
+    zeros = np.zeros(16000 * 30, np.float32)
+    sound = np.concatenate([zeros, noise, zeros, noise])
+    out = convert(sound, Hum(hop=hop))
+    sight = pipeline.SIGHT / 16000
+
+    def at(start: float, stop: float) -> np.ndarray:
+        return np.abs(out[round(start * 100 * hop) : round(stop * 100 * hop)])
+
+    lost = 0.02 * len(out) / (100 * hop) / 3  # of the chunks before
+    assert at(0, 30 - sight - lost - 0.03).max() == 0
+    assert at(30 - sight + 0.03, 34 + sight - lost - 0.03).min() == 0.5
+    assert at(34 + sight + 0.03, 64 - sight - lost - 0.03).max() == 0
+    assert at(64 - sight + 0.03, 999).min() == 0.5
+    assert np.abs(np.diff(out)).max() <= 0.5 / hop * 1.01, "an edge clicks"
+
+
+@pytest.mark.parametrize("value", [2e-8, 1e-7, -3e-5])
+def test_what_is_quiet_is_no_digital_silence(value: float) -> None:
+    assert np.abs(convert(np.full(64000, value, np.float32), Hum())).min() == 0.5
+
+
+def test_a_gap_that_the_models_see_across_is_left_alone() -> None:
+    sound = voiced_sound(8)
+    sound[32000 : 32000 + 2 * pipeline.SIGHT] = 0
+    assert pipeline.find_silences(sound) == ()
+    sound[32000 : 32000 + 2 * pipeline.SIGHT + 2 * WINDOW] = 0
+    ((start, stop),) = pipeline.find_silences(sound)
+    assert 0 < stop - start <= 2 * WINDOW
+
+
+def test_silences_are_found_at_every_place_and_length() -> None:
+    for length in (1, 159, 160, 161, 40961, 100000):
+        for heard in {0, length // 2, length - 1}:
+            sound = np.zeros(length, np.float32)
+            sound[heard] = 1
+            for start, stop in pipeline.find_silences(sound):
+                assert not (start - pipeline.SIGHT <= heard < stop + pipeline.SIGHT)
+    assert pipeline.find_silences(np.zeros(5, np.float32)) == ((-np.inf, np.inf),)
 
 
 def ramp(sound: np.ndarray, pad: int = 100) -> np.ndarray:
@@ -103,7 +161,7 @@ def test_where_applio_and_classic_differ() -> None:
 def test_the_sound_is_high_passed_and_padded_by_reflection() -> None:
     sound = voiced_sound(2) + np.float32(0.2)
     prepared = pipeline.prepare(sound, Settings())
-    signal = filtfilt(*butter(5, 48, "high", fs=16000), sound).astype(np.float32)
+    signal = scipys_high_pass(sound).astype(np.float32)
     np.testing.assert_array_equal(prepared.signal, signal)
     np.testing.assert_array_equal(prepared.padded, np.pad(signal, 16000, mode="reflect"))
     assert prepared.frames == 400

@@ -1,7 +1,8 @@
 """Everything that only a GPU can show, in one run: `python -m benchmarks.gpu.check`.
 
-All op tests on the GPU's route, `rvc-fast verify`, the sanitizers of CUDA on the kernels, the benchmark against PyTorch
-on the same GPU. One JSON line per step goes to benchmarks/results/. Without a GPU it prints what it would run.
+The first-use check, all op tests on the GPU's route, `rvc-fast verify`, the sanitizers of CUDA on the kernels, the
+benchmark against PyTorch on the same GPU. One JSON line per step goes to benchmarks/results/. Without a GPU it prints
+what it would run.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def steps(backend: str, rows: Path) -> list[Step]:
     # Benchmark shapes take minutes under a sanitizer, and reach no line that the odd ones do not.
     small = (*tests, "-m", "not slow")
     result = [
+        Step("first-use check", (python, "-m", "rvc_fast", "info", "--check")),
         Step("op tests", tests),
         Step("verify", (python, "-m", "rvc_fast", "verify", "tests/golden", "--backend", backend)),
     ]

@@ -22,6 +22,7 @@ from rvc_fast import env, pipeline
 from rvc_fast.bench import limits, models
 from rvc_fast.bench.sides import Pitch, Side
 from rvc_fast.bench.work import Arrays, Task
+from rvc_fast.errors import RvcFastError
 from rvc_fast.noise import NoiseSource, SeededNoise
 from rvc_fast.pitch.rmvpe import HOP
 from rvc_fast.resources import golden_dir
@@ -129,12 +130,14 @@ class Eager(Peer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.device = "cpu"
-        if limits.on_gpu() and torch.cuda.is_available():
-            self.device = "cuda"
-        elif limits.on_gpu() and torch.backends.mps.is_available():
-            self.device = "mps"
+        self.device = self.choose_device()
         self._networks: dict[str, Callable[..., Any]] = {}
+
+    def choose_device(self) -> str:
+        """Return PyTorch's name of the device to run on."""
+        if limits.on_gpu() and torch.cuda.is_available():
+            return "cuda"
+        return "mps" if limits.on_gpu() and torch.backends.mps.is_available() else "cpu"
 
     def facts(self) -> dict[str, Any]:
         return {**super().facts(), "device": "cpu" if self.device == "cpu" else "gpu"}
@@ -162,6 +165,15 @@ class Eager(Peer):
             return min(snr for _, _, snr in check.rows(folder))
 
 
+class Cpu(Eager):
+    """PyTorch, eager, float32, on the CPU beside whatever ours runs on."""
+
+    name = "torch-cpu"
+
+    def choose_device(self) -> str:
+        return "cpu"
+
+
 class Autocast(Eager):
     """PyTorch, eager, bfloat16 by autocast."""
 
@@ -183,6 +195,7 @@ class OnnxRuntime(Peer):
     """ONNX Runtime's CPU provider, on exports made for the exact shapes. RMVPE's mel is PyTorch's."""
 
     name = "onnxruntime"
+    providers: tuple[Any, ...] = ("CPUExecutionProvider",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -207,7 +220,12 @@ class OnnxRuntime(Peer):
         options.intra_op_num_threads = torch.get_num_threads()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        return self._runtime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+        session = self._runtime.InferenceSession(file.getvalue(), options, providers=list(self.providers))
+        session.disable_fallback()
+        wanted = [p if isinstance(p, str) else p[0] for p in self.providers]
+        if session.get_providers() != wanted:
+            raise RvcFastError(f"[bench] ONNX Runtime took {session.get_providers()} in place of {wanted}")
+        return session
 
     def _call(self, key: tuple[Any, ...], module: Callable[[], nn.Module], arrays: Arrays) -> Any:
         key = (*key, *(a.shape for a in arrays))
@@ -248,4 +266,26 @@ class OnnxRuntime(Peer):
         return lowest
 
 
-SIDES: dict[str, Callable[[], Peer]] = {side.name: side for side in (Eager, Autocast, Compiled, OnnxRuntime)}
+class CoreMl(OnnxRuntime):
+    """ONNX Runtime's Core ML provider; what Core ML does not take runs on the CPU provider.
+
+    An ML program keeps float32, where the older format computes in float16, and so does the Neural Engine, which is
+    left out: neither could agree to 90 dB. Options: onnxruntime.ai, "CoreML Execution Provider".
+    """
+
+    name = "onnxruntime-coreml"
+    providers = (
+        (
+            "CoreMLExecutionProvider",
+            {"ModelFormat": "MLProgram", "MLComputeUnits": "CPUAndGPU", "RequireStaticInputShapes": "1"},
+        ),
+        "CPUExecutionProvider",
+    )
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "device": "gpu"}
+
+
+SIDES: dict[str, Callable[[], Peer]] = {
+    side.name: side for side in (Eager, Cpu, Autocast, Compiled, OnnxRuntime, CoreMl)
+}

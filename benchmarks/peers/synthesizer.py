@@ -180,6 +180,16 @@ class Flow(nn.Module):
         return z
 
 
+def fractions(advance: Tensor) -> Tensor:
+    """(1, T) cycles of each frame -> (1, T) what is left of the sum so far without its whole cycles.
+
+    In double, where the public code sums in float32: its drift over a minute would hide differences. MPS has no
+    double, so that its numbers, one a frame, are summed on the CPU.
+    """
+    exact = (advance.cpu() if advance.device.type == "mps" else advance).double()
+    return torch.fmod(exact.cumsum(1), 1.0).to(advance.device, advance.dtype)
+
+
 class Source(nn.Module):
     """f0 (1, T), noise (1, T * hop, 1) -> excitation (1, 1, T * hop)."""
 
@@ -192,9 +202,7 @@ class Source(nn.Module):
         steps = torch.arange(1, self.hop + 1, dtype=f0.dtype, device=f0.device)
         cycles = f0[:, :, None] / self.rate * steps
         advance = torch.fmod(cycles[:, :, -1:] + 0.5, 1.0) - 0.5
-        # In double, where the public code sums in float32: its drift over a minute would hide differences.
-        exact = torch.float32 if f0.device.type == "mps" else torch.float64  # which Metal does not have
-        start = torch.fmod(advance.to(exact).cumsum(1), 1.0).to(f0.dtype)
+        start = fractions(advance)
         cycles = cycles + F.pad(start[:, :-1], (0, 0, 1, 0))
         voiced = (f0 > 0).to(f0.dtype)[:, :, None].expand_as(cycles).flatten(1)[:, :, None]
         sine = SINE_AMPLITUDE * torch.sin(2 * math.pi * cycles).flatten(1)[:, :, None]

@@ -119,6 +119,9 @@ mx::array borrow_numpy(const Numbers& x) {
 NB_MODULE(_ext, m) {
   using namespace rvc_fast;
 
+  // These kernels run on the CPU, whatever MLX's default device is.
+  const mx::StreamOrDevice cpu = mx::Device(mx::Device::cpu);
+
   m.def("configure", &configure, nb::kw_only(), "threads"_a = 0, "isa"_a = "");
   m.def("isa", [] { return std::string(isa().name); });
   m.def("isas", &isas);
@@ -134,62 +137,61 @@ NB_MODULE(_ext, m) {
   m.def("iir", &iir_filter, "b"_a, "a"_a, "x"_a, "delays"_a);
 
   m.def("conv1d_pack", &conv1d_pack, "weight"_a, nb::kw_only(), "groups"_a = 1, "dtype"_a = "float32",
-        "stream"_a = nb::none());
+        "stream"_a = cpu);
   m.def("conv1d", &conv1d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
         nb::kw_only(), "out_channels"_a, "kernel"_a, "stride"_a = 1, "padding"_a = std::pair<int, int>(0, 0),
         "dilation"_a = 1, "groups"_a = 1, "leaky"_a = 1.0f, "activation"_a = "", "scale"_a = 1.0f,
-        "stream"_a = nb::none());
+        "stream"_a = cpu);
 
-  m.def("attention", &attention, "q"_a, "k"_a, "v"_a, nb::kw_only(), "scale"_a, "stream"_a = nb::none());
+  m.def("attention", &attention, "q"_a, "k"_a, "v"_a, nb::kw_only(), "scale"_a, "stream"_a = cpu);
   m.def("layer_norm", &layer_norm, "x"_a, "weight"_a.none() = nb::none(), "bias"_a.none() = nb::none(),
-        "residual"_a.none() = nb::none(), nb::kw_only(), "eps"_a = 1e-5f, "stream"_a = nb::none());
+        "residual"_a.none() = nb::none(), nb::kw_only(), "eps"_a = 1e-5f, "stream"_a = cpu);
 
   m.def("bigru", &bigru, "forward"_a, "backward"_a, "w_hh"_a, "b_hh"_a, "h"_a, nb::kw_only(),
-        "stream"_a = nb::none());
+        "stream"_a = cpu);
 
-  m.def("linear_pack", &linear_pack, "weight"_a, nb::kw_only(), "dtype"_a = "float32",
-        "stream"_a = nb::none());
+  m.def("linear_pack", &linear_pack, "weight"_a, nb::kw_only(), "dtype"_a = "float32", "stream"_a = cpu);
   m.def("linear", &linear, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
-        nb::kw_only(), "out_channels"_a, "activation"_a = "", "stream"_a = nb::none());
+        nb::kw_only(), "out_channels"_a, "activation"_a = "", "stream"_a = cpu);
 
   m.def("conv2d_algorithm", &conv2d_algorithm, "shape"_a, "wanted"_a, "dtype"_a = "float32");
   m.def("conv2d_pack", &conv2d_pack, "weight"_a, nb::kw_only(), "algorithm"_a = "direct",
-        "dtype"_a = "float32", "stream"_a = nb::none());
+        "dtype"_a = "float32", "stream"_a = cpu);
   m.def("conv2d", &conv2d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
         nb::kw_only(), "out_channels"_a, "kernel"_a, "padding"_a = std::pair<int, int>(0, 0),
-        "activation"_a = "", "algorithm"_a = "direct", "stream"_a = nb::none());
+        "activation"_a = "", "algorithm"_a = "direct", "stream"_a = cpu);
 
   m.def("conv_transpose1d_pack", &conv_transpose1d_pack, "weight"_a, nb::kw_only(), "stride"_a = 1,
-        "dtype"_a = "float32", "stream"_a = nb::none());
+        "dtype"_a = "float32", "stream"_a = cpu);
   m.def("conv_transpose1d", &conv_transpose1d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(),
         "residual"_a.none() = nb::none(), nb::kw_only(), "out_channels"_a, "kernel"_a, "stride"_a = 1,
-        "padding"_a = 0, "output_padding"_a = 0, "leaky"_a = 1.0f, "stream"_a = nb::none());
+        "padding"_a = 0, "output_padding"_a = 0, "leaky"_a = 1.0f, "stream"_a = cpu);
 
   m.def("conv_transpose2d_pack", &conv_transpose2d_pack, "weight"_a, nb::kw_only(),
-        "stride"_a = std::pair<int, int>(1, 1), "dtype"_a = "float32", "stream"_a = nb::none());
+        "stride"_a = std::pair<int, int>(1, 1), "dtype"_a = "float32", "stream"_a = cpu);
   m.def("conv_transpose2d", &conv_transpose2d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), nb::kw_only(),
         "out_channels"_a, "kernel"_a, "stride"_a = std::pair<int, int>(1, 1),
         "padding"_a = std::pair<int, int>(0, 0), "output_padding"_a = std::pair<int, int>(0, 0),
-        "activation"_a = "", "beside"_a.none() = nb::none(), "stream"_a = nb::none());
+        "activation"_a = "", "beside"_a.none() = nb::none(), "stream"_a = cpu);
 
-  m.def("wavenet_gate", &wavenet_gate, "x"_a, "g"_a, nb::kw_only(), "stream"_a = nb::none());
+  m.def("wavenet_gate", &wavenet_gate, "x"_a, "g"_a, nb::kw_only(), "stream"_a = cpu);
   m.def("mel_stft", &mel_stft, "x"_a, "window"_a, "filters"_a, nb::kw_only(), "hop"_a, "floor"_a = 1e-5f,
-        "stream"_a = nb::none());
+        "stream"_a = cpu);
   m.def("nsf_source", &nsf_source, "f0"_a, "noise"_a, "weight"_a, "bias"_a.none() = nb::none(),
         "offsets"_a.none() = nb::none(), nb::kw_only(), "hop"_a, "sample_rate"_a,
         "phase"_a = std::vector<double>{0.0}, "interpolation"_a = "nearest", "accumulation"_a = "frame",
-        "stream"_a = nb::none());
+        "stream"_a = cpu);
   m.def("resblock_algorithm", &resblock_algorithm, "channels"_a, "kernel"_a, "wanted"_a,
         "dtype"_a = "float32");
   m.def("resblock_pack", &resblock_pack, "weight"_a, nb::kw_only(), "algorithm"_a, "dtype"_a = "float32",
-        "stream"_a = nb::none());
+        "stream"_a = cpu);
   m.def("resblock", &resblock, "x"_a, "packed"_a, "biases"_a, "convs"_a, nb::kw_only(), "slope"_a,
-        "stream"_a = nb::none());
+        "stream"_a = cpu);
 
-  m.def("knn", &knn, "queries"_a, "vectors"_a, "k"_a, nb::kw_only(), "stream"_a = nb::none());
+  m.def("knn", &knn, "queries"_a, "vectors"_a, "k"_a, nb::kw_only(), "stream"_a = cpu);
 
   m.def("relpos_attention", &relpos_attention, "q"_a, "k"_a, "v"_a, "rel_k"_a, "rel_v"_a, "window"_a,
-        nb::kw_only(), "stream"_a = nb::none());
+        nb::kw_only(), "stream"_a = cpu);
 
 #ifdef RVC_FAST_PLANTED_FAULTS
   // What the sanitizers have to notice; only in builds for their tests.

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import resource
+import signal
 import stat
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rvc_fast.audio import read_audio, read_mono, write_audio
+from rvc_fast.audio import files, read_audio, read_mono, write_audio
 from rvc_fast.errors import FileFormatError, InputError
 
 
@@ -91,7 +95,8 @@ def test_no_samples_and_cut_short(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "y.wav", tone(), 24000)
     whole = (tmp_path / "y.wav").read_bytes()
     (tmp_path / "y.wav").write_bytes(whole[: len(whole) // 2])
-    assert 11000 < len(read_mono(tmp_path / "y.wav")[0]) < 12100
+    with pytest.warns(UserWarning, match="0.50 of its 1.00 s are missing"):
+        assert 11000 < len(read_mono(tmp_path / "y.wav")[0]) < 12100
 
 
 def test_a_header_that_claims_too_much(tmp_path: Path) -> None:
@@ -99,7 +104,8 @@ def test_a_header_that_claims_too_much(tmp_path: Path) -> None:
     data = bytearray((tmp_path / "x.wav").read_bytes())
     data[4:8] = data[40:44] = b"\xf0\xff\xff\x7f"
     (tmp_path / "x.wav").write_bytes(data)
-    assert len(read_mono(tmp_path / "x.wav")[0]) == 100
+    with pytest.warns(UserWarning, match="does not say how long it is"):
+        assert len(read_mono(tmp_path / "x.wav")[0]) == 100
 
 
 def test_missing_and_folder(tmp_path: Path) -> None:
@@ -124,15 +130,126 @@ def test_stdin_and_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_unwritable_targets_leave_nothing(tmp_path: Path) -> None:
     (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "link.wav").symlink_to("/dev/zero")
     for path, message in [
         (tmp_path / "none" / "x.wav", "No such file"),
         (tmp_path / "folder.wav", "folder"),
         (tmp_path / "x", "suffix"),
+        (tmp_path / "link.wav" / "x.wav", "Not a directory"),
         (tmp_path / "x.mp3", "sample rates"),
     ]:
         with pytest.raises(InputError, match=message):
             write_audio(path, tone(), 40000)
-    assert os.listdir(tmp_path) == ["folder.wav"]
+    assert sorted(os.listdir(tmp_path)) == ["folder.wav", "link.wav"]
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3", ".aiff", ".au", ".caf", ".w64", ".m4a"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_a_full_disk_is_never_a_cut_sound(
+    tmp_path: Path, suffix: str, share: float, need_tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the disk ends, up to the last bytes, which encoders write while they are closed."""
+    if suffix == ".m4a":
+        need_tool("ffmpeg")
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 48000).astype(np.float32)
+    path = tmp_path / f"x{suffix}"
+    write_audio(path, noise, 24000)
+    whole = path.read_bytes()
+    room = int(len(whole) * share)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The sound that ffmpeg is given lies in another place, which is not full.
+    monkeypatch.setattr("rvc_fast.audio.files._ffmpeg", _with_limit(files._ffmpeg, room))
+    if suffix != ".m4a":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(InputError, match=r"cannot write .*(File too large|ffmpeg says)"):
+            write_audio(path, noise, 24000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == whole
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def _with_limit(function: Callable[..., None], room: int) -> Callable[..., None]:
+    def limited(*arguments: object) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+        try:
+            function(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (np.zeros(0, np.float32), "not empty"),
+        (np.zeros((0, 2), np.float32), "not empty"),
+        (np.zeros((5, 0), np.float32), "not empty"),
+        (np.zeros((5, 2, 2), np.float32), "got shape"),
+        (np.float32(0.5), "got shape"),
+        (np.array([0.1, np.nan]), "NaN or infinite"),
+        (np.array([0.1, -np.inf]), "NaN or infinite"),
+        (np.array([0.1, 1e300]), "NaN or infinite"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_samples_that_are_no_sound(tmp_path: Path, samples: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        write_audio(tmp_path / "x.wav", samples, 24000)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_U8"])
+def test_loud_samples_are_clipped_and_do_not_wrap(tmp_path: Path, subtype: str) -> None:
+    write_audio(tmp_path / "x.wav", 3 * tone(), 24000, subtype=subtype)
+    samples = read_mono(tmp_path / "x.wav")[0]
+    np.testing.assert_allclose(samples, np.clip(3 * tone(), -1, 1), atol=0.01)
+
+
+def test_16_bits_are_rounded_to_the_nearest(tmp_path: Path) -> None:
+    values = np.array([0.99, -0.99, 0.4, -0.4, 1.0, -1.0, 1e-5, -1e-5], np.float32)
+    for suffix in (".wav", ".flac", ".aiff"):
+        write_audio(tmp_path / f"x{suffix}", values, 24000)
+        got = soundfile.read(tmp_path / f"x{suffix}", dtype="int16")[0]
+        assert got.tolist() == [32440, -32440, 13107, -13107, 32767, -32768, 0, 0]
+
+
+def test_an_interrupted_encoder_stops_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    write = soundfile.SoundFile.write
+
+    def interrupted(self: soundfile.SoundFile, block: np.ndarray) -> None:
+        written.append(len(block))
+        write(self, block)
+        if len(written) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)  # the main thread gets the signal
+
+    monkeypatch.setattr(soundfile.SoundFile, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_audio(tmp_path / "x.flac", np.tile(tone(), 200), 24000)
+    assert len(written) < 70
+    assert os.listdir(tmp_path) == []
+
+
+def test_names_of_every_length_and_encoding(tmp_path: Path) -> None:
+    for name in (
+        "歌" * 83 + ".wav",
+        "x" * 250 + ".flac",
+        os.fsdecode(b"caf\xe9.ogg"),
+        "\U0001f600" * 62 + ".mp3",
+    ):
+        try:
+            (tmp_path / name).touch()
+        except OSError:
+            continue  # not allowed by this file system
+        write_audio(tmp_path / name, tone(), 24000)
+        assert len(read_mono(tmp_path / name)[0]) >= 24000
 
 
 def test_an_old_file_survives_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

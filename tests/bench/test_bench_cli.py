@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,9 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Fakes in place of all contestants, and no measuring of the machine; returns those that were made."""
     made: dict[str, Any] = {"log": [], "ours": {}}
 
-    def contestants(options: session.Options, threads: int) -> tuple[Fake, dict[str, Fake]]:
+    def contestants(options: session.Options, threads: int, deadline: float) -> tuple[Fake, dict[str, Fake]]:
         clock = Clock()
-        made["options"], made["threads"] = options, threads
+        made["options"], made["threads"], made["deadline"] = options, threads, deadline
         made["side"] = Fake("ours", made["log"], clock, **{"facts": OURS_FACTS, **made["ours"]})
         return made["side"], {n: Fake(n, made["log"], clock, [2.0]) for n in options.against}
 
@@ -57,6 +59,11 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["stages", "--dtype", "float16"], "stages have the dtypes float32, bfloat16, got 'float16'"),
         (["--against", "jax"], "against must be of torch, "),
         (["--backend", "cuda", "stages", "--against", "none"], "backend 'cuda' was asked for"),
+        (["--quick", "--minutes", "5"], "--quick chooses --minutes itself"),
+        (["--quick", "--seconds", "1"], "--quick chooses --seconds itself"),
+        (["--quick", "--batch", "2"], "--quick chooses --batch itself"),
+        (["--quick", "--limit", "9"], "--quick chooses --limit itself"),
+        (["--against", "cpu"], "cpu is for machines with a GPU: here ours runs on the CPU anyway"),
         (["--read", "nothing.jsonl"], "--read is for --report"),
         (["--read", "nothing.jsonl", "--report", "x.html"], "cannot read nothing.jsonl"),
         (["--compare", "a.jsonl"], "--compare takes two or more files"),
@@ -145,6 +152,49 @@ def test_options_arrive(fakes: dict[str, Any], tmp_path: Path, monkeypatch: pyte
     )
 
 
+def test_quick_is_short_and_says_what_to_send(
+    fakes: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun = time.monotonic()
+    assert main(["bench", "--quick", "--against", "mlx", "-o", str(tmp_path)]) == 0
+    assert fakes["options"] == session.Options(
+        suites=("stages", "convert"),
+        seconds=(10.0,),
+        against=("mlx",),
+        fewest=1,
+        batch=1,
+        minutes=3.0,
+        limit=45.0,
+    )
+    assert begun + 165 < fakes["deadline"] < time.monotonic() + 175
+    out, err = capsys.readouterr()
+    (file,) = tmp_path.glob("*.jsonl")
+    assert out.splitlines()[-4] == f"Please send this file, whatever it shows: {file}"
+    assert out.splitlines()[-1].endswith(f"rvc-fast bench --compare {file} OTHER.jsonl")
+    first = results.read(file)[0]
+    assert (first["suite"], first["name"], first["seconds"]) == ("convert", "warm", 10)
+    assert "left out" not in err
+    slow = {"fma_gflops": 1.0, "read_gbytes": 10.0, "copy_gbytes": None}
+    monkeypatch.setattr(limits, "measure", lambda: slow)
+    assert main(["bench", "--quick", "--against", "none", "-o", str(tmp_path)]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out")]
+    assert "; rvc-fast bench --seconds 10 --minutes " in line
+
+
+def test_quick_keeps_json_clean_and_other_runs_have_no_deadline(
+    fakes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "stages", "--quick", "--json", "--against", "none", "-o", str(tmp_path)]) == 0
+    for line in capsys.readouterr().out.splitlines():
+        assert json.loads(line)["seconds"] == 10
+    assert main(["bench", "--stage", "mel", "--seconds", "1", "--against", "none", "-o", str(tmp_path)]) == 0
+    assert fakes["deadline"] == math.inf
+    assert (fakes["options"].minutes, fakes["options"].batch, fakes["options"].limit) == (15, 4, 120)
+
+
 def test_a_red_row_ends_with_1(
     fakes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,6 +265,7 @@ def test_compare_prints_a_table_and_flags(tmp_path: Path, capsys: pytest.Capture
     assert main(["bench", "--compare", a, b, c]) == 1
     out = capsys.readouterr().out
     assert "Fast chip, 2 threads, cpu" in out
+    assert "memory, GB/s, published" in out
     assert "stages decoder, 10 s  100 ms  150 ms   1.50  30 ms   0.30  SLOWER in 2" in out
     assert "more than 10% against a peer" in out
     assert main(["bench", "--compare", a, c]) == 0

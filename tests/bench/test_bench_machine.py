@@ -12,21 +12,63 @@ from pathlib import Path
 import pytest
 
 from rvc_fast import native
-from rvc_fast.bench import limits, machine
+from rvc_fast.bench import chips, limits, machine
+
+# What a Mac's programs print, by their manuals and by what others published of theirs: not recorded on a Mac of ours.
+DISPLAYS = """Graphics/Displays:
+
+    Apple M3 Max:
+
+      Chipset Model: Apple M3 Max
+      Type: GPU
+      Bus: Built-In
+      Total Number of Cores: 40
+      Vendor: Apple (0x106b)
+      Metal Support: Metal 3
+      Displays:
+        Color LCD:
+          Display Type: Built-in Liquid Retina XDR Display
+          Resolution: 3024 x 1964 Retina
+          Main Display: Yes
+          Online: Yes
+"""
+POWER = """System-wide power settings:
+Currently in use:
+ standby              1
+ Sleep On Power Button 1
+ hibernatefile        /var/vm/sleepimage
+ powernap             1
+ sleep                1 (sleep prevented by powerd, caffeinate)
+ lowpowermode         1
+ womp                 1
+"""
+BATTERY = """Now drawing from 'Battery Power'
+ -InternalBattery-0 (id=1234567)\t84%; discharging; 5:05 remaining present: true
+"""
+NO_BATTERY = "Now drawing from 'AC Power'\n"
+PRESSURE = "com.apple.system.thermalpressurelevel 2\n"
+SAID = {
+    ("sysctl", "-n", "machdep.cpu.brand_string"): "Apple M3 Max\n",
+    ("sysctl", "-n", "hw.perflevel0.physicalcpu"): "12\n",
+    ("sysctl", "-n", "hw.perflevel0.name"): "Performance\n",
+    ("sysctl", "-n", "hw.perflevel1.physicalcpu"): "4\n",
+    ("sysctl", "-n", "hw.perflevel1.name"): "Efficiency\n",
+    ("system_profiler", "SPDisplaysDataType"): DISPLAYS,
+    ("sw_vers", "-buildVersion"): "25F80\n",
+    ("notifyutil", "-g", "com.apple.system.thermalpressurelevel"): PRESSURE,
+    ("pmset", "-g", "batt"): BATTERY,
+    ("pmset", "-g"): POWER,
+}
 
 
-def mac(command: Sequence[str]) -> str:
-    """What a Mac says."""
-    said = {
-        ("sysctl", "-n", "machdep.cpu.brand_string"): "Apple M3 Max",
-        (
-            "pmset",
-            "-g",
-            "therm",
-        ): "Note: No thermal warning level has been recorded\n\tCPU_Speed_Limit \t= 87",
-        ("pmset", "-g"): "Currently in use:\n powernap 1\n lowpowermode         1\n sleep 1",
-    }
-    return said[tuple(command)]
+def mac(command: Sequence[str], **changes: str) -> str:
+    """What `machine.ask` returns on a Mac that prints this, or `changes` by a program's name."""
+    return changes.get(command[0], SAID.get(tuple(command), "")).strip()
+
+
+def silent(_: Sequence[str]) -> str:
+    """A Mac whose programs are missing, fail or hang."""
+    return ""
 
 
 def write(path: Path, text: str) -> None:
@@ -36,8 +78,55 @@ def write(path: Path, text: str) -> None:
 
 def test_a_mac() -> None:
     assert machine.chip("darwin", ask=mac) == "Apple M3 Max"
-    assert machine.thermal("darwin", ask=mac) == {"speed_limit_percent": 87, "low_power": True}
-    assert machine.thermal("darwin", ask=lambda _: "") == {}
+    assert machine.gpu_cores("darwin", ask=mac) == 40
+    assert machine.cpu_cores("darwin", ask=mac) == {"Performance": 12, "Efficiency": 4}
+    assert machine.thermal("darwin", ask=mac) == {
+        "pressure": "heavy",
+        "power_source": "Battery Power",
+        "power_mode": "low",
+    }
+
+
+def test_a_mac_that_tells_nothing() -> None:
+    assert machine.thermal("darwin", ask=silent) == {}
+    assert machine.gpu_cores("darwin", ask=silent) is None
+    assert machine.cpu_cores("darwin", ask=silent) == {}
+
+
+def test_kinds_of_cores_have_the_names_that_the_system_gives() -> None:
+    """Those of an M5 Max are called otherwise, and a level without a name still counts."""
+    said = {
+        "hw.perflevel0.physicalcpu": "6",
+        "hw.perflevel0.name": "Super",
+        "hw.perflevel1.physicalcpu": "12",
+    }
+    assert machine.cpu_cores("darwin", ask=lambda c: said.get(c[-1], "")) == {"Super": 6, "level 1": 12}
+
+
+@pytest.mark.parametrize(
+    ("program", "says", "found"),
+    [
+        ("notifyutil", "com.apple.system.thermalpressurelevel 0", {"pressure": "nominal"}),
+        ("notifyutil", "com.apple.system.thermalpressurelevel 4", {"pressure": "sleeping"}),
+        ("notifyutil", "com.apple.system.thermalpressurelevel 50", {}),  # a level of another system
+        ("notifyutil", "com.apple.system.thermalpressurelevel: Failed with code 1", {}),
+        ("pmset", NO_BATTERY, {"power_source": "AC Power"}),
+        ("pmset", " powermode            0\n", {"power_mode": "automatic"}),
+        ("pmset", " lowpowermode         0\n", {"power_mode": "automatic"}),
+        ("pmset", " powermode            2\n", {"power_mode": "high"}),
+        ("pmset", " highpowermode        1\n", {}),
+        ("pmset", " powermode            7\n", {}),
+    ],
+)
+def test_states_of_a_mac(program: str, says: str, found: dict[str, str]) -> None:
+    assert machine.thermal("darwin", ask=lambda c: says.strip() if c[0] == program else "") == found
+
+
+def test_intels_and_displays_have_no_gpu_cores_to_tell() -> None:
+    without = DISPLAYS.replace("      Total Number of Cores: 40\n", "")
+    assert machine.gpu_cores("darwin", ask=lambda c: mac(c, system_profiler=without)) is None
+    assert machine.gpu_cores("linux", ask=mac) is None
+    assert machine.cpu_cores("linux", ask=mac) == {}
 
 
 def test_linux(tmp_path: Path) -> None:
@@ -86,13 +175,24 @@ def test_roofline() -> None:
     assert limits.roofline(2e9, 5e8, 0.1, 100, None) is None
 
 
-def test_published_peaks_are_sane() -> None:
-    for name, peak in limits.PUBLISHED.items():
-        assert name.startswith("Apple M")
-        assert 2000 < peak.gflops < 30000
-        assert 60 <= peak.gbytes <= 900
-        assert 15 < peak.gflops / peak.gbytes < 45, "a ridge unlike that of any such chip"
-        assert peak.note
+def test_what_is_published_of_chips() -> None:
+    """Spot checks against Apple's own figures: 2.6, 5.2, 10.4 and 3.6 TFLOP/s, 300 and 400 GB/s."""
+    for chip, cores, teraflops in (
+        ("M1", 8, 2.6),
+        ("M1 Pro", 16, 5.2),
+        ("M1 Max", 32, 10.4),
+        ("M2", 10, 3.6),
+    ):
+        known = chips.published(f"Apple {chip}", cores)
+        assert known is not None
+        assert known.gflops == pytest.approx(1000 * teraflops, rel=0.03)
+    assert chips.published("Apple M3 Max", 30) == chips.Published(300, None)
+    assert chips.published("Apple M3 Max", 40) == chips.Published(400, None)
+
+
+@pytest.mark.parametrize(("chip", "cores"), [("Apple M3 Max", None), ("Apple M3 Max", 33), ("Apple M9", 10)])
+def test_nothing_is_said_of_chips_that_are_not_known(chip: str, cores: int | None) -> None:
+    assert chips.published(chip, cores) is None
 
 
 def test_peaks_can_be_measured() -> None:
@@ -124,7 +224,8 @@ def test_the_system_is_named_without_its_builder(monkeypatch: pytest.MonkeyPatch
     assert machine.system() == "Some Linux 12, Linux 6.1"
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(platform, "mac_ver", lambda: ("15.1", ("", "", ""), "arm64"))
-    assert machine.system() == "macOS 15.1"
+    assert machine.system(ask=mac) == "macOS 15.1 (25F80)"
+    assert machine.system(ask=silent) == "macOS 15.1"
 
 
 def test_what_others_use_is_all_but_this_group(tmp_path: Path) -> None:

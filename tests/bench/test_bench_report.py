@@ -1,11 +1,9 @@
-"""The page: complete, self-contained, and its pictures are pictures."""
+"""The page: complete, self-contained, and its plots show the rows."""
 
 from __future__ import annotations
 
-import base64
-import re
-import struct
-import zlib
+import json
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,9 @@ import numpy as np
 import pytest
 from test_bench_results import row
 
-from rvc_fast import picture
-from rvc_fast.bench import report
+from rvc_fast.bench import plots, report
 from rvc_fast.errors import InputError
+from rvc_fast.picture import Panel
 
 VOID = {"meta", "img", "br"}
 
@@ -62,7 +60,7 @@ TONE = np.sin(2 * np.pi * 2000 * np.arange(16000) / 16000).astype(np.float32)
 @pytest.fixture(scope="module")
 def page() -> Checker:
     checker = Checker()
-    text = report.page(rows(), [("tone", TONE, 16000)])
+    text = report.page(rows(), [Panel("tone", TONE, 16000)])
     checker.feed(text)
     assert not checker.open
     checker.source = text
@@ -70,9 +68,12 @@ def page() -> Checker:
 
 
 def test_it_needs_nothing_else(page: Checker) -> None:
-    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
-    assert "http" not in page.source
-    assert "url(" not in page.source
+    """Nothing is loaded from elsewhere: plotly's program is in the page, and no tag refers to another file."""
+    assert not {"link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert plots.script() in page.source
+    own = page.source.replace(plots.script(), "")
+    assert "http" not in own
+    assert "url(" not in own
     for _, attributes in page.tags:
         assert attributes.get("src", "data:").startswith("data:")
         assert "href" not in attributes
@@ -80,10 +81,8 @@ def test_it_needs_nothing_else(page: Checker) -> None:
 
 def test_a_phone_can_read_it(page: Checker) -> None:
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.tags
-    drawings = [a for tag, a in page.tags if tag == "svg"]
-    assert len(drawings) == 3
-    assert all(a["viewbox"].startswith("0 0 480 ") and "width" not in a for a in drawings)
-    assert "max-width" in page.source
+    assert [attributes.get("class") for tag, attributes in page.tags if tag == "div"].count("plot") == 3
+    assert page.source.count('"responsive": true') == 3
 
 
 def test_it_says_everything(page: Checker) -> None:
@@ -93,20 +92,49 @@ def test_it_says_everything(page: Checker) -> None:
         "900 ms",
         "WRONG RESULT <b>, not timed",
         "kernels linear/a & b",
-        "200 GFLOP/s",
-        "10 GB/s",
         "3.00 x",
         "against the golden cases",
-        "tone, 1.0 s",
+        "The line is the pitch.",
     ):
         assert text in page.text, text
+    assert any("tone" in attributes.get("alt", "") for _, attributes in page.tags)
 
 
-def test_bars_are_as_long_as_the_times(page: Checker) -> None:
-    widths = [float(a["width"]) for tag, a in page.tags if tag == "rect"]
-    ours, torch = widths[:2]
-    assert torch / ours == pytest.approx(2 / 100, abs=0.001)
-    assert max(widths) == pytest.approx(480 - 92 - 112)
+def figures(draw: Callable[[list[dict[str, Any]]], str], data: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The traces of a plot, as its page has them."""
+    text = draw(data)
+    return json.JSONDecoder().raw_decode(text[text.index("[{") :])[0]
+
+
+def test_bars_are_as_long_as_the_ratios() -> None:
+    ours, torch, onnxruntime = figures(plots.bars, rows())
+    assert (ours["name"], ours["x"]) == ("rvc_fast", [1, 1])
+    assert (torch["name"], torch["x"]) == ("torch", [2, 4])
+    assert (onnxruntime["y"], onnxruntime["x"]) == (["decoder, 10 s"], [3])
+    assert ours["text"] == ["100 ms", "900 ms"]
+    assert torch["text"] == ["2 ms, 2.00 x", "2 ms, 4.00 x"]
+
+
+def test_rows_without_peers_have_no_bars() -> None:
+    assert plots.bars([row()]) == ""
+    assert "Beside the peers" not in report.page([row()], [])
+
+
+def test_the_roof_is_what_was_measured() -> None:
+    roof, *suites = figures(plots.roofline, rows())
+    assert roof["name"] == "measured limits: 200 GFLOP/s, 10 GB/s"
+    assert roof["y"][1:] == [200, 200]
+    assert roof["x"][1] == 20
+    assert roof["y"][0] == pytest.approx(10 * roof["x"][0])
+    assert [trace["name"] for trace in suites] == ["stages", "kernels"]
+    assert suites[0]["x"] == [100, 100]
+    assert suites[0]["y"] == pytest.approx([1000, 1e11 / 900e6])
+
+
+def test_times_over_the_length_are_in_order() -> None:
+    (decoder,) = figures(plots.scaling, rows()[1::-1])
+    assert (decoder["name"], decoder["x"], decoder["y"]) == ("decoder", [1, 10], [0.1, 0.9])
+    assert plots.scaling([row()]) == ""
 
 
 def test_of_repeated_rows_the_last_is_shown() -> None:
@@ -119,37 +147,19 @@ def test_rows_without_peaks_have_no_roofline() -> None:
     assert "Roofline" not in report.page([row()], [])
 
 
-def pixels(data: bytes) -> np.ndarray:
-    assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    at, found, size = 8, b"", (0, 0)
-    while at < len(data):
-        length, kind = struct.unpack(">I4s", data[at : at + 8])
-        body = data[at + 8 : at + 8 + length]
-        assert struct.unpack(">I", data[at + 8 + length : at + 12 + length])[0] == zlib.crc32(kind + body)
-        if kind == b"IHDR":
-            size = struct.unpack(">II", body[:8])
-        found += body if kind == b"IDAT" else b""
-        at += 12 + length
-    lines = np.frombuffer(zlib.decompress(found), np.uint8).reshape(size[1], size[0] + 1)
-    assert not lines[:, 0].any()
-    return lines[:, 1:]
-
-
-def test_the_spectrogram_of_a_tone_is_a_line(page: Checker) -> None:
-    encoded = re.search(r"base64,([^']+)'", page.source)
-    image = pixels(base64.b64decode(encoded[1]))
-    np.testing.assert_array_equal(image, report.spectrogram(TONE, 16000))
-    brightest = image[:, image.shape[1] // 2].argmax()
-    assert 8000 * (1 - brightest / image.shape[0]) == pytest.approx(2000, abs=80)
-    assert image.max() == picture.LEVELS - 1
-    assert image[0, image.shape[1] // 2] == 0, "silence above it"
-
-
 def test_it_is_written_with_the_demo_sound(tmp_path: Path) -> None:
     path = tmp_path / "new" / "out.html"
     report.write(path, rows())
     text = path.read_text()
-    assert text.count("data:image/png") == 2
-    assert "demo sound" in text
+    assert text.count("src='data:image/png") == 1
+    assert "demo sound and converted" in text
     with pytest.raises(InputError, match="cannot write"):
         report.check(path / "below a file")
+
+
+def test_without_the_libraries_it_is_said_before_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rvc_fast.extras.find_spec", lambda name: None if name == "plotly" else 1)
+    with pytest.raises(InputError, match=r"plotly is not installed: pip install 'rvc-fast\[plot\]'"):
+        report.check(tmp_path / "out.html")

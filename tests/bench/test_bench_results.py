@@ -124,6 +124,40 @@ def test_machines_are_compared_but_not_flagged() -> None:
     assert flags(row(100), row(300, threads=1)) == 0
 
 
+def test_the_same_chip_with_fewer_gpu_cores_is_another_machine() -> None:
+    """Sold as one chip: an M3 Max with 30 GPU cores is not a slower one with 40."""
+    chip = {"chip": "Apple M3 Max"}
+    assert flags(row(100, gpu_cores=40, **chip), row(130, gpu_cores=30, **chip)) == 0
+    assert flags(row(100, gpu_cores=40, **chip), row(130, gpu_cores=40, **chip)) == 1
+    assert results.machine_of(row(gpu_cores=40, **chip)).startswith("Apple M3 Max, 40 GPU cores, ")
+
+
+def test_chips_side_by_side_with_what_is_published() -> None:
+    def said(header: list[str], lines: list[list[str]], of: str) -> list[str]:
+        return next(line[1:-1] for line in lines if line[0].startswith(of))
+
+    m3 = row(
+        chip="Apple M3 Max",
+        gpu_cores=40,
+        cpu_cores={"Performance": 12, "Efficiency": 4},
+        thermal={"pressure": "nominal"},
+        limits={"fma_gflops": 123.4, "read_gbytes": 56.7, "copy_gbytes": 50.0},
+        device="gpu",
+    )
+    hot = {**m3, "thermal": {"pressure": "heavy"}}
+    m1, other = row(chip="Apple M1", gpu_cores=7, device="gpu"), row(chip="Some CPU")
+    table = results.peaks([[m3, hot], [m1], [other]])
+    assert table[0] == ["", "1", "2", "3", ""]
+    assert said(*table, "chip") == ["Apple M3 Max", "Apple M1", "Some CPU"]
+    assert said(*table, "GPU cores") == ["40", "7", "-"]
+    assert said(*table, "CPU cores") == ["12 Performance, 4 Efficiency", "2", "2"]
+    assert said(*table, "power and heat") == ["pressure nominal; pressure heavy", "-", "-"]
+    assert said(*table, "memory, GB/s, published") == ["400", "68", "not in our table"]
+    assert said(*table, "memory, GB/s, measured") == ["57", "-", "-"]
+    assert said(*table, "GPU float32, GFLOP/s, published") == ["not published", "2290", "not in our table"]
+    assert said(*table, "float32, GFLOP/s, measured") == ["123 on the gpu", "-", "-"]
+
+
 def test_a_common_peer_takes_the_clock_out() -> None:
     """Everything took twice as long, the peer too: nothing got slower. And the other way round."""
     assert flags(row(100, peers={"torch": 5.0}), row(200, peers={"torch": 5.0})) == 0

@@ -5,17 +5,27 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import sys
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from bench_fakes import OURS_FACTS, SOUND, Clock, Fake, lost, session
+from bench_fakes import FACTS, OURS_FACTS, PEAKS, SOUND, Clock, Fake, lost, session
 
-from rvc_fast.bench import results
-from rvc_fast.bench.session import SUITES, Options, check_peers, default_peers, environment, plan
+from rvc_fast import native
+from rvc_fast.bench import limits, results, sides
+from rvc_fast.bench.session import (
+    SLOWER_THAN_GPU,
+    SUITES,
+    Options,
+    check_peers,
+    default_peers,
+    environment,
+    plan,
+)
 from rvc_fast.bench.work import STAGES, Task, padded_seconds
-from rvc_fast.bench.worker import Checked
+from rvc_fast.bench.worker import Checked, OutOfTime
 from rvc_fast.errors import InputError
 
 DECODER = Task("stages", "decoder", 1.0)
@@ -127,6 +137,42 @@ def test_a_cpu_is_not_compared_with_a_gpu() -> None:
     rows, _, going = measure({"torch": {"facts": {"dtype": "float32", "device": "gpu"}}})
     assert rows[0]["peers"]["torch"]["note"] == "left out: it runs on gpu, ours on cpu"
     assert going.red == 0
+
+
+@pytest.mark.parametrize("name", ["torch-cpu", "onnxruntime", "onnxruntime-coreml", "cpu", "direct"])
+def test_peers_named_by_their_device_are_compared_with_a_gpu(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "on_gpu", lambda: True)
+    facts = {"dtype": "float32", "device": "cpu"}
+    rows, _, _ = measure({name: {"facts": facts}}, (DECODER,))
+    assert rows[0]["peers"][name]["ratio"] == 1
+    assert rows[0]["peers"][name]["device"] == "cpu"
+
+
+def test_a_row_that_the_end_of_all_time_cuts_off_is_left_out() -> None:
+    fails: dict[str, BaseException] = {"time": OutOfTime("not finished when the time was over")}
+    rows, _, going = measure(ours={"fails": fails}, minutes=100)
+    assert rows == []
+    assert going.red == 0
+    assert going.left_out().startswith("left out: decoder of 1 s")
+    assert going.left_out("{} minutes") == "left out: decoder of 1 s; 1 minutes"
+
+
+def test_a_row_says_what_share_of_published_peaks_it_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 GFLOP and 1 GB in a second: 100 of an M1's 2617 GFLOP/s. Of an M3 only the bandwidth is known: no share."""
+    monkeypatch.setattr(limits, "on_gpu", lambda: True)
+    monkeypatch.setitem(FACTS, "chip", "Apple M1")
+    monkeypatch.setitem(FACTS, "gpu_cores", 8)
+    rows, _, _ = measure()
+    assert rows[0]["published"] == pytest.approx(100 / 2617, rel=1e-3)
+    assert "4% of published" in results.text(rows[0])[0]
+    monkeypatch.setitem(FACTS, "chip", "Apple M3")
+    rows, _, _ = measure()
+    assert rows[0]["published"] is None
+    monkeypatch.setitem(FACTS, "chip", "Apple M9")
+    rows, _, _ = measure()
+    assert "published" not in rows[0]
 
 
 def test_bfloat16_is_held_to_its_own_bar() -> None:
@@ -263,25 +309,82 @@ def test_long_rows_are_run_once() -> None:
     assert "ours time" not in log
 
 
+STAGE_NAMES = ("warm", "hubert", "rmvpe", "text_encoder", "flow", "decoder", "retrieval")
+# Seconds of work per padded second of sound, as two cores took them.
+COSTS = {
+    "ours": (0.3, 0.05, 0.035, 0.007, 0.004, 0.16, 0.01),
+    "torch": (1.2, 0.07, 0.055, 0.03, 0.006, 1.1, 0.018),
+    "onnxruntime": (0.9, 0.08, 0.045, 0.02, 0.005, 0.8, 0.012),
+}
+
+
+class Paced(Fake):
+    """A side that takes what `costs` say, times `slowness`; beside the runs `aside`, or 1.5 s: inputs, comparisons, an
+    export, the pauses of short runs.
+    """
+
+    slowness, costs = 1.0, COSTS
+    aside: dict[str, float] = {"onnxruntime": 7}  # noqa: RUF012
+
+    def check(self, task: Task, outputs: bool, pitch: np.ndarray | None = None) -> Checked:
+        costs = {"cold start": 0.8, "batch": 0.3} | dict(zip(STAGE_NAMES, self.costs[self.name], strict=True))
+        length = 1 if task.seconds is None else padded_seconds(task.seconds)
+        self.seconds = [self.slowness * costs.get(task.name, 0.01) * length * task.batch]
+        self.clock.now += self.slowness * self.aside.get(self.name, 1.5)
+        return super().check(task, outputs, pitch)
+
+
+QUICK = {
+    "suites": ("stages", "convert"),
+    "seconds": (10.0,),
+    "fewest": 1,
+    "batch": 1,
+    "minutes": 3.0,
+    "limit": 45.0,
+}
+
+
+def paced(peers: tuple[str, ...], **options: Any) -> tuple[dict[tuple[str, float | None], Any], float]:
+    """Return the rows of a run of paced sides by name and seconds, and how long it took."""
+    clock, rows, log = Clock(), [], []
+    going = session(Paced("ours", log, clock, facts=OURS_FACTS), [Paced(n, log, clock) for n in peers],
+                    rows.append, **options)  # fmt: skip
+    going.run(plan(going.options))
+    return {(row["name"], row["seconds"]): row for row in rows}, clock.now
+
+
+def test_quick_on_two_cores_has_whole_conversions_beside_a_peer() -> None:
+    found, seconds = paced(("torch", "onnxruntime"), **QUICK)
+    assert seconds <= 3 * 60
+    assert "ratio" in found["warm", 10]["peers"]["torch"]
+    assert {("cold start", 1), *((name, 10) for name in STAGE_NAMES)} <= set(found)
+
+
+def test_quick_on_a_gpu_has_stock_mlx_pytorch_and_the_cpu_beside_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that is ten times those two cores; Core ML takes half a minute to compile. No chip's times."""
+    slower = {"ours": 1, "mlx": 2, "torch": 3, "cpu": 8, "onnxruntime-coreml": 5, "torch-cpu": 30}
+    costs = {name: tuple(0.1 * times * c for c in COSTS["ours"]) for name, times in slower.items()}
+    monkeypatch.setattr(Paced, "costs", costs)
+    monkeypatch.setattr(Paced, "aside", {"onnxruntime-coreml": 30.0})
+    monkeypatch.setattr(limits, "on_gpu", lambda: True)
+    monkeypatch.setitem(PEAKS, "fma_gflops", 1500.0)
+    found, seconds = paced(tuple(slower)[1:], **QUICK)
+    assert seconds <= 3 * 60
+    for name in ("mlx", "torch", "cpu"):
+        assert "ratio" in found["warm", 10]["peers"][name], name
+        assert "ratio" in found["decoder", 10]["peers"][name], name
+    assert {("cold start", 1), *((name, 10) for name in STAGE_NAMES)} <= set(found)
+
+
 @pytest.mark.parametrize("slowness", [1.0, 1.7])
-def test_a_default_run_of_two_cores_ends_in_15_minutes(slowness: float) -> None:
-    """Seconds of work per padded second of sound, as two cores took them; on a worse day `slowness` times that."""
-    costs = {
-        "ours": (0.3, 0.05, 0.035, 0.007, 0.004, 0.16, 0.01),
-        "torch": (1.2, 0.07, 0.055, 0.03, 0.006, 1.1, 0.018),
-        "onnxruntime": (0.9, 0.08, 0.045, 0.02, 0.005, 0.8, 0.012),
-    }
-    names = ("warm", "hubert", "rmvpe", "text_encoder", "flow", "decoder", "retrieval")
-
-    class Paced(Fake):
-        def check(self, task: Task, outputs: bool, pitch: np.ndarray | None = None) -> Checked:
-            self.seconds = [slowness * {**dict(zip(names, costs[self.name], strict=True)),
-                                        "cold start": 0.8, "batch": 0.3}.get(task.name, 0.01)
-                            * (1 if task.seconds is None else padded_seconds(task.seconds)) * task.batch]  # fmt: skip
-            # Beside the runs: inputs, comparisons, an export, the pauses of short runs.
-            self.clock.now += slowness * (7 if self.name == "onnxruntime" else 1.5)
-            return super().check(task, outputs, pitch)
-
+def test_a_default_run_of_two_cores_ends_in_15_minutes(
+    slowness: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a worse day `slowness` times as slow."""
+    monkeypatch.setattr(Paced, "slowness", slowness)
+    names = STAGE_NAMES
     clock, rows, log = Clock(), [], []
     ours = Paced("ours", log, clock, facts=OURS_FACTS)
     peers = [Paced(name, log, clock) for name in ("torch", "onnxruntime")]
@@ -367,7 +470,7 @@ def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
         check_peers(["torch"])
     with pytest.raises(InputError, match="onnxruntime needs torch, onnx, onnxruntime"):
         check_peers(["onnxruntime"])
-    check_peers(["mlx", "direct"])
+    check_peers(["mlx"])
     assert default_peers() == ()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     check_peers(["torch", "onnxruntime"])
@@ -376,9 +479,43 @@ def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
         check_peers(["jax"])
 
 
+def test_default_peers_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a Mac all of them, elsewhere without Core ML, and only what is installed."""
+    monkeypatch.setattr(limits, "on_gpu", lambda: True)
+    monkeypatch.setattr(native, "ext", lambda: object())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert default_peers() == ("mlx", "torch", "cpu", "onnxruntime-coreml", "torch-cpu")
+    check_peers([*default_peers(), "onnxruntime", "direct"])
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert default_peers() == ("mlx", "torch", "cpu", "torch-cpu")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(native, "ext", lambda: None)
+    assert default_peers() == ("mlx",)
+
+
+def test_peers_that_a_machine_cannot_have_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(limits, "on_gpu", lambda: False)
+    for name, said in (("onnxruntime-coreml", "which only macOS has"), ("torch-cpu", "here torch runs on the CPU"),
+                       ("cpu", "here ours runs on the CPU")):  # fmt: skip
+        with pytest.raises(InputError, match=f"{name} .*{said}"):
+            check_peers([name])
+    monkeypatch.setattr(native, "ext", lambda: None)
+    monkeypatch.setattr(native, "load", lambda: (None, "there are none"))
+    with pytest.raises(InputError, match="direct needs the compiled kernels: there are none"):
+        check_peers(["direct"])
+
+
+def test_what_gpu_rows_are_expected_to_take_is_guessed_for_every_peer() -> None:
+    assert set(SLOWER_THAN_GPU) == set(sides.PEERS)
+
+
 def test_every_side_has_the_same_threads() -> None:
     for name in ("rvc_fast", "torch", "onnxruntime", "mlx"):
         given = environment(name, 3)
         assert {given[k] for k in given if k.endswith("THREADS")} == {"3"}
         assert given["OMP_NUM_THREADS"] == "3"
     assert environment("mlx", 3)["RVC_FAST_BACKEND"] == "reference"
+    assert environment("cpu", 3)["RVC_FAST_BACKEND"] == environment("direct", 3)["RVC_FAST_BACKEND"] == "cpu"

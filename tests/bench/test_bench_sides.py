@@ -10,11 +10,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from rvc_fast.bench import kernels, models, sides, work
+from rvc_fast import native
+from rvc_fast.bench import kernels, limits, models, sides, work
 from rvc_fast.bench.session import environment
 from rvc_fast.bench.sides import Ours, counted, sample, specs, takes_part
 from rvc_fast.bench.work import Task
-from rvc_fast.bench.worker import Local, Lost, Remote, loops
+from rvc_fast.bench.worker import Local, Lost, OutOfTime, Remote, loops
 from rvc_fast.features.hubert import HubertConfig
 from rvc_fast.pitch.rmvpe import RmvpeConfig
 from rvc_fast.synthesizer import SynthesizerConfig
@@ -73,11 +74,12 @@ def test_who_takes_part() -> None:
     def who(suite: str, name: str) -> list[str]:
         return [p for p in sides.PEERS if takes_part(p, Task(suite, name))]
 
-    assert who("kernels", "linear/x") == ["mlx"]
-    assert who("kernels", "resblock/x") == ["mlx", "direct"]
+    torch = ["torch", "torch-cpu", "torch-compile", "torch-bf16"]
+    assert who("kernels", "linear/x") == ["mlx", "cpu"]
+    assert who("kernels", "resblock/x") == ["mlx", "cpu", "direct"]
     assert who("stages", "decoder") == list(sides.PEERS)
-    assert who("stages", "mel") == ["torch", "torch-compile", "torch-bf16", "mlx"]
-    assert who("convert", "warm") == ["torch", "torch-compile", "torch-bf16", "onnxruntime", "mlx"]
+    assert who("stages", "mel") == [*torch, "mlx", "cpu"]
+    assert who("convert", "warm") == [*torch, "onnxruntime", "onnxruntime-coreml", "mlx", "cpu"]
     assert who("convert", "cold start") == who("convert", "batch") == []
 
 
@@ -187,7 +189,7 @@ def test_equally_near_vectors_may_be_swapped_and_no_more() -> None:
 def test_a_side_in_its_own_process() -> None:
     side = Remote("rvc_fast", "float32", environment("rvc_fast", 1), 100)
     try:
-        assert side.facts() == {"dtype": "float32", "backend": sides.backends()}
+        assert side.facts() == {"dtype": "float32", "backend": sides.backends(), "device": limits.device()}
         got = side.check(GATE, True)
         want = Local("rvc_fast").check(GATE, True)
         assert sides.agreement(got.outputs, want.outputs) > 100
@@ -205,6 +207,45 @@ def test_a_side_in_its_own_process() -> None:
         side._process.kill()
         with pytest.raises(Lost, match="its process ended with status -9"):
             side.facts()
+    finally:
+        side.stop()
+
+
+def test_no_call_outlives_the_deadline() -> None:
+    side = Remote("rvc_fast", "float32", environment("rvc_fast", 1), 100, deadline=time.monotonic() + 100)
+    try:
+        side.facts()
+        side.deadline = time.monotonic() + 1e-4
+        with pytest.raises(OutOfTime, match="not finished when the time was over"):
+            side.check(GATE, True)
+        with pytest.raises(OutOfTime):
+            side.facts()
+        assert side._process is None, "no process is started for nothing"
+    finally:
+        side.stop()
+
+
+def test_ours_on_the_cpu_beside_ours_on_a_gpu() -> None:
+    """Its process moves MLX to the CPU by itself: on a machine with a GPU that is not the default device."""
+    side = Remote("cpu", "float32", environment("cpu", 1), 100)
+    try:
+        if native.ext() is None:
+            pytest.skip(native.load()[1])
+        assert side.facts() == {"dtype": "float32", "backend": sides.backends(), "device": "cpu"}
+        assert side.gate(GATE)[0] > 100
+    finally:
+        side.stop()
+
+
+def test_notes_do_not_say_whose_machine_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results are sent to others; errors name files, files lie in a home folder."""
+    home = str(Path.home())
+    side = Remote("rvc_fast", "float32", environment("rvc_fast", 1), 100)
+    try:
+        with pytest.raises(Lost) as error:
+            side.check(Task("stages", f"{home}/stage", 0.1), True)
+        assert home not in str(error.value)
+        assert "~/stage" in str(error.value)
     finally:
         side.stop()
 

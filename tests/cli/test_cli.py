@@ -14,6 +14,8 @@ import pytest
 import soundfile
 
 from rvc_fast.cli import main
+from rvc_fast.converter import Converter
+from rvc_fast.errors import RvcFastError
 from rvc_fast.resources import demo_dir
 
 DEMO = demo_dir()
@@ -256,3 +258,23 @@ def test_verify_passes_on_the_golden_cases(golden: Path, capsys: pytest.CaptureF
         ("voice_tiny_32k", "weights of synth_tiny_32k"),
     } <= tensors
     assert all(r["snr_db"] >= 80 for r in rows)
+
+
+@pytest.mark.parametrize("error", [RvcFastError("[conv1d] no pipeline"), RuntimeError("no pipeline")])
+def test_a_failed_warm_up_is_not_lost(
+    error: Exception,
+    speech: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It happens in another thread; what could be converted nevertheless is written."""
+
+    def fail(self: Converter) -> None:
+        raise error
+
+    monkeypatch.setattr(Converter, "warm", fail)
+    out = tmp_path / "out.wav"
+    assert main(["convert", str(speech), *MODELS, "-o", str(out), "--quiet"]) == 1
+    assert "no pipeline" in one_line(capsys)
+    assert out.exists()

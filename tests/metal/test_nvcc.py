@@ -57,6 +57,32 @@ def test_errors_and_warnings_are_refused(nvcc_path: str, body: str, message: str
         nvcc.compile_text(nvcc_path, text(body))
 
 
+def named(name: str, body: str = BODY) -> str:
+    return text(body).replace(" custom_kernel_k_", f" custom_kernel_{name}_")
+
+
+def test_texts_of_one_head_are_compiled_together(nvcc_path: str) -> None:
+    """Each has the resources that it has alone."""
+    sources = [
+        named("a"),
+        named(
+            "b", "__shared__ float t[64]; t[threadIdx.x] = x[0]; __syncthreads(); o[0] = t[1] + x_shape[0];"
+        ),
+    ]
+    together = nvcc.compile_unit(nvcc_path, sources)
+    assert together == [nvcc.compile_text(nvcc_path, s) for s in sources]
+    assert [r.shared for r in together[1]] == [r.shared + 256 for r in together[0]]
+
+
+def test_the_text_that_spoils_a_unit_is_named(nvcc_path: str) -> None:
+    compiler = nvcc.Compiler(nvcc_path)
+    for name, body in (("good", BODY), ("bad", "o[threadIdx.x] = missing(x[0]);")):
+        compiler.add(name, named(name, body), 64)
+    count, problems = compiler.problems()
+    assert count == 2
+    assert [p.partition(":")[0] for p in problems] == ["bad"]
+
+
 def test_what_ptxas_reports_is_read() -> None:
     report = "".join(
         f"ptxas info : Compiling entry function 'k' for '{a}'\n"

@@ -8,7 +8,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from emulator import Emulator
+from emulator import Emulator, build
+from emulator.patch import install
 from exact import EXACT
 from support import SPECS
 
@@ -34,11 +35,15 @@ def arguments(op: str, index: int) -> dict[str, Any]:
     return case.make(np.random.default_rng(list(case.name.encode())))
 
 
+def rounded(op: str, index: int, dtype: str) -> dict[str, Any]:
+    return {k: _round(v, getattr(mx, dtype)) for k, v in arguments(op, index).items()}
+
+
 @functools.lru_cache(maxsize=16)
 def arguments_and_answer(op: str, index: int, dtype: str) -> tuple[dict[str, Any], Any]:
     """A case's arguments rounded to `dtype`, and the right result for them."""
     spec = SPECS[op]
-    kwargs = {k: _round(v, getattr(mx, dtype)) for k, v in arguments(op, index).items()}
+    kwargs = rounded(op, index, dtype)
     single = {k: _round(v, mx.float32) for k, v in kwargs.items()}
     if op not in EXACT:
         return kwargs, spec.reference(**single)
@@ -59,6 +64,21 @@ def _params() -> list[Any]:
                         pytest.param(backend, op, index, dtype, id=f"{op}-{case.name}-{dtype}-{backend}")
                     )
     return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_together(request: pytest.FixtureRequest, need_tool: Any) -> None:
+    """Compile the kernels of all chosen cases in a few large units, each case rehearsed for its texts."""
+    need_tool(build.CLANG)
+    chosen = [i.callspec.params for i in request.session.items if getattr(i, "function", None) is test_case]
+    for language in sorted({c["gpu"] for c in chosen}):
+        emulator = Emulator(language, rehearsal=True)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            install(emulator, monkeypatch)
+            for c in chosen:
+                if c["gpu"] == language:
+                    SPECS[c["op"]].op(**rounded(c["op"], c["index"], c["dtype"]))
+        build.compile_together(emulator.texts)
 
 
 @pytest.mark.parametrize(("gpu", "op", "index", "dtype"), _params(), indirect=["gpu"])

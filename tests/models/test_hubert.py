@@ -192,10 +192,10 @@ def test_unknown_version_is_refused(model):
 
 def test_config_reads_lists_drops_unknown_keys_and_refuses_other_layouts():
     config = HubertConfig.from_dict(
-        {"conv_dim": [8, 9], "conv_kernel": [10, 3], "conv_stride": [5, 2], "x": 1}
+        {"conv_dim": [8, 9], "conv_kernel": [80, 5], "conv_stride": [80, 4], "x": 1}
     )
     assert config.conv_dim == (8, 9)
-    assert (config.hop, config.window) == (10, 20)
+    assert (config.hop, config.window) == (320, 400)
     assert (HubertConfig().hop, HubertConfig().window) == (320, 400)
     for values in (
         {"feat_extract_norm": "layer"},

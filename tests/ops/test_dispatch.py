@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import mlx.core as mx
 import pytest
 
 from rvc_fast.errors import BackendError
-from rvc_fast.ops import dispatch
+from rvc_fast.ops import dispatch, trust
 
 
 @pytest.fixture
@@ -14,6 +15,7 @@ def op(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(dispatch, "_KERNELS", {})
     monkeypatch.setattr(dispatch, "_OF_MLX", {})
     monkeypatch.setattr(dispatch, "_device_backend", lambda: "metal")
+    monkeypatch.setattr(trust, "verdict", lambda op, backend, *_, **__: trust.Verdict(backend, "trusted"))
     dispatch.register("twice", "metal", of_mlx=("cuda",))
     return "twice"
 
@@ -40,8 +42,32 @@ def test_an_explicit_backend_refuses_a_call_beyond_a_limit(op, monkeypatch):
 def test_the_reason_says_whose_kernels(op, monkeypatch, device, kernels):
     monkeypatch.setattr(dispatch, "_device_backend", lambda: device)
     monkeypatch.setenv("RVC_FAST_BACKEND", "auto")
-    assert dispatch.route(op) == (device, f"{kernels} for the default device")
+    assert dispatch.route(op) == (device, f"{kernels} for the default device, trusted")
     monkeypatch.setenv("RVC_FAST_BACKEND", device)
     assert dispatch.route(op) == (device, f"{kernels}, as asked by RVC_FAST_BACKEND")
     monkeypatch.setenv("RVC_FAST_BACKEND", "reference")
     assert dispatch.route(op) == ("reference", "as asked by RVC_FAST_BACKEND")
+
+
+def test_a_gpus_kernel_is_taken_only_if_it_is_trusted(op, monkeypatch):
+    """In the dtype of the call; a call that is too much for it does not ask."""
+    asked = []
+
+    def verdict(op, backend, dtype, *, run=True):
+        asked.append((op, backend, dtype, run))
+        return trust.Verdict(backend if dtype == mx.float32 else "reference", "a test says so")
+
+    monkeypatch.setattr(trust, "verdict", verdict)
+    monkeypatch.setenv("RVC_FAST_BACKEND", "auto")
+    assert dispatch.select(op, CHOICES)() == "kernel"
+    assert dispatch.select(op, CHOICES, dtype=mx.float16)() == "reference"
+    assert dispatch.route(op, dtype=mx.float16, first_use=False) == ("reference", "a test says so")
+    assert dispatch.select(op, CHOICES, {"metal": "it is too wide"})() == "reference"
+    assert asked == [
+        (op, "metal", mx.float32, True),
+        (op, "metal", mx.float16, True),
+        (op, "metal", mx.float16, False),
+    ]
+    monkeypatch.setattr(dispatch, "_device_backend", lambda: "cpu")
+    assert dispatch.route(op).backend == "reference"
+    assert len(asked) == 3

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from rvc_fast.errors import InputError
-from rvc_fast.retrieval import blend, load_index
+from rvc_fast.ops import dispatch
+from rvc_fast.retrieval import blend, blend_array, load_index
+from rvc_fast.retrieval import index as index_module
 
 from .index_files import flat, ivf
 
@@ -93,3 +96,77 @@ def test_bad_rate(golden, rate):
 def test_bad_width(golden):
     with pytest.raises(InputError, match=r"must be \(n, 64\)"):
         blend(np.zeros((3, 65), np.float32), golden[0], 0.5)
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """The route of a GPU, on MLX's kernels for this machine."""
+    monkeypatch.setattr(dispatch, "_device_backend", lambda: "metal")
+    monkeypatch.setenv("RVC_FAST_BACKEND", "metal")
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("rate", [0.0, 0.25, 1.0])
+def test_a_device_finds_the_same(golden, device, exact, rate):
+    index, case = golden
+    many = np.tile(case["index_query"], (30, 1))
+    want = blend(many, index, rate, exact=exact)
+    got = blend_array(mx.array(many), index, rate, exact=exact)
+    assert got.dtype == mx.float32
+    np.testing.assert_allclose(np.array(got), want, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("probes", [1, 3, 7])
+def test_a_device_visits_the_same_lists(device, tmp_path, probes):
+    """Lists of a few vectors, empty ones among them: fewer than eight neighbours, or none."""
+    rng = np.random.default_rng(probes)
+    centroids = rng.standard_normal((40, 5)).astype(np.float32)
+    sizes = np.arange(40) % 7
+    ids = np.split(rng.permutation(sizes.sum()), np.cumsum(sizes)[:-1])
+    lists = [
+        (own, (middle + 0.1 * rng.standard_normal((len(own), 5))).astype(np.float32))
+        for own, middle in zip(ids, centroids, strict=True)
+    ]
+    (tmp_path / "a.index").write_bytes(ivf(centroids, lists, nprobe=probes))
+    index = load_index(tmp_path / "a.index")
+    query = rng.standard_normal((500, 5)).astype(np.float32)
+    want_d2, want_ids = index.search(query)
+    d2, rows = index.on_device().search(mx.array(query), 8)
+    assert (want_ids < 0).any()
+    np.testing.assert_array_equal(np.isinf(np.array(d2)), np.isinf(want_d2))
+    np.testing.assert_array_equal(np.where(np.array(rows) < 0, -1, index._ids[np.array(rows)]), want_ids)
+    np.testing.assert_allclose(
+        np.array(blend_array(mx.array(query), index, 0.75)), blend(query, index, 0.75), atol=1e-5
+    )
+
+
+def test_a_device_gives_a_vector_at_distance_0_all_the_weight(golden, device):
+    index, _ = golden
+    vectors = index.rows(slice(0, 20))
+    np.testing.assert_array_equal(np.array(blend_array(mx.array(vectors), index, 1.0)), vectors)
+
+
+def test_a_large_index_is_searched_by_the_cpu(golden, device, monkeypatch):
+    index, case = golden
+    monkeypatch.setattr(index_module, "DEVICE_BYTES", 4 * index.count * index.dim - 1)
+    assert index.on_device() is None
+    query = case["index_query"]
+    np.testing.assert_array_equal(
+        np.array(blend_array(mx.array(query), index, 0.5)), blend(query, index, 0.5)
+    )
+
+
+def test_the_cpu_s_own_search_is_taken_there(golden):
+    index, case = golden
+    query = case["index_query"]
+    np.testing.assert_array_equal(
+        np.array(blend_array(mx.array(query), index, 0.5)), blend(query, index, 0.5)
+    )
+    assert index._device is None
+
+
+def test_bad_arguments_of_a_device(golden, device):
+    with pytest.raises(InputError, match="rate must be from 0 to 1"):
+        blend_array(mx.zeros((3, 64)), golden[0], 1.5)
+    with pytest.raises(InputError, match=r"must be \(n, 64\)"):
+        blend_array(mx.zeros((3, 65)), golden[0], 0.5)

@@ -225,17 +225,14 @@ def test_refinegan(tmp_path):
     with pytest.raises(FileFormatError, match="cannot be inferred, RefineGAN"):
         load_checkpoint(write(tmp_path / "G_1.pth", torch_zip({"model": refinegan()})))
     file["vocoder"] = "HiFi-GAN"
-    with pytest.raises(
-        FileFormatError, match="states the vocoder 'HiFi-GAN', but its tensors are those of RefineGAN"
-    ):
-        load_checkpoint(write(tmp_path / "b.pth", torch_zip(file)))
+    assert load_checkpoint(write(tmp_path / "b.pth", torch_zip(file))).config["vocoder"] == "RefineGAN"
 
 
 @pytest.mark.parametrize(
     ("index", "value", "words"),
     [
         (slice(0, 18), [1], "list of 18 values, got 1"),
-        (slice(12, 13), [[10, 8, 2]], "upsample_rates has 3 values for 4 stages"),
+        (slice(12, 13), [[10, 8, 0]], "upsample_rates must be made of positive"),
         (slice(12, 13), [[10, 8, 2, 0]], "upsample_rates must be made of positive"),
         (slice(12, 13), ["10"], "upsample_rates must be made of positive"),
         (slice(11, 12), [[[1, 3]] * 3], "resblock_dilation_sizes do not fit"),
@@ -435,10 +432,13 @@ def test_no_such_file(tmp_path):
     ("data", "words"),
     [
         (b"", "it is empty"),
-        (b"this is a letter, not a voice\n", "it starts with b'this is a le'"),
+        (b"this is a letter, not a voice\n", "it is a text that begins with 'this is a letter"),
         (torch_zip([1, 2]), "must hold a dict of tensors, got list"),
         (torch_zip({"a": 1}), "no dict of tensors"),
-        (torch_zip({"weight": {"a": np.ones(3, np.float32)}}), "a voice without its config"),
+        (
+            torch_zip({"weight": {"a": np.ones(3, np.float32)}}),
+            "a voice without its config, and tensor 'enc_p",
+        ),
         (torch_zip({"a.weight": np.ones(3, np.float32)}), "no known model; the first is 'a.weight'"),
         (torch_zip({"model": {"discriminators.0.w": np.ones(3, np.float32)}}), "discriminator"),
         (

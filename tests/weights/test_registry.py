@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -32,6 +35,7 @@ class Hub(BaseHTTPRequestHandler):
         if (wanted := self.headers.get("Range")) is not None and wanted.startswith("bytes="):
             start = int(wanted[6:].split("-")[0])
         self.server.log.append(start)
+        time.sleep(self.server.delay)
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(CONTENT) - start))
         if start:
@@ -50,7 +54,7 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.log, server.break_after = [], None
+    server.log, server.break_after, server.delay = [], None, 0.0
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
@@ -60,6 +64,13 @@ def hub() -> Iterator[ThreadingHTTPServer]:
 
 def pull(port: int, tmp_path: Path, sha256: str = ETAG) -> subprocess.CompletedProcess[str]:
     """Run `rvc-fast models pull tiny` in a process of its own whose manifest names the local server's file."""
+    process = pulling(port, tmp_path, sha256)
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def pulling(port: int, tmp_path: Path, sha256: str = ETAG, say: str = "--quiet") -> subprocess.Popen[str]:
+    """Start it."""
     manifest = tmp_path / "manifest.json"
     entry = {
         "kind": "rmvpe",
@@ -75,7 +86,7 @@ def pull(port: int, tmp_path: Path, sha256: str = ETAG) -> subprocess.CompletedP
     code = (
         "import sys; from pathlib import Path; from rvc_fast.weights import registry\n"
         f"read = registry.models; registry.models = lambda: read(Path({str(manifest)!r}))\n"
-        "from rvc_fast.cli import main; sys.exit(main(['models', 'pull', 'tiny', '--quiet']))"
+        f"from rvc_fast.cli import main; sys.exit(main(['models', 'pull', 'tiny', {say!r}]))"
     )
     env = {
         "PYTHONPATH": str(Path(registry.__file__).parents[2]),
@@ -84,7 +95,9 @@ def pull(port: int, tmp_path: Path, sha256: str = ETAG) -> subprocess.CompletedP
         "HF_ENDPOINT": f"http://127.0.0.1:{port}",
         "RVC_FAST_CACHE": str(tmp_path / "cache"),
     }
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
 
 
 def test_pull_checks_and_keeps_the_file(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
@@ -105,6 +118,50 @@ def test_an_interrupted_download_is_resumed(hub: ThreadingHTTPServer, tmp_path: 
     assert pull(hub.server_port, tmp_path).returncode == 0
     assert (tmp_path / "cache" / "tiny" / "model.pt").read_bytes() == CONTENT
     assert hub.log == [0, len(CONTENT) // 2], "the second half was not asked for by range"
+
+
+def test_several_at_once_download_it_once(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+    hub.delay = 2.0
+    runs = [pulling(hub.server_port, tmp_path, say="--json") for _ in range(3)]
+    said = [run.communicate() for run in runs]
+    assert [run.returncode for run in runs] == [0, 0, 0], said
+    assert hub.log == [0], "it was downloaded more than once"
+    assert sum("waiting for another process" in err for _, err in said) >= 1
+    assert [p.name for p in (tmp_path / "cache" / "tiny").iterdir()] == ["model.pt"]
+    assert (tmp_path / "cache" / "tiny" / "model.pt").read_bytes() == CONTENT
+
+
+def test_threads_at_once_download_it_once(
+    hub: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = registry.Model(
+        "tiny", "rmvpe", "", "someone/models", REVISION, "model.pt", len(CONTENT), ETAG, "MIT"
+    )
+    monkeypatch.setattr(registry, "models", lambda: {"tiny": model})
+    monkeypatch.setenv("RVC_FAST_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.server_port}")
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(registry.pull, ["tiny"] * 4)) == {tmp_path / "tiny" / "model.pt"}
+    assert hub.log == [0]
+
+
+def test_what_lies_in_the_place_of_a_model_is_not_replaced(tmp_path: Path) -> None:
+    place = tmp_path / "cache" / "tiny" / "model.pt"
+    place.parent.mkdir(parents=True)
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"mine")
+    for name in (place, place.with_name("model.pt.partial")):
+        name.symlink_to(precious)
+        run = pull(9, tmp_path)
+        assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+        assert f"is a link to {precious}" in run.stderr
+        assert precious.read_bytes() == b"mine"
+        name.unlink()
+        os.mkfifo(name)
+        run = pull(9, tmp_path)
+        assert run.returncode == 2
+        assert "a device or a pipe" in run.stderr
+        name.unlink()
 
 
 def test_a_changed_file_is_refused(hub: ThreadingHTTPServer, tmp_path: Path) -> None:

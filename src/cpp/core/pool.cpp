@@ -172,6 +172,7 @@ Pool& pool() {
   return *g_pool.load();
 }
 
+#ifdef __linux__
 // Cores granted by a cgroup quota, rounded up, or `fallback` when there is none.
 int quota_cores(int fallback) {
   auto read = [](const std::string& path) {
@@ -204,6 +205,7 @@ int quota_cores(int fallback) {
   }
   return std::max(1, static_cast<int>(cores + 0.999));
 }
+#endif
 
 struct Scratch {
   float* data = nullptr;

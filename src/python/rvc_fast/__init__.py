@@ -23,6 +23,12 @@ __all__ = ["ConversionResult", "Converter", "__version__", "load", "ops"]
 def __getattr__(name: str) -> Any:
     import importlib
 
+    if name in __all__:
+        from . import machine
+
+        said = machine.problem()
+        if said:
+            raise ImportError(said)
     if name == "ops":
         return importlib.import_module(".ops", __name__)
     if name in ("ConversionResult", "Converter", "load"):

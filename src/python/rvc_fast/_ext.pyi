@@ -14,7 +14,7 @@ def int8_peak() -> float: ...
 def memory_peak(kind: str, bytes: int) -> float: ...
 def iir(b: np.ndarray, a: np.ndarray, x: np.ndarray, delays: np.ndarray) -> np.ndarray: ...
 def conv1d_pack(
-    weight: mx.array, *, groups: int = 1, dtype: str = "float32", stream: mx.Stream | mx.Device | None = None
+    weight: mx.array, *, groups: int = 1, dtype: str = "float32", stream: mx.Stream | mx.Device | None = ...
 ) -> mx.array: ...
 def conv1d(
     x: mx.array,
@@ -31,7 +31,7 @@ def conv1d(
     leaky: float = 1.0,
     activation: str = "",
     scale: float = 1.0,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def bigru(
     forward: mx.array,
@@ -40,10 +40,10 @@ def bigru(
     b_hh: mx.array,
     h: mx.array,
     *,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> tuple[mx.array, mx.array]: ...
 def linear_pack(
-    weight: mx.array, *, dtype: str = "float32", stream: mx.Stream | mx.Device | None = None
+    weight: mx.array, *, dtype: str = "float32", stream: mx.Stream | mx.Device | None = ...
 ) -> mx.array: ...
 def linear(
     x: mx.array,
@@ -53,10 +53,10 @@ def linear(
     *,
     out_channels: int,
     activation: str = "",
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def conv2d_pack(
-    weight: mx.array, *, dtype: str = "float32", stream: mx.Stream | mx.Device | None = None
+    weight: mx.array, *, dtype: str = "float32", stream: mx.Stream | mx.Device | None = ...
 ) -> mx.array: ...
 def conv2d(
     x: mx.array,
@@ -68,10 +68,10 @@ def conv2d(
     kernel: tuple[int, int],
     padding: tuple[int, int] = (0, 0),
     activation: str = "",
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def conv_transpose1d_pack(
-    weight: mx.array, *, stride: int = 1, dtype: str = "float32", stream: mx.Stream | mx.Device | None = None
+    weight: mx.array, *, stride: int = 1, dtype: str = "float32", stream: mx.Stream | mx.Device | None = ...
 ) -> mx.array: ...
 def conv_transpose1d(
     x: mx.array,
@@ -85,14 +85,14 @@ def conv_transpose1d(
     padding: int = 0,
     output_padding: int = 0,
     leaky: float = 1.0,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def conv_transpose2d_pack(
     weight: mx.array,
     *,
     stride: tuple[int, int] = (1, 1),
     dtype: str = "float32",
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def conv_transpose2d(
     x: mx.array,
@@ -106,9 +106,9 @@ def conv_transpose2d(
     output_padding: tuple[int, int] = (0, 0),
     activation: str = "",
     beside: mx.array | None = None,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
-def wavenet_gate(x: mx.array, g: mx.array, *, stream: mx.Stream | mx.Device | None = None) -> mx.array: ...
+def wavenet_gate(x: mx.array, g: mx.array, *, stream: mx.Stream | mx.Device | None = ...) -> mx.array: ...
 def mel_stft(
     x: mx.array,
     window: mx.array,
@@ -116,7 +116,7 @@ def mel_stft(
     *,
     hop: int,
     floor: float = 1e-5,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def nsf_source(
     f0: mx.array,
@@ -130,10 +130,10 @@ def nsf_source(
     phase: list[float] = ...,
     interpolation: str = "nearest",
     accumulation: str = "frame",
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def knn(
-    queries: mx.array, vectors: mx.array, k: int, *, stream: mx.Stream | mx.Device | None = None
+    queries: mx.array, vectors: mx.array, k: int, *, stream: mx.Stream | mx.Device | None = ...
 ) -> tuple[mx.array, mx.array]: ...
 def attention(
     q: mx.array,
@@ -141,7 +141,7 @@ def attention(
     v: mx.array,
     *,
     scale: float,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def layer_norm(
     x: mx.array,
@@ -150,7 +150,7 @@ def layer_norm(
     residual: mx.array | None = None,
     *,
     eps: float = 1e-5,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def relpos_attention(
     q: mx.array,
@@ -160,5 +160,5 @@ def relpos_attention(
     rel_v: mx.array,
     window: int,
     *,
-    stream: mx.Stream | mx.Device | None = None,
+    stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...

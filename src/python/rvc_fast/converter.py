@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,10 +15,12 @@ import mlx.core as mx
 import numpy as np
 
 from . import audio, pipeline
-from .errors import InputError
+from . import device as devices
+from .device import Device
+from .errors import InputError, RvcFastError
 from .layers import Packing
 from .noise import NoiseSource, SeededNoise
-from .ops import Dtype
+from .ops import Dtype, dispatch
 from .pipeline import ChunkPlan, Embedder, Prepared, Progress, Semantics, Settings, Stopwatch, Voice
 from .pitch import f0 as pitch
 
@@ -34,7 +39,8 @@ class ConversionResult:
     f0: the pitch that the voice was given, (frames,) float32 Hz, one value per 10 ms of the input and 0 where
         unvoiced; None for a voice that does not follow the pitch.
     timings: seconds by stage: read, features, pitch, retrieval, synthesis, post. A stage whose result was
-        kept from the last call takes next to none.
+        kept from the last call takes next to none. On a GPU retrieval is computed with the synthesis, whose seconds
+        hold both.
     """
 
     samples: np.ndarray
@@ -63,7 +69,7 @@ class _Kept:
 
     key: tuple[object, ...] = ()
     prepared: Prepared | None = None
-    features: list[np.ndarray] | None = None
+    features: list[mx.array] | None = None
     f0: dict[float, np.ndarray] = field(default_factory=dict)
 
 
@@ -82,14 +88,19 @@ class Converter:
         embedder: Embedder,
         pitch_model: pitch.PitchModel | None = None,
         index: Index | None = None,
+        device: Device | None = None,
     ):
+        self.device = devices.choose(device)
         if voice.config.use_f0 and pitch_model is None:
             raise InputError("[load] this voice follows the pitch: it needs a pitch model")
+        _check_embedder(voice, embedder)
         self.voice = voice
         self.embedder = embedder
         self.pitch_model = pitch_model
         self._lock = threading.Lock()
+        self._worker: int | None = None
         self._kept = _Kept()
+        self._warm = False
         self.index = index
 
     @property
@@ -108,10 +119,47 @@ class Converter:
             raise InputError(f"[load] the voice takes features of {width} values, the index has {index.dim}")
         self._index = index
 
+    def warm(self) -> None:
+        """Do what only the first conversion has to do, so that it is as fast as the next ones.
+
+        On a GPU every kernel that a conversion takes is compiled, by converting 0.3 s of silence; sounds of all lengths
+        take the same kernels, and a second call returns at once. On a CPU kernels were compiled with the package:
+        nothing is done there. Raises what a conversion would raise, as BackendError for a kernel that cannot be used.
+        """
+        with self._turn(), devices.on(self.device):
+            if self._warm or dispatch.gpu_backend() is None:
+                return
+            sound, settings = warm_sound()
+            pipeline.run(
+                sound,
+                voice=self.voice,
+                embedder=self.embedder,
+                pitch_model=self.pitch_model,
+                index=self._index,
+                settings=settings,
+                noise=SeededNoise(0),
+            )
+            self._warm = True
+
     def forget(self) -> None:
         """Free what is kept of the last sound."""
-        with self._lock:
+        with self._turn():
             self._kept = _Kept()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let one thread at a time work; RvcFastError where waiting for that would never end."""
+        devices.check()
+        if self._worker == threading.get_ident():
+            raise RvcFastError(
+                "[convert] what a conversion calls (progress, noise) must not call its Converter"
+            )
+        with self._lock:
+            self._worker = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._worker = None
 
     def convert(
         self,
@@ -133,6 +181,7 @@ class Converter:
         semantics: Semantics = "applio",
         output_rate: int | None = None,
         seed: int = 0,
+        strict: bool = False,
         noise: NoiseSource | None = None,
         progress: Progress | None = None,
     ) -> ConversionResult:
@@ -143,6 +192,7 @@ class Converter:
             where unvoiced.
         f0_file: lines `seconds,hertz` that replace the pitch in their span, after transposition.
         output_rate: Hz to resample to; None keeps the voice's.
+        strict: InputError for a file that ends before its header says so; otherwise a warning.
         seed: of the noise in the synthesis; `noise` gives the numbers themselves.
         progress: called as progress(stage, done, total).
         The others are those of `pipeline.Settings`. InputError names what is wrong.
@@ -170,9 +220,14 @@ class Converter:
             raise InputError("[convert] this voice does not follow the pitch: nothing may be asked of it")
         given = None if f0 is None else pitch.check(np.array(f0), "convert")
         watch = Stopwatch()
-        with self._lock:
+        with watch("read"):
+            # Before it is our turn: a file is read while another thread converts or warms up.
+            signal = audio.limit_peak(_load_16k(sound, sample_rate, strict), 0.95)
+        with self._turn(), devices.on(self.device):
             with watch("read"):
-                prepared = self._prepare(sound, sample_rate, settings)
+                prepared = self._prepare(signal, settings)
+            if settings.f0_points is not None and f0_file is not None:
+                pitch.check_span(settings.f0_points, prepared.length / audio.RATE, f0_file)
             with watch("features"):
                 features = self._features(prepared, progress)
             with watch("pitch"):
@@ -190,14 +245,14 @@ class Converter:
             )
             with watch("post"):
                 rate = output_rate or self.voice.sample_rate
-                samples = audio.resample(samples, self.voice.sample_rate, rate)
+                samples = _finished(audio.resample(samples, self.voice.sample_rate, rate))
+            self._warm = True
         if contour is not None:
             first = prepared.pad // pitch.HOP
             contour = contour[first : first + max(1, prepared.length // pitch.HOP)].copy()
         return ConversionResult(samples, rate, contour, watch.seconds)
 
-    def _prepare(self, sound: Any, sample_rate: int | None, settings: Settings) -> Prepared:
-        signal = audio.limit_peak(_load_16k(sound, sample_rate), 0.95)
+    def _prepare(self, signal: np.ndarray, settings: Settings) -> Prepared:
         digest = hashlib.blake2b(np.ascontiguousarray(signal).data, digest_size=16).digest()
         key = (digest, settings.plan, settings.semantics)
         if self._kept.key != key or self._kept.prepared is None:
@@ -206,7 +261,7 @@ class Converter:
         assert self._kept.prepared is not None
         return self._kept.prepared
 
-    def _features(self, prepared: Prepared, progress: Progress | None) -> list[np.ndarray]:
+    def _features(self, prepared: Prepared, progress: Progress | None) -> list[mx.array]:
         if self._kept.features is None:
             self._kept.features = pipeline.content_features(prepared, self.embedder, self.voice, progress)
         return self._kept.features
@@ -228,6 +283,11 @@ class Converter:
         return pipeline.move_pitch(prepared, estimates[settings.f0_threshold], settings)
 
 
+def warm_sound() -> tuple[np.ndarray, Settings]:
+    """Return the sound (n,) float32 at 16 kHz that `Converter.warm` converts, and how: 0.3 s, with little padding."""
+    return np.zeros(4800, np.float32), Settings(chunk=ChunkPlan(0.2, 1, 2, 2))
+
+
 def load(
     voice: Path | Voice,
     *,
@@ -236,6 +296,8 @@ def load(
     index: Path | Index | None = None,
     memory: Literal["normal", "low"] = "normal",
     dtype: Dtype = "float32",
+    device: Device | None = None,
+    warm: bool = False,
 ) -> Converter:
     """Return a Converter for a voice (.pth or packed .safetensors) and its models: files or already loaded.
 
@@ -245,9 +307,34 @@ def load(
     memory: "low" keeps the weights at their size; "normal" holds more where that is faster.
     dtype: "bfloat16" makes linear layers and convolutions multiply in it, sums and everything else in float32:
         faster on a CPU with AMX-BF16 or AVX512-BF16, InputError without; about 40 dB of accuracy instead of 100.
+    device: "cpu" or "gpu", where this Converter and its models work; None is the CPU with RVC_FAST_BACKEND=cpu, else
+        MLX's default device. InputError without such a device. MLX has one default device for all threads: while a
+        Converter works on the other one that is changed, and put back afterwards. Converters of one device work side
+        by side in threads, those of different devices take turns.
 
-    Both hold for files only: a model that is already loaded stays as it is.
+    All three hold for files only: a model that is already loaded stays as it is, and has to be used on the device it
+    was loaded for.
+
+    warm: compile a GPU's kernels now instead of during the first conversion, see `Converter.warm`.
     """
+    devices.check()
+    device = devices.choose(device)
+    with devices.on(device):
+        converter = _load(voice, embedder, pitch_model, index, memory, dtype, device)
+    if warm:
+        converter.warm()
+    return converter
+
+
+def _load(
+    voice: Path | Voice,
+    embedder: Path | Embedder | None,
+    pitch_model: Path | pitch.PitchModel | None,
+    index: Path | Index | None,
+    memory: Literal["normal", "low"],
+    dtype: Dtype,
+    device: Device,
+) -> Converter:
     packing = Packing(memory, dtype)
     if isinstance(voice, (str, os.PathLike)):
         from .synthesizer import load_voice
@@ -255,6 +342,7 @@ def load(
         voice = load_voice(voice, packing)
     if embedder is None:
         embedder = _locate("contentvec")
+        _warn_of_other_embedder(voice.config.embedder)
     if isinstance(embedder, (str, os.PathLike)):
         from .features.hubert import load_hubert
 
@@ -265,9 +353,52 @@ def load(
         from .pitch.rmvpe import load_rmvpe
 
         pitch_model = load_rmvpe(pitch_model, packing)
-    converter = Converter(voice, embedder, pitch_model)
+    converter = Converter(voice, embedder, pitch_model, device=device)
     converter.index = index
     return converter
+
+
+# What voices' files call ContentVec, the encoder of nearly all of them; hubert_base.pt is RVC's copy of it.
+_CONTENTVEC = ("contentvec", "hubert", "hubert-base")
+
+
+def _warn_of_other_embedder(name: str) -> None:
+    """Warn that the default encoder is not the one that the voice's file names."""
+    plain = os.path.basename(name.replace("\\", "/")).lower().replace("_", "-").replace(" ", "-")
+    plain = plain.removesuffix(".pt").removesuffix("-base") if plain != "hubert-base" else plain
+    if name and plain not in _CONTENTVEC and not plain.startswith("contentvec"):
+        shown = name if name.isprintable() else ascii(name)
+        warnings.warn(
+            f"rvc_fast: this voice was trained on the features of {shown!r}, not of contentvec, and will not "
+            "speak clearly with it: give that encoder (--embedder, embedder=)",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _check_embedder(voice: Voice, embedder: Embedder) -> None:
+    """InputError if the encoder cannot give what the voice takes; a warning if it lacks the layer asked for."""
+    from .features.hubert import HubertModel
+
+    if not isinstance(embedder, HubertModel):
+        return
+    config = voice.config
+    try:
+        got = embedder.width(config.version)
+    except InputError as e:
+        raise InputError(str(e).replace("[hubert]", "[load]")) from None
+    if got != config.text_enc_hidden_dim:
+        raise InputError(
+            f"[load] the voice takes features of {config.text_enc_hidden_dim} values, the embedder gives {got}"
+        )
+    layers = len(embedder.layers)
+    if config.embedder_layer is not None and config.embedder_layer > layers:
+        warnings.warn(
+            f"rvc_fast: this voice takes layer {config.embedder_layer} of its encoder, this one has {layers}: "
+            "its last is taken",
+            UserWarning,
+            stacklevel=5,
+        )
 
 
 def _locate(name: str) -> Path:
@@ -276,12 +407,12 @@ def _locate(name: str) -> Path:
     return locate(name)
 
 
-def _load_16k(sound: Any, sample_rate: int | None) -> np.ndarray:
+def _load_16k(sound: Any, sample_rate: int | None, strict: bool) -> np.ndarray:
     """Return a checked sound as float32 (n,) at 16 kHz."""
     if isinstance(sound, (str, os.PathLike)):
         if sample_rate is not None:
             raise InputError(f"[convert] sample_rate must not be given with a file, got {sample_rate!r}")
-        return audio.to_mono_16k(*audio.read_mono(sound))
+        return audio.to_mono_16k(*audio.read_mono(sound, strict=strict))
     if sample_rate is None:
         raise InputError("[convert] sample_rate must be given with samples")
     pipeline.check_integer("convert", "sample_rate", sample_rate, 1000, 768000)
@@ -297,6 +428,18 @@ def _load_16k(sound: Any, sample_rate: int | None) -> np.ndarray:
     if not np.isfinite(samples).all():
         raise InputError("[convert] samples must not be NaN or infinite")
     return audio.to_mono_16k(samples, sample_rate)
+
+
+def _finished(samples: np.ndarray) -> np.ndarray:
+    """Return the sound as it is handed out: some samples, finite, none beyond the peak. Nothing may follow this."""
+    if len(samples) == 0:
+        raise InputError(
+            "[convert] the models gave a sound without samples: this embedder does not fit the voice"
+        )
+    samples = audio.limit_peak(samples, pipeline.PEAK)
+    if not np.isfinite(samples).all():
+        raise InputError("[convert] the result has NaN or infinite samples")
+    return samples
 
 
 def _around(f0: np.ndarray, prepared: Prepared) -> np.ndarray:

@@ -23,7 +23,7 @@ VARIABLES = (
     Variable("RVC_FAST_BACKEND", "auto", "which kernels run: " + ", ".join(BACKENDS)),
     Variable("RVC_FAST_THREADS", "all usable cores", "threads of the compiled CPU kernels"),
     Variable("RVC_FAST_ISA", "best the CPU has", "instruction set of the compiled CPU kernels"),
-    Variable("RVC_FAST_CACHE", "~/.cache/rvc_fast", "folder of downloaded models"),
+    Variable("RVC_FAST_CACHE", "~/.cache/rvc_fast", "folder of downloaded models and of the GPU's check"),
     Variable("HF_ENDPOINT", "https://huggingface.co", "where models are downloaded from, for mirrors"),
 )
 
@@ -34,6 +34,11 @@ def backend() -> str:
     if value not in BACKENDS:
         raise InputError(f"[env] RVC_FAST_BACKEND must be one of {', '.join(BACKENDS)}, got {value!r}")
     return value
+
+
+def tf32() -> bool:
+    """Return whether MLX multiplies float32 in fewer bits on the GPUs that can; it looks when it is imported."""
+    return os.environ.get("MLX_ENABLE_TF32", "1") != "0"
 
 
 def threads() -> int | None:
@@ -52,8 +57,14 @@ def isa() -> str | None:
 
 
 def cache_dir() -> str:
-    """Return the folder of downloaded models, not necessarily existing."""
-    return os.environ.get("RVC_FAST_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "rvc_fast")
+    """Return the folder of downloaded models, not necessarily existing; InputError if there is no place for one."""
+    given = os.environ.get("RVC_FAST_CACHE")
+    if given:
+        return given
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home):  # neither HOME nor the system's list of users knows one
+        raise InputError("[env] there is no home folder to keep models in: set HOME or RVC_FAST_CACHE")
+    return os.path.join(home, ".cache", "rvc_fast")
 
 
 def hub() -> str:

@@ -16,7 +16,6 @@ from mlx.utils import tree_flatten
 
 from . import native, ops
 from .errors import FileFormatError, InputError
-from .ops import dispatch
 from .ops.packed import Activation, Weight, check_dtype
 
 if TYPE_CHECKING:
@@ -269,7 +268,8 @@ def packed_layers(model: nn.Module) -> dict[str, ops.PackedWeight]:
 
 def _pack_from(layer: PackedLayer, tensor: np.ndarray, packing: Packing) -> None:
     """Pack a layer's weight, without a copy of the tensor if a kernel of ours reads it."""
-    packs = dispatch.route("conv1d").backend == "cpu" and isinstance(layer.plan(packing), ops.PackedWeight)
+    plan = layer.plan(packing)
+    packs = isinstance(plan, ops.PackedWeight) and plan.backend == "cpu"
     lent = packs and tensor.dtype in (np.float32, np.float16)
     tensor = np.ascontiguousarray(tensor)
     layer.weight = native.ext().borrow(tensor) if lent else mx.array(tensor)

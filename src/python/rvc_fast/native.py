@@ -19,24 +19,39 @@ from .errors import InputError
 def _self_test(ext: ModuleType) -> None:
     """One small convolution against arithmetic done by hand: catches an ABI that loads but computes nonsense."""
     x = mx.array([[[1.0], [2.0], [3.0]]])
-    packed = ext.conv1d_pack(mx.ones((1, 3, 1)), groups=1)
+    packed = ext.conv1d_pack(mx.ones((1, 3, 1), stream=mx.cpu), groups=1)
     y = ext.conv1d(x, packed, None, None, out_channels=1, kernel=3, padding=(1, 1))
     if y.tolist() != [[[3.0], [6.0], [5.0]]]:
         raise ImportError(f"self-test of the compiled kernels gave {y.tolist()}")
 
 
+def _fits() -> None:
+    """ImportError unless there is an extension, built for the MLX that is installed: another one's may load and crash."""
+    try:
+        from ._built import MLX
+    except ImportError:
+        raise ImportError("this installation has none, as a pure-Python wheel") from None
+    installed = mx.__version__  # type: ignore[attr-defined]  # MLX's stub does not have it
+    if installed != MLX:
+        raise ImportError(
+            f"they were built for MLX {MLX}, and {installed} is installed: `pip install mlx=={MLX}`, or build them for "
+            "yours from the source by `pip install --no-build-isolation .`"
+        )
+
+
 @functools.cache
 def load() -> tuple[ModuleType | None, str]:
     """Return (extension or None, why)."""
+    threads = env.threads() or 0
     try:
+        _fits()
         from . import _ext
 
         try:
-            _ext.configure(threads=env.threads() or 0, isa=env.isa() or "")
+            _ext.configure(threads=threads, isa=env.isa() or "")
         except ValueError as e:
             raise InputError(f"[env] RVC_FAST_ISA: {e}") from e
-        with mx.stream(mx.cpu):
-            _self_test(_ext)
+        _self_test(_ext)
     except (ImportError, RuntimeError, TypeError, AttributeError) as e:
         why = f"the compiled CPU kernels cannot be used ({str(e).splitlines()[0]}); running on stock MLX, much slower"
         warnings.warn(f"rvc_fast: {why}", UserWarning, stacklevel=2)

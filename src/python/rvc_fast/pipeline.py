@@ -1,11 +1,13 @@
 """The signal path: 16 kHz sound -> chunks -> content features + pitch -> retrieval -> synthesizer -> sound.
 
 Follows the public pipelines step by step ("applio", and "classic" where that one differs), their defects
-included: every chunk loses 10 to 20 ms, source phase and noise start anew at each cut, nothing is crossfaded.
+included: every chunk loses 10 to 20 ms, source phase and noise start anew at each cut, nothing is crossfaded. In one
+thing not: where the sound is digital silence for longer than the models see, so is the result (`find_silences`).
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 import mlx.core as mx
 import numpy as np
 
-from . import audio
+from . import audio, memory
 from .audio.process import RATE
 from .errors import InputError
 from .noise import NoiseSource
@@ -27,8 +29,16 @@ if TYPE_CHECKING:
 WINDOW = pitch.HOP
 """Samples at 16 kHz per frame of pitch."""
 
+PEAK = 0.99
+"""No sample of a result is larger."""
+
 # Below 25 ms the last chunk would render nothing; such sounds are continued by silence and the output is cut.
 _SHORTEST, _CONTINUED = 400, 720
+
+# Samples at 16 kHz that the models see to either side: the positional convolution of the content encoder, 128 frames
+# of 320 samples, sees the farthest. What is below 1e-8 (resampling leaves that much of exact zeros) is silence.
+SIGHT = 64 * 320
+_SILENCE = 1e-8
 
 Semantics = Literal["applio", "classic"]
 Progress = Callable[[str, int, int], None]
@@ -48,8 +58,11 @@ def check_integer(what: str, name: str, value: object, low: int, high: int) -> N
 class Embedder(Protocol):
     """What turns sound into content features: HuBERT or ContentVec."""
 
-    def features(self, audio: mx.array, version: Literal["v1", "v2"]) -> mx.array:
-        """Return (frames, dim) of sound (n,) at 16 kHz, frames = (n - 400) // 320 + 1."""
+    def features(self, audio: mx.array, version: Literal["v1", "v2"], layer: int | None = None) -> mx.array:
+        """Return (frames, dim) of sound (n,) at 16 kHz, frames = (n - 400) // 320 + 1.
+
+        `layer` is the one that the voice asks for, None for the usual one of `version`.
+        """
         ...
 
 
@@ -197,12 +210,16 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A sound ready for the models: `padded` is its high-passed form, float32, with `pad` on both sides."""
+    """A sound ready for the models: `padded` is its high-passed form, float32, with `pad` on both sides.
+
+    `silences` are the spans of the sound, in samples, in which nothing may be heard (`find_silences`).
+    """
 
     padded: np.ndarray
     pad: int
     length: int
     chunks: tuple[Chunk, ...]
+    silences: tuple[tuple[float, float], ...] = ()
 
     @property
     def signal(self) -> np.ndarray:
@@ -262,13 +279,47 @@ def prepare(sound: np.ndarray, settings: Settings) -> Prepared:
     length, pad = len(sound), settings.plan.pad
     if length == 0:
         raise InputError("[convert] the sound has no samples")
+    silences = find_silences(sound)
     if length < _SHORTEST:
         sound = np.pad(sound, (0, _CONTINUED - length))
     # float64 as in the references: it decides cuts in near silence. What is kept is float32.
     signal = audio.high_pass(sound)
     cuts = find_cuts(signal, settings.plan, settings.semantics)
     padded = np.pad(signal.astype(np.float32), pad, mode="reflect")
-    return Prepared(padded, pad, length, plan_chunks(len(signal), cuts, pad))
+    return Prepared(padded, pad, length, plan_chunks(len(signal), cuts, pad), silences)
+
+
+def find_silences(sound: np.ndarray) -> tuple[tuple[float, float], ...]:
+    """Return the spans (start, stop) of `sound` (n,), in samples, from which the models see nothing but zeros.
+
+    They begin `SIGHT` after the last other sample and end as long before the next one; before the beginning and
+    after the end there is none, which is infinity here.
+    """
+    whole = len(sound) // WINDOW * WINDOW
+    heard = (np.abs(sound[:whole].reshape(-1, WINDOW)).max(axis=1, initial=0) >= _SILENCE).tolist()
+    heard.append(bool((np.abs(sound[whole:]) >= _SILENCE).any()))
+    edges = [
+        -math.inf,
+        *(WINDOW * (frame + side) for frame in np.flatnonzero(heard) for side in (0, 1)),
+        math.inf,
+    ]
+    spans = [(start + SIGHT, stop - SIGHT) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+    return tuple((start, stop) for start, stop in spans if start < stop and start < len(sound) and stop > 0)
+
+
+def silence(samples: np.ndarray, first: int, hop: int, silences: tuple[tuple[float, float], ...]) -> None:
+    """Make what `samples` (n,), `hop` per frame, have in the silences zero, in place, faded over one frame at the edges.
+
+    `first` is the sample of the sound that they begin at.
+    """
+    scale = WINDOW / hop
+    for start, stop in silences:
+        begin = 0 if start == -math.inf else max(0, math.floor((start - first) / scale))
+        end = len(samples) if stop == math.inf else min(len(samples), math.ceil((stop - first) / scale))
+        if begin < end:
+            position = first + scale * np.arange(begin, end)
+            depth = np.minimum(position - start, stop - position) / WINDOW
+            samples[begin:end] *= 1 - np.clip(depth, 0, 1).astype(np.float32)
 
 
 def find_cuts(signal: np.ndarray, plan: ChunkPlan, semantics: Semantics = "applio") -> list[int]:
@@ -308,19 +359,24 @@ def plan_chunks(length: int, cuts: list[int], pad: int) -> tuple[Chunk, ...]:
 
 def content_features(
     prepared: Prepared, embedder: Embedder, voice: Voice, progress: Progress | None = None
-) -> list[np.ndarray]:
+) -> list[mx.array]:
     """Return the content features float32 (frames, dim) that the voice takes, of every chunk (step 3)."""
-    features = []
-    width = voice.config.text_enc_hidden_dim
+    features: list[mx.array] = []
+    width, version, layer = (
+        voice.config.text_enc_hidden_dim,
+        voice.config.version,
+        voice.config.embedder_layer,
+    )
     for number, chunk in enumerate(prepared.chunks, 1):
-        feats = embedder.features(mx.array(prepared.padded[chunk.samples]), voice.config.version)
+        feats = embedder.features(mx.array(prepared.padded[chunk.samples]), version, layer)
         if feats.shape[1] != width:
             raise InputError(
                 f"[convert] the voice takes features of {width} values, the embedder gives {feats.shape[1]}"
             )
-        features.append(np.array(feats.astype(mx.float32)))
+        features.append(feats.astype(mx.float32))
         del feats
-        mx.clear_cache()
+        with memory.bounded():
+            mx.eval(features[-1])
         if progress is not None:
             progress("features", number, len(prepared.chunks))
     return features
@@ -354,7 +410,7 @@ def move_pitch(prepared: Prepared, f0: np.ndarray, settings: Settings) -> np.nda
 
 def render(
     prepared: Prepared,
-    features: list[np.ndarray],
+    features: list[mx.array],
     f0: np.ndarray | None,
     voice: Voice,
     index: Index | None,
@@ -377,18 +433,17 @@ def render(
         contour = None if f0 is None else f0[chunk.frames][:frames]
         with watch("retrieval"):
             phone = blend_features(feats, contour, frames, index, settings)
-        with watch("synthesis"):
-            samples = np.array(
-                voice.infer(
-                    mx.array(phone[None]),
-                    None if bins is None else mx.array(bins[chunk.frames][None, :frames]),
-                    None if contour is None else mx.array(contour[None]),
-                    settings.speaker,
-                    noise,
-                ).astype(mx.float32)
-            )[pad : max(pad, frames * voice.hop - pad)]
-            mx.clear_cache()
+        with watch("synthesis"), memory.bounded():
+            speech = voice.infer(
+                phone[None],
+                None if bins is None else mx.array(bins[chunk.frames][None, :frames]),
+                None if contour is None else mx.array(contour[None]),
+                settings.speaker,
+                noise,
+            )
+            samples = np.array(speech.astype(mx.float32))[pad : max(pad, frames * voice.hop - pad)]
         out[filled : filled + len(samples)] = samples
+        silence(out[filled : filled + len(samples)], chunk.samples.start, voice.hop, prepared.silences)
         filled += len(samples)
         if progress is not None:
             progress("synthesis", number, len(lengths))
@@ -398,27 +453,30 @@ def render(
         if prepared.length < _SHORTEST:
             out = out[: -(-prepared.length * voice.sample_rate // RATE)]
         out = audio.volume_envelope(out, voice.sample_rate, prepared.signal, settings.volume_envelope)
-        return audio.limit_peak(out, 0.99)
+        return audio.limit_peak(out, PEAK)
 
 
-def chunk_frames(chunk: Chunk, features: np.ndarray) -> int:
+def chunk_frames(chunk: Chunk, features: mx.array | np.ndarray) -> int:
     """Return how many 10 ms frames of a chunk are rendered: no more than doubled features or pitch give."""
     samples = chunk.samples.stop - chunk.samples.start
-    return min(samples // WINDOW, 2 * len(features), chunk.frames.stop - chunk.frames.start)
+    return min(samples // WINDOW, 2 * features.shape[0], chunk.frames.stop - chunk.frames.start)
 
 
 def blend_features(
-    features: np.ndarray, f0: np.ndarray | None, frames: int, index: Index | None, settings: Settings
-) -> np.ndarray:
-    """Retrieve, double in time, and give unvoiced frames back part of their own features (steps 4 to 6)."""
-    if index is None or settings.index_rate == 0:
-        return np.repeat(features, 2, axis=0)[:frames]
-    from .retrieval import blend
+    features: mx.array, f0: np.ndarray | None, frames: int, index: Index | None, settings: Settings
+) -> mx.array:
+    """Retrieve, double in time, and give unvoiced frames back part of their own features (steps 4 to 6).
 
-    blended = blend(features, index, settings.index_rate, exact=settings.exact_search)
-    phone = np.repeat(blended, 2, axis=0)[:frames]
-    if f0 is not None and settings.protect < 0.5:
-        own = np.repeat(features, 2, axis=0)[:frames]
-        share = np.where(f0 < 1, settings.protect, 1).astype(np.float32)[:, None]
-        phone = phone * share + own * (1 - share)
-    return phone
+    Returns (frames, dim) float32 of features (at least frames / 2, dim).
+    """
+    own = mx.repeat(features, 2, axis=0)[:frames]
+    if index is None or settings.index_rate == 0:
+        return own
+    from .retrieval import blend_array
+
+    blended = blend_array(features, index, settings.index_rate, exact=settings.exact_search)
+    phone = mx.repeat(blended, 2, axis=0)[:frames]
+    if f0 is None or settings.protect == 0.5:
+        return phone
+    share = mx.array(np.where(f0 < 1, settings.protect, 1).astype(np.float32))[:, None]
+    return phone * share + own * (1 - share)

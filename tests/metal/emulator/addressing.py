@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import texts
@@ -63,11 +64,15 @@ def _errors(command: list[str]) -> list[str]:
     return blocks
 
 
-def check(text: texts.Text, clang: str, shim: Path, folder: Path) -> list[str]:
-    """Return what is wrong with the pointers of a Metal text, in the compiler's words."""
-    source = folder / "addressing.clcpp"
-    kernel = folder / "kernel.metal"
-    source.write_text(f'#include "opencl.h"\n#line 1 "{kernel}"\n{_as_opencl(text)}')
+def check(unit: Sequence[tuple[texts.Text, Path]], clang: str, shim: Path) -> list[str]:
+    """Return what is wrong with the pointers of Metal texts of one head, in the compiler's words.
+
+    Each comes with the file that it lies in; the first one's folder takes the text that is compiled.
+    """
+    source = unit[0][1].with_name("addressing.clcpp")
+    head = texts.metal_head(unit[0][0].source)
+    kernels = [(_as_opencl(text), file) for text, file in unit]
+    source.write_text('#include "opencl.h"\n' + texts.join(kernels, head if len(unit) > 1 else ""))
     command = [clang, *OPTIONS, f"-I{shim}", f"-I{shim / 'metal'}", str(source)]
     implicit = re.compile(
         r"implicit (copy|move) (constructor|assignment operator)\) not viable|does not have a default constructor"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -10,11 +11,12 @@ import platform
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from . import addressing, texts
+from . import addressing, nvcc, texts
 
 SHIM = Path(__file__).resolve().parent / "shim"
 CACHE = Path(__file__).resolve().parents[3] / "build" / "emulator"
@@ -23,6 +25,10 @@ MACHINE = ["-std=c++20", "-O2", "-march=x86-64-v3", "-fPIC", "-fno-math-errno", 
 HALF = [f"-f{t}-excess-precision=none" for t in ("float16", "bfloat16")]
 # Each access asks for the thread it is in, which must not be a call.
 RUNTIME = ["-shared", "-Wall", "-Wextra", "-ftls-model=initial-exec"]
+# What kernels call is in the emulator, which is loaded, and in the compiler's own library.
+LINKED = ["-shared", "-nostdlib"]
+# Texts that are compiled together.
+UNIT = 24
 # Vectorized accesses wider than 16 bytes would not be instrumented.
 SCALAR = ["-fno-vectorize", "-fno-slp-vectorize", "-fno-strict-aliasing", "-gline-tables-only"]
 UNDEFINED = (
@@ -75,7 +81,7 @@ def supported() -> str | None:
 @functools.cache
 def _shim_key() -> str:
     files = [p for p in SHIM.rglob("*") if p.is_file()]
-    files += [Path(__file__), Path(addressing.__file__), Path(texts.__file__)]
+    files += [Path(__file__), Path(addressing.__file__), Path(nvcc.__file__), Path(texts.__file__)]
     content = _run([CLANG, "--version"]).encode() + b"".join(p.read_bytes() for p in sorted(files))
     return hashlib.sha256(content).hexdigest()
 
@@ -203,19 +209,24 @@ def cell_shift(translated: str) -> int:
     return 2 if wide else 1
 
 
-ENTRY = """
+# The last part of a unit: `emu_entry_KEY` executes a thread of a kernel, `emu_shift_KEY` is its cell_shift.
+PLAIN = """
 #undef device
 #undef constant
 #undef thread
 #undef threadgroup
 #undef kernel
-extern "C" __attribute__((no_sanitize("thread"))) void emu_entry(void* const* emu_arguments) {{
+"""
+ENTRY = """
+extern "C" __attribute__((no_sanitize("thread"))) void emu_entry_{key}(void* const* emu_arguments) {{
   {call};
 }}
+extern "C" const int emu_shift_{key} = {shift};
 """
+PART = "#pragma emu_part\n"
 
 
-def _metal_source(text: texts.Text, preprocessed: str) -> str:
+def _metal_call(text: texts.Text) -> str:
     body, instance = texts.metal_instance(text.source)
     calls = []
     for number, (kind, _, attribute) in enumerate(texts.metal_parameters(body, text.name)):
@@ -228,11 +239,10 @@ def _metal_source(text: texts.Text, preprocessed: str) -> str:
             calls.append(f"*{pointer}" if plain.endswith("&") else pointer)
         else:
             calls.append(f"emu_{attribute}()")
-    entry = ENTRY.format(call=f"{text.name}{instance}({', '.join(calls)})")
-    return f'#include "metal.h"\n{place_storage(preprocessed)}\n{entry}'
+    return f"{text.name}{instance}({', '.join(calls)})"
 
 
-def _cuda_source(text: texts.Text, preprocessed: str) -> str:
+def _cuda_call(text: texts.Text) -> str:
     kinds = {"shape": "Shape", "strides": "Strides", "ndim": "int"}
     calls = []
     for index, argument in enumerate([*text.inputs, *text.outputs]):
@@ -240,8 +250,23 @@ def _cuda_source(text: texts.Text, preprocessed: str) -> str:
             calls.append(f"emu_pointer{{emu_arguments[{index}]}}")
         else:
             calls.append(f"*(const {kinds[argument.what]}*)emu_arguments[{index}]")
-    entry = ENTRY.format(call=f"mlx::core::cu::{text.name}({', '.join(calls)})")
-    return f'#include "cuda.h"\n{place_tensor_cores(place_storage(preprocessed))}\n{entry}'
+    return f"mlx::core::cu::{text.name}({', '.join(calls)})"
+
+
+def _translate(unit: Sequence[tuple[texts.Text, Path]], preprocessed: str) -> str:
+    """The C++ that the emulator executes, from preprocessed text in parts: the head, and each kernel."""
+    language = unit[0][0].language
+    call = _metal_call if language == "metal" else _cuda_call
+    head, *parts = preprocessed.split(PART)
+    # Kernels number their storage by themselves.
+    common = place_storage(head)
+    source, entries = common, ""
+    for (text, file), part in zip(unit, parts, strict=True):
+        placed = place_storage(head + part)
+        source += placed[len(common) :]
+        entries += ENTRY.format(key=file.parent.name, call=call(text), shift=cell_shift(placed))
+    source = source if language == "metal" else place_tensor_cores(source)
+    return f'#include "{language}.h"\n{source}\n{PLAIN}{entries}'
 
 
 PREPROCESS = {
@@ -250,31 +275,76 @@ PREPROCESS = {
 }
 
 
+def _file(text: texts.Text) -> Path:
+    """The library of a text, in a folder of its own."""
+    return _cached(text.language + text.name + text.source, "kernel.so")
+
+
+def _head(text: texts.Text) -> str:
+    return texts.metal_head(text.source) if text.language == "metal" else nvcc.head(text.source)
+
+
+def _compile_unit(unit: Sequence[texts.Text]) -> None:
+    """Compile texts of one head. Each gets its library, the same file under several names."""
+    files = [_file(text) for text in unit]
+    language = unit[0].language
+    kernels = []
+    for text, file in zip(unit, files, strict=True):
+        body = texts.metal_instance(text.source)[0] if language == "metal" else text.source
+        kernels.append((body, file.with_name(f"kernel.{language}")))
+        kernels[-1][1].write_text(body)
+    written = [*zip(unit, (file for _, file in kernels), strict=True)]
+    if language == "metal" and (wrong := addressing.check(written, CLANG, SHIM)):
+        raise BuildError("\n".join(wrong))
+    head = _head(unit[0]) if len(unit) > 1 else ""
+    joined, translated = (files[0].with_name(name) for name in ("unit.cpp", "translated.cpp"))
+    joined.write_text(texts.join(kernels, head, PART))
+    preprocessed = _run(
+        [CLANG, "-E", "-x", "c++", "-std=c++20", "-nostdinc", *PREPROCESS[language], str(joined)]
+    )
+    translated.write_text(_translate(written, preprocessed))
+    flags = [f for x in (*INSTRUMENTED, *HALF) for f in ("-Xclang", x)]
+    flags += [f for x in PASSES for f in ("-mllvm", x)]
+    command = [CLANG, *MACHINE, *SCALAR, *flags, *WARNINGS, f"-I{SHIM}", *LINKED, str(translated), "-lgcc"]
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        library, name = Path(folder) / "library", Path(folder) / "name"
+        _run([*command, "-o", str(library)])
+        for file in files:
+            os.link(library, name)
+            os.replace(name, file)
+
+
+def compile_together(found: Iterable[texts.Text]) -> None:
+    """Compile texts before they are launched, in large units, where reading headers and linking counts once.
+
+    Of a unit that is refused each text is compiled when it is launched, to tell whose fault it is.
+    """
+    heads: dict[tuple[str, str], dict[str, texts.Text]] = {}
+    for text in found:
+        if not _file(text).exists():
+            heads.setdefault((text.language, _head(text)), {})[text.name] = text
+    units = [[*same.values()][at : at + UNIT] for same in heads.values() for at in range(0, len(same), UNIT)]
+
+    def compile_unit(unit: Sequence[texts.Text]) -> None:
+        with contextlib.suppress(BuildError):
+            _compile_unit(unit)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(compile_unit, units))
+
+
 class Kernel:
     """Compiled text: `entry` is the function, `shift` the size of cells of its group storage."""
 
     def __init__(self, text: texts.Text) -> None:
-        self.file = _cached(text.language + text.name + text.source, "kernel.so")
-        kernel = self.file.with_name(f"kernel.{text.language}")
-        translated = self.file.with_name("translated.cpp")
+        self.file = _file(text)
         if not self.file.exists():
-            body = texts.metal_instance(text.source)[0] if text.language == "metal" else text.source
-            kernel.write_text(body)
-            if text.language == "metal" and (wrong := addressing.check(text, CLANG, SHIM, self.file.parent)):
-                raise BuildError("\n".join(wrong))
-            preprocessed = _run(
-                [CLANG, "-E", "-x", "c++", "-std=c++20", "-nostdinc", *PREPROCESS[text.language], str(kernel)]
-            )
-            source = (_metal_source if text.language == "metal" else _cuda_source)(text, preprocessed)
-            translated.write_text(source)
-            flags = [f for x in (*INSTRUMENTED, *HALF) for f in ("-Xclang", x)]
-            flags += [f for x in PASSES for f in ("-mllvm", x)]
-            command = [CLANG, *MACHINE, *SCALAR, *flags, *WARNINGS, f"-I{SHIM}", "-shared"]
-            _compile([*command, str(translated)], self.file)
-        self.shift = cell_shift(translated.read_text())
+            _compile_unit([text])
         runtime()
         self.library = ctypes.CDLL(str(self.file))
-        self.entry = ctypes.cast(self.library.emu_entry, ctypes.c_void_p)
+        key = self.file.parent.name
+        self.shift = ctypes.c_int.in_dll(self.library, f"emu_shift_{key}").value
+        self.entry = ctypes.cast(self.library[f"emu_entry_{key}"], ctypes.c_void_p)
 
     def line(self, address: int) -> str:
         """Where an address of the compiled file comes from: "kernel.metal:12: `text of the line`"."""

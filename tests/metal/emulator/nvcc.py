@@ -30,6 +30,10 @@ OLDEST = "sm_75"
 REGISTERS = 65536
 STATIC_SHARED = 48 * 1024
 INCLUDES = ("mlx/include/cccl/", "mlx/include/mlx/backend/cuda/device/")
+# Texts that are compiled together.
+UNIT = 32
+# Where the kernel's namespace begins in generated text.
+OPENED = "namespace mlx::core::cu {\n\nnamespace cg = cooperative_groups;\n\n"
 # Headers among the library's strings, by a line that only they have.
 EMBEDDED = {
     "utils.cuh": b"This file must not include any host-only code",
@@ -38,7 +42,7 @@ EMBEDDED = {
 # What the library's own generator of kernel text is made of, so that texts.py can be compared with it.
 FRAGMENTS = (
     '\n#include "mlx/backend/cuda/device/utils.cuh"\n\n#include <cooperative_groups.h>\n\n',
-    "namespace mlx::core::cu {\n\nnamespace cg = cooperative_groups;\n\n",
+    OPENED,
     "    const __grid_constant__ Shape ",
     "    const __grid_constant__ Strides ",
     "    const __grid_constant__ int ",
@@ -107,8 +111,30 @@ class Refused(Exception):
     """nvcc's errors and warnings."""
 
 
+def head(source: str) -> str:
+    """What stands before the kernel; all of the text if directives in the kernel might change what follows it."""
+    before, opened, kernel = source.partition(OPENED)
+    return before if opened and not re.search(r"^[ \t]*#", kernel, re.M) else source
+
+
+def function(source: str) -> str:
+    """The kernel's name in its text."""
+    found = re.search(r"__global__ void (\w+)\(\n", source)
+    if found is None:
+        raise RuntimeError("no kernel in the text")
+    return found[1]
+
+
 def compile_text(nvcc: str, source: str, architectures: tuple[str, ...] = ARCHITECTURES) -> list[Resources]:
     """Compile for all architectures; warnings are errors. The result is kept for the same text."""
+    return compile_unit(nvcc, [source], architectures)[0]
+
+
+def compile_unit(
+    nvcc: str, sources: Sequence[str], architectures: tuple[str, ...] = ARCHITECTURES
+) -> list[list[Resources]]:
+    """Compile texts of one head together: to read MLX's headers takes longer than most kernels."""
+    source = sources[0] + "".join(s[len(head(s)) :] for s in sources[1:])
     key = sha256(f"{nvcc}{MLX}{architectures}{source}".encode()).hexdigest()[:20]
     folder = BUILD / "emulator" / "nvcc"
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,55 +158,83 @@ def compile_text(nvcc: str, source: str, architectures: tuple[str, ...] = ARCHIT
                 raise Refused(f"{text}: {done.stderr.strip()[:3000]}")
             (Path(part) / "report").write_text(done.stderr)
             (Path(part) / "report").rename(report)
-    return read_report(report.read_text(), architectures)
+    return [read_report(report.read_text(), architectures, function(s)) for s in sources]
 
 
-def read_report(report: str, architectures: tuple[str, ...] = ARCHITECTURES) -> list[Resources]:
-    """Read what ptxas -v says of the one kernel in it, for each architecture."""
+def read_report(
+    report: str, architectures: tuple[str, ...] = ARCHITECTURES, name: str = ""
+) -> list[Resources]:
+    """Read what ptxas -v says of the kernel `name`, or of the one there is, for each architecture."""
     found = []
     for block in report.split("Compiling entry function")[1:]:
-        architecture = re.search(r"for '(sm_\d+)'", block)
+        entry = re.match(r" '(\w+)' for '(sm_\d+)'", block)
         registers = re.search(r"Used (\d+) registers", block)
-        if architecture is None or registers is None:
+        if entry is None or registers is None:
             raise RuntimeError(f"cannot read what ptxas says: {block}")
+        # A mangled name has the length of each of its parts before it.
+        if name and f"{len(name)}{name}E" not in entry[1]:
+            continue
         shared = re.search(r"(\d+) bytes smem", block)
         spilled = sum(int(n) for n in re.findall(r"(\d+) bytes spill (?:stores|loads)", block))
-        found.append(Resources(architecture[1], int(registers[1]), int(shared[1]) if shared else 0, spilled))
+        found.append(Resources(entry[2], int(registers[1]), int(shared[1]) if shared else 0, spilled))
     if sorted(r.architecture for r in found) != sorted(architectures):
-        raise RuntimeError(f"ptxas reports {[r.architecture for r in found]}")
+        raise RuntimeError(f"ptxas reports {[r.architecture for r in found]} for {name or 'the kernel'}")
     return found
 
 
 class Compiler:
-    """Compiles texts behind the tests that execute them."""
+    """Compiles texts behind the tests that execute them, those of one head together."""
 
     def __init__(self, nvcc: str) -> None:
         self.nvcc = nvcc
         self._pool = ThreadPoolExecutor(2)
-        self._texts: dict[str, tuple[str, Future[list[Resources]]]] = {}
+        self._names: dict[str, str] = {}
         self._threads: dict[str, int] = {}
+        # The texts of each head that wait for more of them.
+        self._waiting: dict[str, list[str]] = {}
+        self._units: list[tuple[list[str], Future[list[list[Resources]]]]] = []
 
     def add(self, name: str, source: str, threads: int) -> None:
         """Compile a text, once, that is launched with so many threads a group."""
         self._threads[source] = max(threads, self._threads.get(source, 0))
-        if source not in self._texts:
-            self._texts[source] = name, self._pool.submit(compile_text, self.nvcc, source)
+        if source in self._names:
+            return
+        waiting = self._waiting.setdefault(head(source), [])
+        # Tests that change a text may have two of one name.
+        if len(waiting) == UNIT or name in (self._names[s] for s in waiting):
+            self._submit(waiting)
+        self._names[source] = name
+        waiting.append(source)
+
+    def _submit(self, waiting: list[str]) -> None:
+        self._units.append((waiting[:], self._pool.submit(compile_unit, self.nvcc, waiting[:])))
+        waiting.clear()
 
     def problems(self) -> tuple[int, list[str]]:
         """Wait for all; return how many there were, and what is wrong with them."""
+        for waiting in self._waiting.values():
+            if waiting:
+                self._submit(waiting)
         found = []
-        for source, (name, future) in self._texts.items():
+        for sources, future in self._units:
             try:
-                resources = future.result()
-            except Refused as error:
-                found.append(f"{name}: {error}")
-                continue
+                compiled = [*zip(sources, future.result(), strict=True)]
+            except Refused:
+                # Alone, to tell whose fault it is.
+                compiled, refused = [], []
+                for source in sources:
+                    try:
+                        compiled.append((source, compile_text(self.nvcc, source)))
+                    except Refused as error:
+                        refused.append(f"{self._names[source]}: {error}")
+                found += refused or [f"texts that compile alone are refused together: {future.exception()}"]
             found += [
-                f"{name} on {r.architecture}: {p}"
+                f"{self._names[source]} on {r.architecture}: {p}"
+                for source, resources in compiled
                 for r in resources
                 for p in r.problems(self._threads[source])
             ]
-        return len(self._texts), found
+        return len(self._names), found
 
 
 def main(argv: Sequence[str] | None = None) -> None:

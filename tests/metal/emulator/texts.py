@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -124,6 +125,23 @@ def cuda(
     text += f"{source}\n}}\n\n}} // namespace mlx::core::cu\n"
     outputs = tuple(Argument(n) for n in names[1])
     return Text("cuda", function, text, arguments, outputs)
+
+
+def metal_head(source: str) -> str:
+    """What stands before the kernel in Metal text; all of it if directives in the kernel might change what follows."""
+    opened = re.search(r"^(?:template <[^>]*>\n)?\[\[kernel\]\] void ", source, re.M)
+    if opened is None or re.search(r"^[ \t]*#", source[opened.start() :], re.M):
+        return source
+    return source[: opened.start()]
+
+
+def join(unit: Sequence[tuple[str, Path]], head: str, mark: str = "") -> str:
+    """Texts with one head as one text, whose parts begin with `mark` and belong, line by line, to the given files."""
+    joined = f'#line 1 "{unit[0][1]}"\n{head}'
+    line = head.count("\n") + 1
+    for source, file in unit:
+        joined += f'\n{mark}#line {line} "{file}"\n{source[len(head) :]}'
+    return joined
 
 
 def metal_parameters(source: str, name: str) -> list[tuple[str, str, str]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .files import read_audio, read_mono, write_audio
-from .process import high_pass, limit_peak, resample, to_mono_16k, volume_envelope
+from .process import RATE, high_pass, limit_peak, resample, to_mono_16k, volume_envelope
 
 __all__ = [
+    "RATE",
     "high_pass",
     "limit_peak",
     "read_audio",

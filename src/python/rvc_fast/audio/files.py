@@ -6,19 +6,27 @@ import errno
 import io
 import os
 import shutil
+import stat
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from .. import writing
 from ..errors import FileFormatError, InputError
+from ..filekinds import stranger
+from .claims import Claim, read_claim
 
 _BLOCK = 1 << 16
+LOWEST_RATE, HIGHEST_RATE = 1000, 768_000
+"""Hz: what a file may be sampled at, as `sample_rate=` of samples."""
 # libsndfile's name of the format, by suffix; every other suffix goes through ffmpeg.
 _FORMATS = {
     ".wav": "WAV",
@@ -34,34 +42,60 @@ _FORMATS = {
 }
 
 
-def read_audio(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
+def read_audio(path: str | os.PathLike[str], *, strict: bool = False) -> tuple[np.ndarray, int]:
     """Return (samples (n, channels) float32, full scale 1.0; rate in Hz) of a sound file; "-" reads stdin.
 
-    InputError if it cannot be opened or has no, NaN or infinite samples; FileFormatError if it is no sound.
+    A file that ends before its header says so, or whose header does not say, is read as far as it goes with one
+    warning; `strict` refuses it. InputError if it cannot be opened or has no, NaN or infinite samples;
+    FileFormatError if it is no sound, or of a rate that no sound has.
     """
-    samples, rate, channels = _read(path, mono=False)
+    samples, rate, channels = _read(path, False, strict)
     return samples.reshape(-1, channels), rate
 
 
-def read_mono(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
+def read_mono(path: str | os.PathLike[str], *, strict: bool = False) -> tuple[np.ndarray, int]:
     """Return (mean of the channels (n,) float32, rate in Hz): `read_audio` that holds only the mean."""
-    samples, rate, _ = _read(path, mono=True)
+    samples, rate, _ = _read(path, True, strict)
     return samples, rate
 
 
-def _read(path: str | os.PathLike[str], mono: bool) -> tuple[np.ndarray, int, int]:
+def _read(path: str | os.PathLike[str], mono: bool, strict: bool) -> tuple[np.ndarray, int, int]:
     name = "stdin" if os.fspath(path) == "-" else os.fspath(path)
     # A bytearray grows in place, so a long sound is never held twice, whatever length its header claims.
     data = bytearray()
-    with _open(path, name) as sound:
+    with _open(path, name) as (sound, claim):
+        rate, channels = int(sound.samplerate), int(sound.channels)
+        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            raise FileFormatError(
+                f"[audio] {name} must have a sample rate from {LOWEST_RATE} to {HIGHEST_RATE} Hz, got {rate}"
+            )
         for block in _blocks(sound, name):
             if not np.isfinite(block).all():
                 raise InputError(f"[audio] {name} has NaN or infinite samples")
             data += (block.mean(axis=1) if mono else block).tobytes()
-        rate, channels = int(sound.samplerate), int(sound.channels)
     if not data:
         raise InputError(f"[audio] {name} has no samples")
+    missing = _missing(claim, len(data) // (4 if mono else 4 * channels), rate)
+    if missing is not None and strict:
+        raise FileFormatError(f"[audio] {name} {missing}")
+    if missing is not None:
+        warnings.warn(f"rvc_fast: {name} {missing}; what is there is taken", UserWarning, stacklevel=4)
     return np.frombuffer(data, np.float32), rate, channels
+
+
+def _missing(claim: Claim, frames: int, rate: int) -> str | None:
+    """Say what a sound lacks of what its header promises; None if nothing."""
+    if claim.open_end:
+        return (
+            f"does not say how long it is: how much is missing after its {frames / rate:.2f} s cannot be told"
+        )
+    if claim.frames is None or frames >= claim.frames:
+        return None
+    lost = claim.frames - frames
+    return (
+        f"is cut short: {lost / rate:.2f} of its {claim.frames / rate:.2f} s are missing "
+        f"({100 * lost / claim.frames:.0f} %)"
+    )
 
 
 def _blocks(sound: Any, name: str) -> Iterator[np.ndarray]:
@@ -69,7 +103,7 @@ def _blocks(sound: Any, name: str) -> Iterator[np.ndarray]:
 
     while True:
         try:
-            block = sound.read(_BLOCK, dtype="float32", always_2d=True)
+            block = sound.read(max(1, _BLOCK // sound.channels), dtype="float32", always_2d=True)
         except soundfile.SoundFileError as e:
             raise FileFormatError(f"[audio] {name} is damaged: {_reason(e)}") from e
         if len(block) == 0:
@@ -79,7 +113,7 @@ def _blocks(sound: Any, name: str) -> Iterator[np.ndarray]:
 
 @contextmanager
 def _open(path: str | os.PathLike[str], name: str) -> Iterator[Any]:
-    """Yield an open soundfile.SoundFile of `path`, decoded by ffmpeg first if libsndfile does not know it."""
+    """Yield (open soundfile.SoundFile, what its header claims) of `path`; by ffmpeg if libsndfile cannot."""
     import soundfile
 
     try:
@@ -89,20 +123,30 @@ def _open(path: str | os.PathLike[str], name: str) -> Iterator[Any]:
     with stream:
         if stream.seek(0, os.SEEK_END) == 0:
             raise FileFormatError(f"[audio] {name} is empty (0 bytes)")
-        stream.seek(0)
+        claim = read_claim(stream)
         try:
-            sound = soundfile.SoundFile(_Nameless(stream))
+            sound = soundfile.SoundFile(_Nameless(stream, claim.patches))
         except soundfile.SoundFileError as e:
+            stream.seek(0)
+            what = stranger(stream.read(1024))
+            if what is not None and "sound" not in what:
+                raise FileFormatError(f"[audio] cannot read {name}: {what}") from e
             with _decoded(stream, name, _reason(e)) as sound:
-                yield sound
+                yield sound, Claim()
             return
+        if isinstance(stream, io.BytesIO) and not claim.patches:
+            claim = replace(claim, open_end=False)  # a pipe, whose writer cannot go back to the header
+        if sound.format == "MP3" and claim.frames is not None:
+            claim = Claim(sound.frames)  # the same count, without the encoder's padding
         with sound:
-            yield sound
+            yield sound, claim
 
 
 def _stream(path: str | os.PathLike[str]) -> io.BufferedIOBase:
     """Return `path` opened; what cannot be sought in, as a pipe, is read into memory."""
     if os.fspath(path) == "-":
+        if sys.stdin is None:
+            raise OSError(errno.EBADF, "it is closed")
         return io.BytesIO(sys.stdin.buffer.read())
     if Path(path).is_fifo():
         return io.BytesIO(Path(path).read_bytes())
@@ -110,11 +154,27 @@ def _stream(path: str | os.PathLike[str]) -> io.BufferedIOBase:
 
 
 class _Nameless:
-    """A stream without a name: libsndfile then goes by the content, never by the suffix."""
+    """A stream without a name: libsndfile then goes by the content, never by the suffix.
 
-    def __init__(self, stream: io.BufferedIOBase):
-        self.read, self.readinto = stream.read, stream.readinto
+    `patches` are bytes that are read at these places instead of the stream's.
+    """
+
+    def __init__(self, stream: io.BufferedIOBase, patches: dict[int, bytes]):
+        self._stream, self._patches = stream, patches
         self.seek, self.tell = stream.seek, stream.tell
+
+    def readinto(self, buffer: Any) -> int:
+        begin = self._stream.tell()
+        count = self._stream.readinto(buffer)
+        for place, data in self._patches.items():
+            for at, byte in enumerate(data, place - begin):
+                if 0 <= at < count:
+                    memoryview(buffer).cast("B")[at] = byte
+        return count
+
+    def read(self, count: int) -> bytes:
+        buffer = bytearray(count)
+        return bytes(buffer[: self.readinto(buffer)])
 
 
 @contextmanager
@@ -127,8 +187,8 @@ def _decoded(stream: io.BufferedIOBase, name: str, reason: str) -> Iterator[Any]
         raise FileFormatError(
             f"[audio] cannot read {name}: {reason} (install ffmpeg to read m4a, aac and other formats)"
         )
-    with tempfile.TemporaryDirectory(prefix="rvc_fast_") as folder:
-        source, wav = Path(folder, "source"), Path(folder, "sound.wav")
+    with writing.scratch() as folder:
+        source, wav = folder / "source", folder / "sound.wav"
         with source.open("wb") as copy:
             stream.seek(0)
             shutil.copyfileobj(stream, copy)
@@ -162,109 +222,142 @@ def write_audio(
     """Write samples (n,) or (n, channels), full scale 1.0, at `rate` Hz; the suffix gives the format.
 
     `subtype` is libsndfile's ("PCM_24", "FLOAT", ...); None is the format's usual one, 16 bits for wav.
-    "-" writes WAV to stdout. The file appears whole or not at all: it is written beside its place under
-    another name and renamed. InputError if that fails or the format cannot hold the rate.
+    "-" writes WAV to stdout, and a device or pipe is written into. A file appears whole or not at all, and only where
+    `writing.check` allows it. InputError if that fails, if the format cannot hold the rate, and if there are no
+    samples or some are NaN or infinite.
     """
     samples = np.asarray(samples, np.float32)
-    if samples.ndim not in (1, 2):
-        raise InputError(f"[audio] samples must be (n,) or (n, channels), got shape {samples.shape}")
+    if samples.ndim not in (1, 2) or 0 in samples.shape:
+        raise InputError(
+            f"[audio] samples must be (n,) or (n, channels), not empty, got shape {samples.shape}"
+        )
+    if not all(np.isfinite(samples[at : at + _BLOCK]).all() for at in range(0, len(samples), _BLOCK)):
+        raise InputError("[audio] samples must not be NaN or infinite")
     if os.fspath(path) == "-":
+        if sys.stdout is None:
+            raise InputError("[audio] cannot write stdout: it is closed")
         _write_stream(sys.stdout.buffer, "stdout", samples, rate, "WAV", subtype)
         return
-    target, suffix = _target(path)
-    if target.exists() and not target.is_file():
+    suffix = _suffix(path)
+    if _is_special(path):
         try:
-            with target.open("wb") as device:
+            with Path(path).open("wb") as device:
                 _write_stream(device, str(path), samples, rate, _FORMATS.get(suffix, "WAV"), subtype)
         except OSError as e:
             raise InputError(f"[audio] cannot write {path}: {_reason(e)}") from e
         return
-    with _replacing(target, path, suffix) as temporary:
+    with writing.replacing(path, "audio", suffix=suffix) as (file, name):
         if suffix in _FORMATS:
-            _encode(temporary, str(path), samples, rate, _FORMATS[suffix], subtype)
+            _encode(file, str(path), samples, rate, _FORMATS[suffix], subtype)
         else:
-            _encode_by_ffmpeg(temporary, str(path), samples, rate, suffix, subtype)
+            _encode_by_ffmpeg(name, str(path), samples, rate, suffix, subtype)
 
 
-def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise the InputError that `write_audio` would raise later, before there is anything to write."""
+def check_writable(
+    path: str | os.PathLike[str], sources: Iterable[str | os.PathLike[str]] = (), *, named: bool = True
+) -> None:
+    """Raise the InputError that `write_audio` would raise later, before there is anything to write.
+
+    `sources` are files that must not be overwritten. Into a device or pipe is written only if it was `named`.
+    """
     if os.fspath(path) == "-":
         return
-    target, suffix = _target(path)
-    if not target.exists() or target.is_file():
-        _temporary(target, path, suffix).unlink()
+    _suffix(path)
+    if not (named and _is_special(path)):
+        writing.check(path, "audio", sources)
+        writing.check_folder(path, "audio")
 
 
-def _target(path: str | os.PathLike[str]) -> tuple[Path, str]:
-    """Return the file itself and its suffix, which must be one that can be written."""
-    # Through links, so that a link stays one; a device or pipe cannot be renamed onto.
-    target = Path(os.path.realpath(path))
-    suffix = target.suffix.lower()
+def _is_special(path: str | os.PathLike[str]) -> bool:
+    """Whether this is a device, pipe or socket: it is written into and stays what it is."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _suffix(path: str | os.PathLike[str]) -> str:
+    """Return the suffix, which must be one that can be written."""
+    suffix = Path(path).suffix.lower()
     if not suffix:
         raise InputError(f"[audio] cannot write {path}: the name needs a suffix such as .wav")
-    if target.is_dir():
-        raise InputError(f"[audio] cannot write {path}: it is a folder")
-    if suffix not in _FORMATS and shutil.which("ffmpeg") is None:
+    if suffix not in _FORMATS and (len(suffix) > 16 or shutil.which("ffmpeg") is None):
         raise InputError(
             f"[audio] cannot write {path}: {suffix} needs ffmpeg; without it: {', '.join(_FORMATS)}"
         )
-    return target, suffix
+    return suffix
 
 
-def _temporary(target: Path, path: str | os.PathLike[str], suffix: str) -> Path:
-    """Return a new empty file beside `target`, with the usual permissions."""
-    try:
-        if target.exists() and not os.access(target, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        handle, name = tempfile.mkstemp(suffix, f".{target.stem[:100]}.", target.parent)
-        # mkstemp makes private files; a sound file gets the usual permissions.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.fchmod(handle, 0o666 & ~mask)
-        os.close(handle)
-    except OSError as e:
-        raise InputError(f"[audio] cannot write {path}: {_reason(e)}") from e
-    return Path(name)
+class _Kept:
+    """A stream that libsndfile writes to, which keeps the first error: libsndfile forgets those of its last bytes."""
 
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self.read, self.tell = stream.read, stream.tell
+        self.error: OSError | None = None
 
-@contextmanager
-def _replacing(target: Path, path: str | os.PathLike[str], suffix: str) -> Iterator[Path]:
-    """Yield a new file beside `target` that takes its place at the end, and is gone if anything fails."""
-    temporary = _temporary(target, path, suffix)
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    except BaseException as e:
-        temporary.unlink(missing_ok=True)
-        if isinstance(e, OSError):
-            raise InputError(f"[audio] cannot write {path}: {_reason(e)}") from e
-        raise
+    def write(self, data: bytes) -> int:
+        return self._try(self._stream.write, data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._try(self._stream.seek, offset, whence)
+
+    def _try(self, function: Callable[..., int], *arguments: Any) -> int:
+        if self.error is None:
+            try:
+                return function(*arguments)
+            except OSError as e:
+                self.error = e
+        return 0
 
 
 def _encode(
-    file: Path | BinaryIO, name: str, samples: np.ndarray, rate: int, kind: str, subtype: str | None
+    stream: BinaryIO, name: str, samples: np.ndarray, rate: int, kind: str, subtype: str | None
 ) -> None:
+    """Encode into a stream that can be sought in; InputError if the format cannot hold it or the system fails."""
     import soundfile
 
     channels = 1 if samples.ndim == 1 else samples.shape[1]
-    try:
-        with soundfile.SoundFile(file, "w", rate, channels, subtype, format=kind) as sound:
+    kept = _Kept(stream)
+    interrupted = False
+
+    def work() -> None:
+        with soundfile.SoundFile(kept, "w", rate, channels, subtype, format=kind) as sound:
             # In blocks: libsndfile's Vorbis encoder overflows its stack on long ones.
             for start in range(0, len(samples), _BLOCK):
-                sound.write(samples[start : start + _BLOCK])
-    except (soundfile.SoundFileError, ValueError) as e:
-        hint = " (ask for another output rate, such as 44100)" if "sample rate" in str(e) else ""
-        raise InputError(f"[audio] cannot write {name}: {_reason(e)}{hint}") from e
+                if interrupted or kept.error is not None:
+                    break
+                block = samples[start : start + _BLOCK]
+                if sound.subtype == "PCM_16":
+                    # libsndfile would round down, which takes the loudest sample beyond its limit.
+                    block = np.rint(block * np.float32(32768)).clip(-32768, 32767).astype(np.int16)
+                sound.write(block)
+
+    # In a thread of its own: libsndfile calls back for every write, and Ctrl-C thrown into that would be lost.
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            pool.submit(work).result()
+        except (soundfile.SoundFileError, ValueError, AssertionError) as e:
+            if kept.error is None:
+                hint = " (ask for another output rate, such as 44100)" if "sample rate" in str(e) else ""
+                raise InputError(f"[audio] cannot write {name}: {_reason(e)}{hint}") from e
+        except BaseException:
+            interrupted = True
+            raise
+    if kept.error is not None:
+        raise InputError(f"[audio] cannot write {name}: {_reason(kept.error)}") from kept.error
 
 
 def _encode_by_ffmpeg(
     target: Path, name: str, samples: np.ndarray, rate: int, suffix: str, subtype: str | None
 ) -> None:
     ffmpeg = shutil.which("ffmpeg")
-    assert ffmpeg is not None  # `_target` has looked
-    with tempfile.TemporaryDirectory(prefix="rvc_fast_") as folder:
-        wav = Path(folder, "sound.wav")
-        _encode(wav, name, samples, rate, "WAV", subtype or "FLOAT")
+    assert ffmpeg is not None  # `_suffix` has looked
+    with writing.scratch() as folder:
+        wav = folder / "sound.wav"
+        with wav.open("w+b") as file:
+            _encode(file, name, samples, rate, "WAV", subtype or "FLOAT")
         _ffmpeg(ffmpeg, ["-i", f"file:{wav}", f"file:{target}"], f"cannot write {name}")
 
 
@@ -283,6 +376,4 @@ def _write_stream(
 
 def _reason(error: Exception) -> str:
     """The system's or libsndfile's own words, without the file's name in front."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(getattr(error, "error_string", error)).rstrip(".")
+    return str(getattr(error, "error_string", "")).rstrip(".") or writing.reason(error)

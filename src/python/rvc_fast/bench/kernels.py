@@ -36,7 +36,9 @@ PACK: dict[str, Callable[..., ops.Weight]] = {
 }
 
 
-def _stage(channels: int, length: int) -> Case:
+def residual_stage(channels: int, length: int) -> Case:
+    """Return a decoder's stage of residual blocks, (1, length, channels)."""
+
     def make(rng: np.random.Generator) -> dict[str, Any]:
         def conv(kernel: int, dilation: int) -> ResConv:
             weight = rng.standard_normal((channels, kernel, channels), dtype=np.float32)
@@ -52,7 +54,9 @@ def _stage(channels: int, length: int) -> Case:
 
 
 # The residual stages of a 48 kHz voice; too long for the tests, whose reference is stock MLX.
-RESIDUAL_STAGES = tuple(_stage(c, n) for c, n in ((256, 1200), (128, 12000), (64, 24000), (32, 48000)))
+RESIDUAL_STAGES = tuple(
+    residual_stage(c, n) for c, n in ((256, 1200), (128, 12000), (64, 24000), (32, 48000))
+)
 
 
 def cases(spec: OpSpec) -> list[Case]:
@@ -128,12 +132,17 @@ def arguments(spec: OpSpec, case: Case, dtype: str = "float32") -> dict[str, Any
     kwargs = case.make(np.random.default_rng(0))
     if dtype == "float32" or dispatch.route(spec.name).backend == "cpu":
         return kwargs
+    return rounded(kwargs, dtype)
+
+
+def rounded(kwargs: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """Return the same arguments with their floating arrays in the dtype."""
     return {name: _cast(value, DTYPES[dtype]) for name, value in kwargs.items()}
 
 
 def widened(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the same arguments in float32, for the reference."""
-    return {name: _cast(value, mx.float32) for name, value in kwargs.items()}
+    return rounded(kwargs, "float32")
 
 
 def packed(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -16,38 +15,6 @@ from .. import native
 MOST_BYTES, SHARE_OF_MEMORY = 1 << 30, 1 / 8
 # Side of the GPU's matmul, and its tries.
 MATMUL, TRIES = 4096, 5
-
-
-@dataclass(frozen=True)
-class Peak:
-    """What a chip's maker or others publish. `note` says where the figures come from."""
-
-    gflops: float
-    gbytes: float
-    note: str
-
-
-_BENCHMARKS = "published: metal-benchmarks; bandwidth from press releases"
-_DERIVED = "derived from cores and clock, not verified; bandwidth from press releases"
-# GPUs of Apple chips as they are sold with all cores, float32 GFLOP/s and GB/s, by the name the system gives.
-PUBLISHED = {
-    "Apple M1": Peak(2600, 68, _BENCHMARKS),
-    "Apple M1 Pro": Peak(5300, 200, _BENCHMARKS),
-    "Apple M1 Max": Peak(10600, 400, _BENCHMARKS),
-    "Apple M1 Ultra": Peak(21200, 800, _BENCHMARKS),
-    "Apple M2": Peak(3600, 100, _BENCHMARKS),
-    "Apple M2 Pro": Peak(6800, 200, _BENCHMARKS),
-    "Apple M2 Max": Peak(13600, 400, _BENCHMARKS),
-    "Apple M3": Peak(3600, 100, _DERIVED),
-    "Apple M3 Pro": Peak(6500, 150, _DERIVED),
-    "Apple M3 Max": Peak(14300, 400, _DERIVED),
-    "Apple M4": Peak(3600, 120, _DERIVED),
-    "Apple M4 Pro": Peak(8000, 273, _DERIVED),
-    "Apple M4 Max": Peak(16000, 546, _DERIVED),
-    "Apple M5": Peak(3800, 153, _DERIVED),
-    "Apple M5 Pro": Peak(8000, 307, _DERIVED),
-    "Apple M5 Max": Peak(16000, 614, _DERIVED),
-}
 
 
 def on_gpu() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import os
 import platform
 import re
@@ -19,6 +20,10 @@ from . import limits
 
 PACKAGES = ("mlx", "numpy", "torch", "onnxruntime")
 TIMEOUT = 5.0
+# What macOS calls its levels of thermal pressure, from 0 (libkern/OSThermalNotification.h).
+THERMAL_PRESSURE = ("nominal", "moderate", "heavy", "trapping", "sleeping")
+# And its power modes.
+POWER_MODES = ("automatic", "low", "high")
 
 
 def ask(command: Sequence[str]) -> str:
@@ -47,10 +52,13 @@ def chip(system: str = sys.platform, root: Path = Path("/"), ask: Ask = ask) -> 
     return platform.processor() or platform.machine()
 
 
-def system() -> str:
-    """Return the operating system and its version; of a Linux kernel only the series, the rest is its builder's."""
+def system(ask: Ask = ask) -> str:
+    """Return the operating system, its version, and of macOS the build; of a Linux kernel only the series, the rest is
+    its builder's.
+    """
     if sys.platform == "darwin":
-        return f"macOS {platform.mac_ver()[0]}"
+        build = ask(("sw_vers", "-buildVersion"))
+        return f"macOS {platform.mac_ver()[0]}{f' ({build})' if build else ''}"
     kernel = f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}"
     try:
         return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {kernel}"
@@ -58,18 +66,40 @@ def system() -> str:
         return kernel
 
 
+def gpu_cores(system: str = sys.platform, ask: Ask = ask) -> int | None:
+    """Return how many cores a Mac's GPU has, or None where nobody tells."""
+    said = ask(("system_profiler", "SPDisplaysDataType")) if system == "darwin" else ""
+    found = re.search(r"^\s*Total Number of Cores:\s*(\d+)\s*$", said, re.M)
+    return int(found[1]) if found else None
+
+
+def cpu_cores(system: str = sys.platform, ask: Ask = ask) -> dict[str, int]:
+    """Return the cores of each kind that a Mac's processor has, the fastest kind first, by Apple's names for them."""
+    kinds: dict[str, int] = {}
+    for level in itertools.count() if system == "darwin" else ():
+        count = ask(("sysctl", "-n", f"hw.perflevel{level}.physicalcpu"))
+        if not count.isdecimal():
+            break
+        kinds[ask(("sysctl", "-n", f"hw.perflevel{level}.name")) or f"level {level}"] = int(count)
+    return kinds
+
+
 def thermal(system: str = sys.platform, root: Path = Path("/"), ask: Ask = ask) -> dict[str, Any]:
     """Return what the system tells about being slowed down; what it does not tell is not there.
 
     Linux: governor, the platform's power profile, how often the cores were throttled since they were started.
-    macOS: the speed limit in percent, and whether low power mode is on.
+    macOS: thermal pressure, power source ("AC Power", "Battery Power"), and the power mode. The pressure reads "nominal", too,
+    where the system never reported any.
     """
     found: dict[str, Any] = {}
     if system == "darwin":
-        if speed := re.search(r"CPU_Speed_Limit\s*=\s*(\d+)", ask(("pmset", "-g", "therm"))):
-            found["speed_limit_percent"] = int(speed[1])
-        if low := re.search(r"lowpowermode\s+(\d)", ask(("pmset", "-g"))):
-            found["low_power"] = low[1] == "1"
+        level = re.search(r"level (\d+)$", ask(("notifyutil", "-g", "com.apple.system.thermalpressurelevel")))
+        if level and int(level[1]) < len(THERMAL_PRESSURE):
+            found["pressure"] = THERMAL_PRESSURE[int(level[1])]
+        if source := re.search(r"Now drawing from '(.+)'", ask(("pmset", "-g", "batt"))):
+            found["power_source"] = source[1]
+        if mode := re.search(r"^\s*(?:low)?powermode\s+([012])\b", ask(("pmset", "-g")), re.M):
+            found["power_mode"] = POWER_MODES[int(mode[1])]
         return found
     cpus = root / "sys/devices/system/cpu"
     governors = {_read(f) for f in cpus.glob("cpu[0-9]*/cpufreq/scaling_governor")} - {""}
@@ -136,6 +166,7 @@ def facts(threads: int, isa: str | None) -> dict[str, Any]:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "chip": chip(),
         "cores": os.cpu_count(),
+        **{name: found for name, found in (("cpu_cores", cpu_cores()), ("gpu_cores", gpu_cores())) if found},
         "threads": threads,
         "isa": isa,
         "memory_gb": round(limits.memory_bytes() / 1e9, 1),

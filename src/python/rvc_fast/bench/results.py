@@ -7,10 +7,12 @@ A row holds the facts of its machine (`machine.facts`, `thermal`, `limits.measur
 - peak_mb: the most memory that the process of rvc_fast held, in MB; rtf: seconds of work by seconds of sound
 - snr_db, bar_db: the gate, `Ours.gate`
 - flops, bytes: the work as the OpSpecs count it; peak_gflops: multiply-adds measured beside the row; of_limit, bound:
-  `limits.roofline`; published: of_limit by published peaks, for Apple GPUs
+  `limits.roofline`; published: of_limit by what is published of an Apple GPU (`chips`), null where its
+  arithmetic is not
 - others: share of the processor that went to others meanwhile (`machine.others`); null where the system does not tell
-- peers: {name: {p20_ms, p50_ms, p80_ms, runs, ratio, ratio_p20, ratio_p80, snr_db, bar_db, dtype, golden_db, note}}; a
-  ratio is the peer's time by ours of the same pair; note says why there is no number
+- device: "cpu" or "gpu", of ours and of each peer
+- peers: {name: {p20_ms, p50_ms, p80_ms, runs, ratio, ratio_p20, ratio_p80, snr_db, bar_db, dtype, device, golden_db,
+  note}}; a ratio is the peer's time by ours of the same pair; note says why there is no number
 - note: why the row itself has no number
 """
 
@@ -24,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import FileFormatError, InputError
+from .chips import published
 
 SCHEMA = 2
 REQUIRED = (
@@ -127,8 +130,9 @@ def described(row: Mapping[str, Any]) -> str:
 
 
 def machine_of(row: Mapping[str, Any]) -> str:
-    """Return the machine as people tell them apart."""
-    return f"{row['chip']}, {row.get('threads', row['cores'])} threads, {row['backend']}"
+    """Return the machine as people tell them apart: the same chip is sold with more GPU cores and fewer."""
+    gpu = f", {row['gpu_cores']} GPU cores" if row.get("gpu_cores") else ""
+    return f"{row['chip']}{gpu}, {row.get('threads', row['cores'])} threads, {row['backend']}"
 
 
 def duration(ms: float | None) -> str:
@@ -194,6 +198,44 @@ def comparison(files: Sequence[Sequence[Row]]) -> tuple[list[str], list[list[str
         lines.append([described(found), *cells, ", ".join(flags)])
     header = ["what", "1"] + [c for n in range(2, len(files) + 1) for c in (str(n), f"{n} / 1")] + [""]
     return header, lines, regressions
+
+
+def cores(row: Mapping[str, Any]) -> str:
+    """Return the processor's cores in words, by kind where the system tells."""
+    return ", ".join(f"{n} {kind}" for kind, n in row.get("cpu_cores", {}).items()) or str(row["cores"])
+
+
+def peaks(files: Sequence[Sequence[Row]]) -> tuple[list[str], list[list[str]]]:
+    """Return (header, lines): the chips of the files side by side, what is published of them and what was measured."""
+
+    def column(rows: Sequence[Row]) -> dict[str, str]:
+        first, limits = rows[0], rows[0].get("limits", {})
+        known = published(first["chip"], first.get("gpu_cores"))
+        states = dict.fromkeys(", ".join(f"{k} {v}" for k, v in row["thermal"].items()) for row in rows)
+        gigabytes = [limits[key] for key in ("read_gbytes", "copy_gbytes") if limits.get(key)]
+        arithmetic, where = (
+            limits.get("fma_gflops"),
+            f" on the {first['device']}" if "device" in first else "",
+        )
+        unknown = "not in our table"
+        flops = unknown if known is None else f"{known.gflops:.0f}" if known.gflops else "not published"
+        return {
+            "chip": first["chip"],
+            "GPU cores": str(first.get("gpu_cores", "-")),
+            "CPU cores": cores(first),
+            "memory, GB": f"{first['memory_gb']:g}",
+            "system": first["os"],
+            "power and heat": "; ".join(filter(None, states)) or "-",
+            "memory, GB/s, published": unknown if known is None else f"{known.gbytes:g}",
+            "memory, GB/s, measured": f"{max(gigabytes):.0f}" if gigabytes else "-",
+            "GPU float32, GFLOP/s, published": flops,
+            "float32, GFLOP/s, measured": f"{arithmetic:.0f}{where}" if arithmetic else "-",
+        }
+
+    columns = [column(rows) for rows in files]
+    names = dict.fromkeys(name for each in columns for name in each)
+    lines = [[name, *(each.get(name, "-") for each in columns), ""] for name in names]
+    return ["", *(str(n) for n in range(1, len(files) + 1)), ""], lines
 
 
 def machines(files: Iterable[Sequence[Row]]) -> list[str]:

@@ -11,18 +11,20 @@ import importlib.util
 import itertools
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .. import native
 from ..errors import BackendError, InputError
 from ..ops import dispatch
 from ..verify.golden import BAR_DB
-from . import kernels, limits, machine, results, sides, worker
+from . import chips, kernels, limits, machine, results, sides, worker
 from .results import Row
 from .work import CONVERT, STAGES, Task, padded_seconds
-from .worker import Checked, Contestant, Lost
+from .worker import Checked, Contestant, Lost, OutOfTime
 
 OURS = "rvc_fast"
 SUITES = ("kernels", "stages", "convert")
@@ -32,11 +34,15 @@ STAGES_ASKED = tuple(stage for stage in STAGES if stage != "resblocks")
 # Most of what is converted is as long, in chunks.
 USUAL = 10.0
 DEFAULT_PEERS = ("torch", "onnxruntime")
+# Beside a GPU: what the same device does without our kernels, then what else a machine with one could run.
+DEFAULT_PEERS_ON_GPU = ("mlx", "torch", "cpu", "onnxruntime-coreml", "torch-cpu")
 NEEDS = {
     "torch": ("torch",),
+    "torch-cpu": ("torch",),
     "torch-compile": ("torch",),
     "torch-bf16": ("torch",),
     "onnxruntime": ("torch", "onnx", "onnxruntime"),
+    "onnxruntime-coreml": ("torch", "onnx", "onnxruntime"),
 }
 # Runs of a side, or pairs, where no number was asked for: as many as PAIRS_SECONDS hold, but from FEW to REPEATS; of
 # sounds longer than the usual one will do. Kernels beside other suites have FEW.
@@ -44,8 +50,8 @@ REPEATS, FEW, PAIRS_SECONDS = 5, 3, 12.0
 # A run this long is a time like any other though none came before it in its row.
 LONG = 10.0
 # Peers whose first run of a shape makes something else first.
-COMPILE = ("onnxruntime", "torch-compile")
-# Seconds of a row beside its runs: preparing inputs, comparing outputs, pauses; and of a peer that compiles.
+COMPILE = ("onnxruntime", "onnxruntime-coreml", "torch-compile")
+# Seconds of a row beside its runs: preparing inputs, comparing outputs, pauses; and of a peer that compiles, the first time.
 OVERHEAD, COMPILING = 1.5, 6.0
 # What is expected of the future is exceeded by so much on a bad day; this share of the time is planned with.
 MARGIN, PLANNED = 1.2, 0.97
@@ -71,7 +77,10 @@ GUESS = {
 }
 DECODING = ("warm", "batch", "cold start", "decoder", "resblocks")
 LIGHTER = 2.0  # than ours, of what does not end in a decoder, whose convolutions are where we differ most
-SLOWER = {"torch": 5, "torch-bf16": 5, "torch-compile": 15, "onnxruntime": 4, "mlx": 150, "direct": 3}
+SLOWER = {"torch": 5, "torch-bf16": 5, "torch-compile": 15, "onnxruntime": 4, "onnxruntime-coreml": 4,
+          "mlx": 150, "direct": 3}  # fmt: skip
+SLOWER_THAN_GPU = {"torch": 3, "torch-bf16": 3, "torch-compile": 15, "mlx": 3, "onnxruntime-coreml": 5,
+                   "cpu": 8, "direct": 20, "torch-cpu": 30, "onnxruntime": 25}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,26 +94,39 @@ class Options:
     dtype: str = "float32"
     against: tuple[str, ...] = ()
     repeats: int | None = None
+    fewest: int = FEW
     batch: int = 4
     minutes: float = 15.0
     limit: float = 120.0
 
 
+def _lacking(name: str) -> str | None:
+    """Say why there is no such peer here, or None."""
+    missing = [p for p in NEEDS.get(name, ()) if importlib.util.find_spec(p) is None]
+    if missing:
+        return f"needs {', '.join(missing)}, not installed: pip install 'rvc-fast[bench]'"
+    if name == "onnxruntime-coreml":
+        # Known without an import, which costs a second; the side itself checks what ONNX Runtime took.
+        return None if sys.platform == "darwin" else "needs Core ML, which only macOS has"
+    if name in ("torch-cpu", "cpu") and not limits.on_gpu():
+        return f"is for machines with a GPU: here {'torch' if name == 'torch-cpu' else 'ours'} runs on the CPU anyway"
+    if name in ("cpu", "direct") and native.ext() is None:
+        return f"needs the compiled kernels: {native.load()[1]}"
+    return None
+
+
 def check_peers(names: Sequence[str]) -> None:
-    """InputError for a peer that there is not, or whose packages are not installed."""
+    """InputError for a peer that there is not, or that this machine or installation lacks."""
     for name in names:
         if name not in sides.PEERS:
             raise InputError(f"[bench] against must be of {', '.join(sides.PEERS)}, got {name!r}")
-        missing = [p for p in NEEDS.get(name, ()) if importlib.util.find_spec(p) is None]
-        if missing:
-            raise InputError(
-                f"[bench] {name} needs {', '.join(missing)}, not installed: pip install 'rvc-fast[bench]'"
-            )
+        if lacking := _lacking(name):
+            raise InputError(f"[bench] {name} {lacking}")
 
 
 def default_peers() -> tuple[str, ...]:
-    """Return the peers of a run that names none: those that are installed."""
-    return tuple(p for p in DEFAULT_PEERS if all(importlib.util.find_spec(n) for n in NEEDS[p]))
+    """Return the peers of a run that names none: those that this machine and installation have."""
+    return tuple(p for p in (DEFAULT_PEERS_ON_GPU if limits.on_gpu() else DEFAULT_PEERS) if not _lacking(p))
 
 
 def plan(options: Options) -> list[list[Task]]:
@@ -177,6 +199,7 @@ class Session:
         self._slower: dict[
             tuple[str, bool], float
         ] = {}  # than ours, in the task before, with a decoder or without
+        self._making: dict[str, float] = {}  # seconds of a peer's last check beside its run
         self._run_before: set[tuple[str, str]] = set()
         self._lost: set[tuple[str, str]] = set()
         self._peer_facts: dict[str, dict[str, Any]] = {}
@@ -205,8 +228,8 @@ class Session:
             if not self._attempt(task):
                 self._late.append(task)
 
-    def left_out(self) -> str:
-        """Return what there was no time for, in a few words, or nothing."""
+    def left_out(self, advice: str = "--minutes {} measures all") -> str:
+        """Return what there was no time for, in a few words, and the advice with the minutes needed; or nothing."""
         kinds: dict[float | None, list[str]] = {}
         for task in self._late:
             kinds.setdefault(task.seconds, []).append(task.name)
@@ -223,7 +246,7 @@ class Session:
             self._expected_peer(name, task, self._expected(OURS, task)) for name, task in self._without
         )
         minutes = math.ceil((self.clock() - self._start + MARGIN * missing) / 60)
-        return f"left out: {'; '.join(parts)}; --minutes {minutes} measures all"
+        return f"left out: {'; '.join(parts)}; {advice.format(minutes)}"
 
     def _say(self, what: str) -> None:
         done, here = self.clock() - self._start, self.clock() - self._began
@@ -249,7 +272,10 @@ class Session:
             gflop = GUESS.get(task.name, 1.0)
             return gflop / (self.peaks.get("fma_gflops") or 100.0) * unit
         kind = side, task.name in DECODING
-        guess = SLOWER[side] if kind[1] or side not in DEFAULT_PEERS else LIGHTER
+        if limits.on_gpu():
+            guess: float = SLOWER_THAN_GPU[side]
+        else:
+            guess = SLOWER[side] if kind[1] or side not in DEFAULT_PEERS else LIGHTER
         return self._slower.get(kind, guess) * self._expected(OURS, task)
 
     def _wanted(self, task: Task, seconds: float) -> int:
@@ -257,7 +283,7 @@ class Session:
         if self.options.repeats is not None:
             return self.options.repeats
         most = FEW if task.suite == "kernels" and self._mixed else REPEATS
-        least = FEW if (task.seconds or 0) <= USUAL else 1
+        least = self.options.fewest if (task.seconds or 0) <= USUAL else 1
         return max(least, min(most, int(PAIRS_SECONDS / max(seconds, 1e-6))))
 
     def _counts(self, side: str, task: Task, seconds: float) -> bool:
@@ -273,8 +299,8 @@ class Session:
         """Return the seconds that a peer's part of a row is expected to take, or must have."""
         theirs = self._expected(name, task)
         pairs = self._wanted(task, ours + theirs)
-        pairs = min(pairs, FEW) if fewest else pairs
-        first = OVERHEAD + theirs + (COMPILING if name in COMPILE else 0)
+        pairs = min(pairs, self.options.fewest) if fewest else pairs
+        first = OVERHEAD + theirs + (self._making.get(name, COMPILING) if name in COMPILE else 0)
         if self._counts(name, task, theirs):
             return first + (ours if ours <= LONG else 0) + (pairs - 1) * (ours + theirs)
         return first + pairs * (ours + theirs)
@@ -306,7 +332,10 @@ class Session:
             return False
         self._number += 1
         self._current, self._began = task, self.clock()
-        self._measure(task)
+        try:
+            self._measure(task)
+        except OutOfTime:
+            return False
         return True
 
     def _measure(self, task: Task) -> None:
@@ -334,6 +363,8 @@ class Session:
                 row["note"] = f"WRONG RESULT, not timed: {snr:.1f} dB, must be {bar:.0f} dB"
             else:
                 self._time(task, row)
+        except OutOfTime:
+            raise
         except Lost as e:
             row["note"] = f"no number: {e}"
         row["others"] = self._share(before, self.others())
@@ -371,10 +402,12 @@ class Session:
         work = checked.flops, checked.bytes, middle
         if checked.flops and (found := limits.roofline(*work, peak, bandwidth)) is not None:
             row |= {"of_limit": round(found[0], 4), "bound": found[1]}
-        published = limits.PUBLISHED.get(str(self.facts.get("chip"))) if limits.on_gpu() else None
+        published = (
+            chips.published(self.facts["chip"], self.facts.get("gpu_cores")) if limits.on_gpu() else None
+        )
         if published is not None and dtype == "float32" and checked.flops:
             found = limits.roofline(*work, published.gflops, published.gbytes)
-            row |= {"published": round(found[0], 4) if found else None, "published_note": published.note}
+            row["published"] = round(found[0], 4) if found else None
 
     def _against(self, name: str, task: Task, checked: Checked, ours: list[float]) -> dict[str, Any]:
         """Return a peer's part of the row, and append our times of the pairs to `ours`."""
@@ -392,14 +425,16 @@ class Session:
         try:
             self._say(f"{name}, comparing outputs")
             facts = self._facts_of(name)
-            if facts.get("device", limits.device()) != limits.device():
+            if name not in sides.OWN_DEVICE and facts.get("device", limits.device()) != limits.device():
                 return {"note": f"left out: it runs on {facts['device']}, ours on {limits.device()}"}
             if (golden := facts.get("golden_db", BAR_DB)) < BAR_DB:
                 return facts | {
                     "red": True,
                     "note": f"WRONG MODEL, not timed: {golden:.1f} dB of the golden cases",
                 }
+            begun = self.clock()
             theirs = peer.check(task, True, checked.pitch)
+            self._making[name] = max(0.0, self.clock() - begun - theirs.seconds)
         except Lost as e:
             self._lost.add(key)
             return {"note": str(e)}
@@ -425,7 +460,10 @@ class Session:
                 before = checked.seconds if checked.seconds > LONG and not ours else self.ours.time(one[0])
                 pairs.append((before, theirs.seconds))
             while len(pairs) < wanted:
-                if len(pairs) >= min(wanted, FEW) and self._left() - self._reserved < both + OVERHEAD:
+                if (
+                    len(pairs) >= min(wanted, self.options.fewest)
+                    and self._left() - self._reserved < both + OVERHEAD
+                ):
                     break
                 self._say(f"{name}, pair {len(pairs) + 1} of {wanted}")
                 pairs.append((self.ours.time(one[0]), peer.time(one[1])))
@@ -466,11 +504,13 @@ def environment(name: str, threads: int) -> dict[str, str]:
     }
 
 
-def contestants(options: Options, threads: int) -> tuple[worker.Remote, dict[str, worker.Remote]]:
+def contestants(
+    options: Options, threads: int, deadline: float = math.inf
+) -> tuple[worker.Remote, dict[str, worker.Remote]]:
     """Return rvc_fast and the peers asked for, each of which starts its process when it is first needed."""
 
     def remote(name: str, dtype: str, limit: float) -> worker.Remote:
-        return worker.Remote(name, dtype, environment(name, threads), limit)
+        return worker.Remote(name, dtype, environment(name, threads), limit, deadline)
 
     peers = {
         n: remote(n, options.dtype if n == "direct" else "float32", options.limit) for n in options.against
@@ -480,7 +520,5 @@ def contestants(options: Options, threads: int) -> tuple[worker.Remote, dict[str
 
 def threads(asked: int | None) -> int:
     """Return how many threads every side gets."""
-    from .. import native
-
     ext = native.ext()
     return asked or (int(ext.threads()) if ext is not None else os.cpu_count() or 1)

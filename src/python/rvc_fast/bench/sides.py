@@ -37,7 +37,7 @@ from ..retrieval.index import Index
 from ..synthesizer import load_voice
 from ..synthesizer.hifigan import SLOPE
 from ..verify.golden import compare
-from . import kernels, models
+from . import kernels, limits, models
 from .work import RATE, Arrays, Task, inputs, synthetic_sound
 
 # SNR in dB that outputs must reach, by what is multiplied in: ours against the recorded outputs of the public code's
@@ -209,7 +209,7 @@ class Ours(Side):
         return models.index()
 
     def facts(self) -> dict[str, Any]:
-        return {"dtype": self.dtype, "backend": backends()}
+        return {"dtype": self.dtype, "backend": backends(), "device": limits.device()}
 
     def _convert(self, sound: np.ndarray, pitch: Pitch | None = None) -> np.ndarray:
         return pipeline.run(
@@ -340,8 +340,14 @@ class Ours(Side):
         return self._gates[task.name], bar(task, self.dtype)
 
 
-class Direct(Ours):
-    """rvc_fast with the direct algorithm in every convolution, which is what little memory means."""
+class Cpu(Ours):
+    """rvc_fast on the CPU, beside ours on a GPU; its process is started with RVC_FAST_BACKEND=cpu."""
+
+    name = "cpu"
+
+
+class Direct(Cpu):
+    """rvc_fast on the CPU with the direct algorithm in every convolution, which is what little memory means."""
 
     name = "direct"
     memory = "low"
@@ -360,19 +366,25 @@ class Mlx(Ours):
         return lambda: [spec.reference(**kwargs) for _ in range(task.batch)]
 
 
-OWN: dict[str, type[Ours]] = {"rvc_fast": Ours, "direct": Direct, "mlx": Mlx}
+OWN: dict[str, type[Ours]] = {side.name: side for side in (Ours, Cpu, Direct, Mlx)}
 # Those in benchmarks/peers/sides.py, which needs the packages of the extra `bench`.
-PYTORCH = ("torch", "torch-compile", "torch-bf16", "onnxruntime")
-PEERS = (*PYTORCH, "mlx", "direct")
+PYTORCH = ("torch", "torch-cpu", "torch-compile", "torch-bf16", "onnxruntime", "onnxruntime-coreml")
+PEERS = (*PYTORCH, "mlx", "cpu", "direct")
+# Peers whose device is part of their name. The others are measured on the kind of device that ours runs on, or not.
+OWN_DEVICE = ("torch-cpu", "onnxruntime", "onnxruntime-coreml", "cpu", "direct")
 # What a peer leaves out: ONNX has no complex numbers, and distances that are rounded to bfloat16 are not those of the
 # nearest vectors.
-WITHOUT = {"onnxruntime": ("mel",), "torch-bf16": ("retrieval",)}
+WITHOUT = {"onnxruntime": ("mel",), "onnxruntime-coreml": ("mel",), "torch-bf16": ("retrieval",)}
 # Of two vectors that are as near as rounding tells, each side takes one: of retrieved numbers so many may differ.
 SWAPPED = {"retrieval": 1e-3}
 # What "direct" differs in.
 DIRECT = ("decoder", "resblocks", "resblock", "rmvpe", "conv2d")
 # What a process of a side is started with.
-ENVIRONMENT = {"mlx": {"RVC_FAST_BACKEND": "reference"}, "direct": {"RVC_FAST_BACKEND": "cpu"}}
+ENVIRONMENT = {
+    "mlx": {"RVC_FAST_BACKEND": "reference"},
+    "cpu": {"RVC_FAST_BACKEND": "cpu"},
+    "direct": {"RVC_FAST_BACKEND": "cpu"},
+}
 
 
 def takes_part(peer: str, task: Task) -> bool:
@@ -381,7 +393,7 @@ def takes_part(peer: str, task: Task) -> bool:
     if peer == "direct":
         return name in DIRECT
     if task.suite == "kernels":
-        return peer == "mlx"
+        return peer in ("mlx", "cpu")
     return name not in ("cold start", "batch", *WITHOUT.get(peer, ()))
 
 

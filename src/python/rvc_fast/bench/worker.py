@@ -34,6 +34,10 @@ class Lost(Exception):
     """A side that did not finish, in words for the row."""
 
 
+class OutOfTime(Lost):
+    """The whole run has no time left."""
+
+
 @dataclass(frozen=True)
 class Checked:
     """A task's first runs. `seconds` is how long a run takes, the shorter of two if it is short.
@@ -79,8 +83,10 @@ class Local:
     """A side in this process."""
 
     def __init__(self, name: str, dtype: str = "float32"):
+        from .. import device
         from . import sides
 
+        device.use_for_process()
         self._ours = name in sides.OWN
         self.side: Any = sides.OWN[name](dtype) if self._ours else load_peers().SIDES[name]()
         self._runs: list[Any] = []
@@ -98,9 +104,12 @@ class Local:
 
         A whole conversion's outputs are of the `pitch` given, which is another side's, in place of its own.
         """
+        import mlx.core as mx
+
         from . import sides
 
         self._runs = []
+        mx.reset_peak_memory()
         with contextlib.suppress(OSError):
             _HIGH_WATER.write_text("5")
         self.side.pitch = None
@@ -182,17 +191,26 @@ def _serve(pipe: Connection, name: str, dtype: str, environment: Mapping[str, st
             pipe.send((InputError, str(e)))
         except Exception as e:
             text = str(e) if isinstance(e, RvcFastError) else f"{type(e).__name__}: {e}"
+            text = text.replace(str(Path.home()), "~")  # results are sent to others
             pipe.send((Lost, " ".join(text.split())[:300]))
 
 
 class Remote:
     """A side in a process that starts with the first call, and again after it was lost.
 
-    `limit` is how many seconds a call may take; what takes longer is killed, and `Lost`.
+    `limit` is how many seconds a call may take; what takes longer is killed, and `Lost`. At `deadline` on
+    `time.monotonic` every call ends so, `OutOfTime`.
     """
 
-    def __init__(self, name: str, dtype: str, environment: Mapping[str, str], limit: float):
-        self.name, self.limit = name, limit
+    def __init__(
+        self,
+        name: str,
+        dtype: str,
+        environment: Mapping[str, str],
+        limit: float,
+        deadline: float = math.inf,
+    ):
+        self.name, self.limit, self.deadline = name, limit, deadline
         self._arguments = (name, dtype, dict(environment))
         self._process: Any = None
         self._pipe: Any = None
@@ -212,12 +230,16 @@ class Remote:
         theirs.close()
 
     def _call(self, method: str, *args: Any) -> Any:
-        if self._process is None:
+        left = self.deadline - time.monotonic()
+        if left > 0 and self._process is None:
             self._start()
         try:
-            self._pipe.send((method, args))
-            if not self._pipe.poll(self.limit):
+            if left > 0:
+                self._pipe.send((method, args))
+            if left <= 0 or not self._pipe.poll(min(self.limit, left)):
                 self.stop()
+                if left < self.limit:
+                    raise OutOfTime("not finished when the time was over")
                 raise Lost(f"not finished in {self.limit:.0f} s")
             error, result = self._pipe.recv()
         except (EOFError, ConnectionError):

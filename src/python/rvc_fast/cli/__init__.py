@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
-from .. import __version__
+from .. import __version__, machine, notes
+from ..notes import printable
 from . import bench, convert, demo, info, models, pack, verify
+from .common import describe, tell
 
 COMMANDS = (convert, pack, info, models, verify, bench, demo)
 
@@ -31,21 +35,53 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"rvc-fast: {' '.join(message.split())}", file=sys.stderr)
+    tell(f"rvc-fast: {' '.join(message.split())}")
     return code
+
+
+def _streams() -> None:
+    """Make the standard streams safe to use, however the process was started.
+
+    A file opened later must not get the number of a stream that was closed: messages of libraries would go into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name or text that the terminal cannot show
+
+
+def _warning(message: Warning | str, category: type[Warning], *_: object) -> str:
+    """What `warnings` prints: one line, without the place in the code, which says nothing to a user."""
+    text = str(message).removeprefix("rvc_fast: ")
+    return printable(" ".join(f"rvc-fast: warning: {text}".split())) + "\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    _streams()
+    warnings.formatwarning = _warning  # type: ignore[assignment]
     # On a GPU MLX multiplies float32 in fewer bits by default; it looks when it is imported.
     os.environ.setdefault("MLX_ENABLE_TF32", "0")
     args = parser().parse_args(argv)
+    said = machine.problem()
+    if said:
+        return _fail(said, 1)
+    notes.quiet = args.quiet
     if args.debug:
         return args.run(args)
     from ..errors import InputError, RvcFastError
 
     try:
-        return args.run(args)
+        code = args.run(args)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except InputError as e:
         return _fail(str(e), 2)
     except RvcFastError as e:
@@ -53,8 +89,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:
-        # The reader of our stdout is gone; keep the interpreter from complaining about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
         return 1
+    except ImportError as e:
+        if (e.name or "").partition(".")[0] != "mlx":
+            return _fail(describe(e), 1)
+        return _fail(
+            f"MLX cannot be imported ({e}); on Linux it needs a backend: pip install '.[cpu]' in the folder of "
+            "rvc_fast, or .[cuda12], .[cuda13] for a GPU",
+            1,
+        )
     except Exception as e:
-        return _fail(f"internal error: {type(e).__name__}: {e} (run with --debug for the traceback)", 1)
+        if isinstance(e, OSError):
+            _forget_stdout()
+        return _fail(describe(e), 1)
+
+
+def _forget_stdout() -> None:
+    """Drop what cannot be printed any more; the interpreter would complain about it at exit."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..env import BACKENDS
-from .common import note, number, progress_wanted, table
+from .common import note, number, progress_wanted, show, table
 
 if TYPE_CHECKING:
     from ..bench.results import Row
@@ -23,6 +24,16 @@ SUITES = ("kernels", "stages", "convert")
 DTYPES = ("float32", "bfloat16", "float16")
 # What the page's sounds take; the share of the processor that others may use.
 REPORT_SECONDS, DISTURBED = 15.0, 0.1
+# Of a run that says nothing else, and of --quick: minutes, seconds after which a peer is given up, at once in batch rows.
+MINUTES, LIMIT, BATCH = 15.0, 120.0, 4
+QUICK_MINUTES, QUICK_LIMIT, QUICK_SECONDS = 3.0, 45.0, (10.0,)
+# What starting and ending the processes may take beside the time, on a busy machine.
+LAST_SECONDS = 10.0
+SEND = """
+Please send this file, whatever it shows: {file}
+It is text, one row a line: times, the chip, its cores and memory, power and heat, the versions of the system and of
+packages. No name, no sound. If a row says WRONG, DIFFER or "no number", send what the terminal shows, too.
+Side by side with another's: rvc-fast bench --compare {file} OTHER.jsonl"""
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -40,6 +51,11 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     p.add_argument("-o", "--out", default="bench_out", metavar="DIR", help="folder of results (bench_out)")
     p.add_argument("--json", action="store_true", help="print the rows as JSON lines on stdout, as they come")
     p.add_argument("--report", metavar="FILE", help="write one self-contained HTML page")
+    p.add_argument(
+        "--quick",
+        action="store_true",
+        help="at most 3 minutes: conversions and stages of 10 s of sound; ends with what to send to whom you compare with",
+    )
 
     g = p.add_argument_group("what")
     g.add_argument("--op", type=_names, default=(), metavar="A,B", help="kernels of these ops (all)")
@@ -53,17 +69,18 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "--against",
         type=_names,
         metavar="A,B",
-        help="of torch, torch-compile, torch-bf16, onnxruntime, mlx (stock MLX: very slow on a CPU), direct (ours "
-        "without fast convolution), none; default: torch,onnxruntime if installed",
+        help="of torch (on the kind of device that ours runs on), torch-cpu, torch-compile, torch-bf16, onnxruntime (on "
+        "the CPU), onnxruntime-coreml, mlx (stock MLX, very slow on a CPU), cpu (ours on the CPU beside ours on a GPU), "
+        "direct (ours on the CPU without fast convolution), none; default, of what is installed: torch,onnxruntime; on a GPU "
+        "mlx,torch,cpu,onnxruntime-coreml,torch-cpu",
     )
 
     g = p.add_argument_group("how")
     g.add_argument(
         "--minutes",
         type=number(0.1, 10000),
-        default=15.0,
         metavar="M",
-        help="for everything: the most telling rows come first, what does not fit is left out (15)",
+        help=f"for everything: the most telling rows come first, what does not fit is left out ({MINUTES:g})",
     )
     g.add_argument(
         "--repeats",
@@ -71,14 +88,13 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="N",
         help="pairs of runs of a row (5; 3 of long runs, 1 of runs over 20 s)",
     )
-    g.add_argument("--batch", type=_count, default=4, metavar="N", help="how many at once in batch rows (4)")
+    g.add_argument("--batch", type=_count, metavar="N", help=f"how many at once in batch rows ({BATCH})")
     g.add_argument("--threads", type=_count, metavar="N", help="of every side (all usable cores)")
     g.add_argument(
         "--limit",
         type=number(1, 100000),
-        default=120.0,
         metavar="S",
-        help="seconds after which a peer is given up (120)",
+        help=f"seconds after which a peer is given up ({LIMIT:g})",
     )
 
     g = p.add_argument_group("instead of measuring")
@@ -136,9 +152,10 @@ def _compare(args: argparse.Namespace) -> int:
         raise InputError("[bench] --compare takes two or more files")
     files = [results.read(Path(name)) for name in args.compare]
     for count, (name, machine) in enumerate(zip(args.compare, results.machines(files), strict=True), 1):
-        print(f"{count}: {name}: {machine}")
+        show(f"{count}: {name}: {machine}")
+    show("\n" + table(*results.peaks(files)))
     header, lines, regressions = results.comparison(files)
-    print("\n" + table(header, lines))
+    show("\n" + table(header, lines))
     print(
         f"\n{regressions} slower than in 1. On one machine a row counts as slower if it lost more than "
         f"{results.REGRESSION:.0%} against a peer of both files, or in time without one, and p20 to p80 do not touch."
@@ -163,7 +180,8 @@ def _options(args: argparse.Namespace) -> Options:
     from ..bench.work import STAGES
     from ..errors import InputError
 
-    suites: tuple[str, ...] = SUITES
+    # The first-use check of a GPU has compared and timed the kernels.
+    suites: tuple[str, ...] = ("stages", "convert") if args.quick else SUITES
     if args.suite is not None:
         if args.suite not in SUITES:
             raise InputError(f"[bench] suite must be one of {', '.join(SUITES)}, got {args.suite!r}")
@@ -186,6 +204,11 @@ def _options(args: argparse.Namespace) -> Options:
         raise InputError(f"[bench] kernels are compared with mlx and direct, not {', '.join(sorted(wrong))}")
     if args.seconds and suites == ("kernels",):
         raise InputError("[bench] --seconds is for stages and convert, not kernels")
+    if args.quick:
+        for option in ("minutes", "seconds", "batch", "limit"):
+            if getattr(args, option):
+                raise InputError(f"[bench] --quick chooses --{option} itself")
+        args.minutes, args.seconds, args.batch, args.limit = QUICK_MINUTES, QUICK_SECONDS, 1, QUICK_LIMIT
     return session.Options(
         suites=suites,
         ops=args.op,
@@ -194,9 +217,10 @@ def _options(args: argparse.Namespace) -> Options:
         dtype=args.dtype,
         against=against,
         repeats=args.repeats,
-        batch=args.batch,
-        minutes=args.minutes,
-        limit=args.limit,
+        fewest=1 if args.quick else session.FEW,
+        batch=args.batch or BATCH,
+        minutes=args.minutes or MINUTES,
+        limit=args.limit or LIMIT,
     )
 
 
@@ -207,10 +231,11 @@ def _measure(args: argparse.Namespace) -> int:
         os.environ["RVC_FAST_BACKEND"] = args.backend
     if args.threads:
         os.environ["RVC_FAST_THREADS"] = str(args.threads)
-    from .. import native
-    from ..bench import limits, machine, models, report, results, session
+    from .. import device, native
+    from ..bench import limits, machine, models, report, results, session, sides
     from ..errors import InputError
 
+    device.use_for_process()
     options = _options(args)
     threads = session.threads(args.threads)
     groups = session.plan(options)
@@ -238,7 +263,8 @@ def _measure(args: argparse.Namespace) -> int:
 
     if not args.json:
         print(_heading(facts, peaks), flush=True)
-    ours, peers = session.contestants(options, threads)
+    deadline = begun + 60 * options.minutes - LAST_SECONDS if args.quick else math.inf
+    ours, peers = session.contestants(options, threads, deadline)
     begun -= REPORT_SECONDS if args.report else 0
     going = session.Session(options, ours, peers, facts, peaks, emit, status, begun=begun)
     interrupted = False
@@ -250,12 +276,19 @@ def _measure(args: argparse.Namespace) -> int:
         for side in (ours, *peers.values()):
             side.stop()
         status.clear()
-    if not interrupted and (missing := going.left_out()):
+    advice = (
+        "rvc-fast bench --seconds 10 --minutes {} measures all" if args.quick else "--minutes {} measures all"
+    )
+    if not interrupted and (missing := going.left_out(advice)):
         note(args, missing)
     if (share := results.disturbance(rows)) is not None and share > DISTURBED:
         note(args, f"others used {share:.0%} of the processor meanwhile: only ratios are worth something")
-    if not options.against and args.against is None and set(options.suites) != {"kernels"}:
-        note(args, "no peers: pip install 'rvc-fast[bench]' has PyTorch and ONNX Runtime measured beside")
+    if (
+        args.against is None
+        and not set(options.against) & set(sides.PYTORCH)
+        and set(options.suites) != {"kernels"}
+    ):
+        note(args, "no PyTorch: pip install 'rvc-fast[bench]' has PyTorch and ONNX Runtime measured beside")
     if args.report and rows:
         report.write(Path(args.report), rows)
         note(args, args.report)
@@ -263,6 +296,8 @@ def _measure(args: argparse.Namespace) -> int:
     note(args, f"{'interrupted: ' if interrupted else ''}{len(rows)} rows{red} in {file.path}")
     if interrupted:
         return 130
+    if args.quick and rows and not args.json:
+        print(SEND.format(file=file.path))
     if not rows:
         raise InputError(f"[bench] nothing fits in {options.minutes:g} minutes")
     return 1 if going.red else 0
@@ -277,5 +312,9 @@ def _heading(facts: dict[str, Any], peaks: dict[str, float | None]) -> str:
         what, unit = key.split("_")
         if value is not None:
             measured.append(f"{what} {value:.0f} {units[unit]}")
-    where = f"{facts['chip']}, {facts['threads']} threads, {facts['memory_gb']:g} GB, {facts['os']}"
+    from ..bench import results
+
+    gpu = f", {facts['gpu_cores']} GPU cores" if "gpu_cores" in facts else ""
+    where = f"{facts['chip']}{gpu}, CPU cores {results.cores(facts)}, {facts['threads']} threads, "
+    where += f"{facts['memory_gb']:g} GB, {facts['os']}"
     return f"{where}\n{versions}, commit {facts['commit']}\npeaks: {', '.join(measured)}\n"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from ..notes import printable
 
 
 def number(low: float, high: float) -> Callable[[str], float]:
@@ -31,9 +34,48 @@ def peak_memory_mb() -> float:
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
+_DEEPEST = 64
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout."""
-    print(json.dumps(value, indent=1, allow_nan=False))
+    print(json.dumps(plain(value), indent=1, allow_nan=False))
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """Return a value, which may come from a file, as JSON can hold it: NaN and infinity are null, its depth has an end."""
+    if depth > _DEEPEST:
+        return "..."
+    if isinstance(value, dict):
+        return {key: plain(v, depth + 1) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v, depth + 1) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def describe(error: BaseException) -> str:
+    """Return what went wrong: the message of an error of ours, the kind too of one that nobody has foreseen."""
+    from ..errors import RvcFastError
+    from ..writing import reason
+
+    if isinstance(error, RvcFastError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "not enough memory" + (f": {error}" if str(error) else "")
+    if isinstance(error, OSError):
+        name = "" if error.filename is None else f"{error.filename}: "
+        return name + reason(error)
+    return f"internal error: {type(error).__name__}: {error} (run with --debug for the traceback)"
+
+
+def show(text: str) -> None:
+    """Print text on stdout, with what comes from files unable to steer a terminal."""
+    print(printable(text))
+
+
+def tell(text: str) -> None:
+    """Print one line on stderr, with what comes from files unable to steer a terminal."""
+    print(printable(" ".join(text.split("\n"))), file=sys.stderr)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -52,7 +94,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def note(args: argparse.Namespace, message: str) -> None:
     """Print one line on stderr unless --quiet."""
     if not args.quiet:
-        print(message, file=sys.stderr)
+        tell(message)
 
 
 def progress_wanted(args: argparse.Namespace) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import note, number, peak_memory_mb, print_json, progress_wanted
+from ..notes import printable
+from .common import describe, note, number, peak_memory_mb, print_json, progress_wanted, tell
 
 if TYPE_CHECKING:
     from ..converter import ConversionResult, Converter
@@ -39,6 +40,11 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         default="wav",
         help="kind of file written into a folder (default: wav)",
     )
+    p.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse a sound that ends before its header says so, instead of a warning",
+    )
     p.add_argument("--json", action="store_true", help="print results, timings and peak memory as JSON")
 
     g = p.add_argument_group("models")
@@ -57,6 +63,9 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         choices=("float32", "bfloat16"),
         default="float32",
         help="bfloat16: faster and less accurate, on CPUs with the instructions (float32)",
+    )
+    g.add_argument(
+        "--device", choices=("cpu", "gpu"), help="where to work (MLX's default: the GPU if there is one)"
     )
 
     g = p.add_argument_group("voice and pitch")
@@ -81,7 +90,11 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="TARGET",
         help="transpose so that the median pitch meets TARGET: Hz, 'male' (155) or 'female' (255)",
     )
-    g.add_argument("--f0-file", metavar="FILE", help="pitch contour to use: lines of seconds,hertz")
+    g.add_argument(
+        "--f0-file",
+        metavar="FILE",
+        help="pitch contour to use: lines of seconds,hertz (README: what it reads)",
+    )
     g.add_argument(
         "--f0-threshold",
         type=number(0, 1),
@@ -141,50 +154,105 @@ def _into_folder(inputs: list[str], output: str) -> bool:
     return os.path.isdir(output) or len(inputs) > 1 or os.path.isdir(inputs[0])
 
 
-def _jobs(inputs: list[str], output: str, suffix: str) -> list[tuple[str, str]]:
-    """Pair every input sound with its output; InputError for a clash found before anything runs."""
+def _sounds(root: str, output: str) -> tuple[list[Path], list[tuple[str, str]]]:
+    """Return the sounds below a folder, and (path, why) of what cannot be looked into.
+
+    Hidden files are none (among them are those that somebody is just writing), nor is what lies in the output folder.
+    """
+    from ..writing import reason
+
+    ours = os.path.realpath(output)
+    found: list[Path] = []
+    errors: list[OSError] = []
+    for folder, folders, names in os.walk(root, onerror=errors.append):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(folder, name)) != ours
+        ]
+        for file in (Path(folder, name) for name in names if not name.startswith(".")):
+            # A link that leads nowhere is a sound that cannot be read, and is said to be one.
+            if file.suffix.lower() in SUFFIXES and (os.path.isfile(file) or not os.path.exists(file)):
+                found.append(file)
+    broken = [(os.fsdecode(error.filename), f"[convert] cannot read it: {reason(error)}") for error in errors]
+    return sorted(found), broken
+
+
+def _jobs(inputs: list[str], output: str, suffix: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Pair every input sound with its output, and say what cannot be looked into (path, why).
+
+    InputError for a mistake that is found before anything runs.
+    """
     from ..errors import InputError
+    from ..writing import shown
 
     if not _into_folder(inputs, output):
-        return [(inputs[0], output)]
+        return [(inputs[0], output)], []
     if output == "-" or "-" in inputs:
         raise InputError("[convert] - stands for one sound: give one input and one output with it")
     if os.path.exists(output) and not os.path.isdir(output):
-        raise InputError(f"[convert] OUT must be a folder for several inputs, got the file {output}")
+        raise InputError(f"[convert] OUT must be a folder for several inputs, got the file {shown(output)}")
     jobs: list[tuple[str, str]] = []
+    broken: list[tuple[str, str]] = []
     for name in inputs:
         root = Path(name)
         if root.is_dir():
-            found = sorted(f for f in root.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
-            if not found:
-                raise InputError(f"[convert] folder {name} holds no sound ({', '.join(SUFFIXES)})")
+            found, unread = _sounds(name, output)
+            if not found and not unread:
+                raise InputError(f"[convert] folder {shown(name)} holds no sound ({', '.join(SUFFIXES)})")
+            broken += unread
             pairs = [(f, f.relative_to(root)) for f in found]
         else:
             pairs = [(root, Path(root.name))]
         jobs += [(str(f), str(Path(output) / to.with_suffix("." + suffix))) for f, to in pairs]
-    written: dict[str, str] = {}
-    for source, target in jobs:
-        if target in written:
-            raise InputError(f"[convert] {written[target]} and {source} would both be written to {target}")
-        written[target] = source
-    return jobs
+    return jobs, broken
 
 
-def _check_targets(jobs: list[tuple[str, str]], into_folder: bool) -> None:
-    """Find out before the work what would go wrong after it."""
+def _check_targets(jobs: list[tuple[str, str]], output: str | None, models: list[str]) -> None:
+    """Find out before the work what would go wrong after it.
+
+    Args:
+        jobs: (source, target) of every sound.
+        output: the folder that all targets lie in, made if need be; None if the one target was named itself.
+        models: the other files that the work reads.
+    """
     from ..audio.files import check_writable
     from ..errors import InputError
+    from ..writing import shown
 
+    read = {_identity(file): file for file in [*models, *(source for source, _ in jobs if source != "-")]}
+    written: dict[object, str] = {}
     for source, target in jobs:
-        if os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target):
-            raise InputError(f"[convert] {source} would be overwritten by its own result")
-        folder = os.path.dirname(target)
-        if into_folder:
+        if target == "-":
+            continue
+        if output is not None:
+            folder = os.path.dirname(target)
             try:
                 os.makedirs(folder, exist_ok=True)
             except OSError as e:
-                raise InputError(f"[convert] cannot write to {folder}: {e.strerror}") from e
-        check_writable(target)
+                raise InputError(f"[convert] cannot write to {shown(folder)}: {e.strerror}") from e
+            inside = os.path.commonpath([os.path.realpath(output), os.path.realpath(folder)])
+            if inside != os.path.realpath(output):
+                raise InputError(f"[convert] {shown(folder)} is a link to a folder outside {shown(output)}")
+        place = _identity(target)
+        if place in written:
+            raise InputError(
+                f"[convert] {shown(written[place])} and {shown(source)} would both be written to {shown(target)}"
+            )
+        written[place] = source
+        if place in read:
+            what = "its own result" if read[place] == source else f"the result of {shown(source)}"
+            raise InputError(f"[convert] {shown(read[place])} would be overwritten by {what}")
+        check_writable(target, named=output is None)
+
+
+def _identity(path: str) -> object:
+    """What is the same for two names of one file, whether it is there already or not."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return os.path.realpath(path) if "\0" not in path else path
+    return found.st_dev, found.st_ino
 
 
 def _models(args: argparse.Namespace) -> dict[str, Any]:
@@ -212,7 +280,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the keyword arguments of `Converter.convert`, of the same names."""
     names = (
         "speaker transpose autotune proposed_pitch f0_file f0_threshold index_rate exact_search protect "
-        "volume_envelope seed chunk semantics"
+        "volume_envelope seed strict chunk semantics"
     )
     options = {name: getattr(args, name) for name in names.split()}
     options["output_rate"] = args.rate
@@ -249,7 +317,7 @@ def _convert(
     rate = options["output_rate"] or converter.voice.sample_rate
     if target.lower().endswith(".mp3") and options["output_rate"] is None and rate not in _MP3_RATES:
         options = {**options, "output_rate": 44100}
-    bar = _Bar("stdin" if source == "-" else Path(source).name) if show_bar else None
+    bar = _Bar("stdin" if source == "-" else printable(Path(source).name)) if show_bar else None
     try:
         result = converter.convert(source, progress=bar, **options)
     finally:
@@ -280,7 +348,7 @@ def _kernels(converter: Converter) -> dict[str, str | None]:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..errors import InputError, RvcFastError
+    from ..errors import InputError
 
     if args.json and args.output == "-":
         raise InputError("[convert] --json and -o - would both write to stdout")
@@ -288,29 +356,73 @@ def run(args: argparse.Namespace) -> int:
         options = _options(args)
     except argparse.ArgumentTypeError as e:
         raise InputError(f"[convert] --proposed-pitch {e}, or male or female") from e
-    jobs = _jobs(args.inputs, args.output, args.format)
-    _check_targets(jobs, _into_folder(args.inputs, args.output))
+    jobs, broken = _jobs(args.inputs, args.output, args.format)
+    folder = args.output if _into_folder(args.inputs, args.output) else None
+    models = _models(args)
+    _check_targets(jobs, folder, [str(f) for f in (*models.values(), args.f0_file) if f is not None])
 
     from ..converter import load
 
     start = time.perf_counter()
-    converter = load(**_models(args), memory=args.memory, dtype=args.dtype)
+    converter = load(**models, memory=args.memory, dtype=args.dtype, device=args.device)
     load_seconds = time.perf_counter() - start
+
+    # The first sound is read while a GPU's kernels are compiled.
+    with ThreadPoolExecutor(1) as worker:
+        warming = worker.submit(converter.warm)
+        reports, code = _convert_all(args, converter, jobs, broken, options)
+        warming.result()  # raises what was raised there
+    failed = [r for r in reports if not r["ok"]]
+    if len(reports) > 1:
+        note(args, f"{len(reports) - len(failed)} of {len(reports)} converted")
+    if args.json:
+        print_json(
+            {
+                "files": reports,
+                "converted": len(reports) - len(failed),
+                "failed": len(failed),
+                "device": converter.device,
+                "load_seconds": round(load_seconds, 4),
+                "kernels": _kernels(converter),
+                "peak_memory_mb": round(peak_memory_mb(), 1),
+            }
+        )
+    return code
+
+
+def _convert_all(
+    args: argparse.Namespace,
+    converter: Converter,
+    jobs: list[tuple[str, str]],
+    broken: list[tuple[str, str]],
+    options: dict[str, Any],
+) -> tuple[list[dict[str, Any]], int]:
+    """Convert every job and return a report of each and the exit code; a sound that fails does not stop the others.
+
+    broken: (path, reason) of inputs that cannot even be tried.
+    """
+    from ..errors import InputError
 
     reports: list[dict[str, Any]] = []
     code = 0
+
+    def fail(source: str, target: str | None, error: str, failed_with: int) -> None:
+        nonlocal code
+        code = max(code, failed_with)
+        reports.append({"input": source, "output": target, "ok": False, "error": " ".join(error.split())})
+        tell(f"rvc-fast: {source}: {reports[-1]['error']}")
+
+    for path, why in broken:
+        fail(path, None, why, 2)
     for source, target in jobs:
         start = time.perf_counter()
         try:
             result = _convert(converter, source, target, options, progress_wanted(args))
-        except (RvcFastError, OSError) as e:
+        except Exception as e:  # whatever it is, it must not end the others
             if args.debug:
                 raise
-            code = max(code, 2 if isinstance(e, InputError | OSError) else 1)
-            reports.append(
-                {"input": source, "output": target, "ok": False, "error": " ".join(str(e).split())}
-            )
-            print(f"rvc-fast: {source}: {reports[-1]['error']}", file=sys.stderr)
+            fail(source, target, describe(e), 2 if isinstance(e, InputError | OSError) else 1)
+            converter.forget()
             continue
         reports.append(_report(source, target, result, time.perf_counter() - start))
         r = reports[-1]
@@ -319,18 +431,4 @@ def run(args: argparse.Namespace) -> int:
             f"{source} -> {target}: {r['sound_seconds']:.1f} s of sound in {r['seconds']:.2f} s "
             f"({r['times_realtime']:.1f} times real time)",
         )
-    failed = [r for r in reports if not r["ok"]]
-    if len(jobs) > 1:
-        note(args, f"{len(jobs) - len(failed)} of {len(jobs)} converted")
-    if args.json:
-        print_json(
-            {
-                "files": reports,
-                "converted": len(jobs) - len(failed),
-                "failed": len(failed),
-                "load_seconds": round(load_seconds, 4),
-                "kernels": _kernels(converter),
-                "peak_memory_mb": round(peak_memory_mb(), 1),
-            }
-        )
-    return code
+    return reports, code

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, RvcFastError
-from .common import table
+from ..extras import missing
+from .common import show, table
 
 if TYPE_CHECKING:
     from ..converter import ConversionResult
+    from ..picture import Panel
 
 # Programs that play a wav and return when it is over.
 PLAYERS = (
@@ -33,7 +35,8 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         help="convert bundled sounds with the bundled demo voice",
         description="Convert the bundled sounds (a person, a male and a female synthetic speaker, a sung glide) into each "
         "speaker of the bundled demo voice (small models), print the time of each stage, and write "
-        "the sounds and one picture: spectrograms of sources, results and targets, with f0 on top.",
+        "the sounds and one picture: spectrograms of sources, results and targets, with the pitch on top. "
+        "The picture needs matplotlib (the extra plot).",
     )
     p.add_argument("-o", "--output", default="demo_out", metavar="DIR", help="folder to write (demo_out)")
     p.add_argument(
@@ -62,10 +65,23 @@ def play(player: list[str], path: Path) -> None:
         raise RvcFastError(f"[demo] {player[0]} could not play {path} (exit {done.returncode}): {said}")
 
 
+def draw(path: Path, rows: list[list[Panel | None]]) -> str:
+    """Write the picture of these rows of panels and return a line that says so, or says why there is none."""
+    why = missing("plot", "matplotlib")
+    if why is not None:
+        return f"no picture, because {why}"
+    from .. import writing
+    from ..picture import png
+
+    with writing.replacing(path, "demo") as (file, _):
+        file.write(png(rows))
+    return f"{path}: spectrograms, and the pitch as a line"
+
+
 def run(args: argparse.Namespace) -> int:
-    from .. import picture
     from ..audio import read_audio
     from ..converter import load
+    from ..picture import Panel
     from ..resources import demo_dir
 
     player = find_player() if args.play else None
@@ -81,15 +97,16 @@ def run(args: argparse.Namespace) -> int:
     speakers = json.loads((demo / "speakers.json").read_text())
     converter = load(demo / "voice.pth", embedder=demo / "embedder", pitch_model=demo / "rmvpe.pt")
 
-    def drawn(path: Path, title: str) -> Any:
+    def heard(path: Path, title: str) -> Panel:
+        """A sound of the demo with its own pitch."""
         samples, rate = read_audio(path)
-        f0 = converter.convert(path).f0  # as it is: nothing is transposed
-        return picture.panel(samples.mean(axis=1), rate, f0, title)
+        return Panel(title, samples.mean(axis=1), rate, converter.convert(path).f0)
 
-    rows, panels, order = [], [], []
+    rows, order = [], []
+    panels: list[list[Panel | None]] = []
     for sound in sounds:
-        # Drawing converts the sound once: what is timed after it has warm caches.
-        line = [drawn(sound, f"source {sound.stem}")]
+        # This first conversion fills the caches of the processor, so that the timed ones below are like each other.
+        line: list[Panel | None] = [heard(sound, f"source {sound.stem}")]
         order.append(sound)
         for number, speaker in enumerate(speakers):
             converter.forget()
@@ -100,15 +117,12 @@ def run(args: argparse.Namespace) -> int:
             result.save(path)
             stages = "  ".join(f"{stage} {seconds * 1e3:.0f}" for stage, seconds in result.timings.items())
             rows.append((str(path), f"{1 / result.realtime_factor:.1f}x", stages))
-            line.append(
-                picture.panel(result.samples, result.sample_rate, result.f0, f"result {speaker['name']}")
-            )
+            line.append(Panel(f"result {speaker['name']}", result.samples, result.sample_rate, result.f0))
             order.append(path)
         panels.append(line)
-    targets = [drawn(demo / "sounds" / f"target_{s['name']}.wav", f"target {s['name']}") for s in speakers]
-    (out / "demo.png").write_bytes(picture.png(picture.grid([*panels, [None, *targets]])))
-    print(table(("file", "faster than real time", "stages, ms"), rows))
-    print(f"{out / 'demo.png'}: spectrograms to 8 kHz, f0 on top (to 600 Hz)")
+    targets = [heard(demo / "sounds" / f"target_{s['name']}.wav", f"target {s['name']}") for s in speakers]
+    show(table(("file", "faster than real time", "stages, ms"), rows))
+    show(draw(out / "demo.png", [*panels, [None, *targets]]))
     if player is not None:
         for path in order:
             play(player, path)

@@ -8,7 +8,7 @@ import platform
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from .common import print_json, table
+from .common import plain, print_json, show, table
 
 if TYPE_CHECKING:
     from ..weights.checkpoint import Checkpoint
@@ -19,11 +19,16 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "info",
         parents=[common],
         help="what a model or index file holds, or how each op runs here and why",
-        description="Without FILE: versions, devices, settings, and the route each op takes here. With FILE: its "
-        "kind, config and tensors.",
+        description="Without FILE: versions, devices, settings, the route each op takes here, and what the first-use "
+        "check of the GPU found. With FILE: its kind, config and tensors.",
     )
     p.add_argument("file", nargs="?", metavar="FILE", help="voice, HuBERT, RMVPE, packed model or .index")
     p.add_argument("--json", action="store_true", help="print JSON on stdout")
+    p.add_argument(
+        "--check",
+        action="store_true",
+        help="compare every GPU kernel with its reference now and time it; exit code 1 if one is not right",
+    )
     p.set_defaults(run=run)
 
 
@@ -31,9 +36,11 @@ def _installation() -> dict[str, Any]:
     import mlx.core as mx
 
     from .. import __version__, env, native, ops
-    from ..ops import dispatch
+    from ..ops import dispatch, trust
 
     assert ops  # importing the ops registers their kernels
+    backend = dispatch.gpu_backend()
+    check = None if backend is None else trust.known(backend)
     return {
         "rvc_fast": __version__,
         "mlx": metadata.version("mlx"),
@@ -43,11 +50,12 @@ def _installation() -> dict[str, Any]:
         "metal": mx.metal.is_available(),
         "cuda": mx.cuda.is_available(),
         "cpu_kernels": native.load()[1],
+        **({} if backend is None else {"gpu_check": None if check is None else check.as_dict()}),
         "settings": {
             v.name: {"value": os.environ.get(v.name), "default": v.default, "help": v.help}
             for v in env.VARIABLES
         },
-        "ops": {name: dispatch.route(name)._asdict() for name in dispatch.ops()},
+        "ops": {name: dispatch.route(name, first_use=False)._asdict() for name in dispatch.ops()},
     }
 
 
@@ -99,24 +107,68 @@ def _kernels(checkpoint: Checkpoint) -> dict[str, str]:
 def _show(value: dict[str, Any], indent: str = "") -> None:
     for key, v in value.items():
         if isinstance(v, dict):
-            print(f"{indent}{key}:")
+            show(f"{indent}{_line(key)}:")
             _show(v, indent + "  ")
         else:
-            print(f"{indent}{key}: {v}")
+            show(f"{indent}{_line(key)}: {_line(v)}")
+
+
+def _line(value: object) -> str:
+    """Return a value as one line, so that no part of it looks like another fact."""
+    return str(value).replace("\n", "\\n")
+
+
+def _check() -> int:
+    """Check the GPU anew; return how many of its kernels are not right."""
+    from ..errors import InputError
+    from ..ops import dispatch, trust
+
+    backend = dispatch.gpu_backend()
+    if backend is None:
+        raise InputError("[info] --check needs a GPU: MLX's default device is the CPU here")
+    return len(trust.renew(backend).failed())
+
+
+def _show_check(check: dict[str, Any] | None) -> None:
+    """Print what was found of each op: errors, and milliseconds of its real shapes."""
+    if check is None:
+        print("gpu_check: not made yet; the first use of the GPU makes it, or rvc-fast info --check")
+        return
+    print(f"gpu_check: checked on {check['date']}: {check['chip']}, {check['facts']['os']}")
+    backend = check["facts"]["backend"]
+    rows = []
+    for op, found in check["rows"].items():
+        ms = [
+            "-" if found.get(name, {}).get("seconds") is None else f"{found[name]['seconds'] * 1e3:.2f}"
+            for name in (backend, "reference", "cpu")
+        ]
+        rows.append((op, *ms, found.get(backend, {}).get("error") or "right"))
+    show("\n" + table(("op", f"{backend}, ms", "stock MLX, ms", "CPU, ms", "result"), rows))
 
 
 def run(args: argparse.Namespace) -> int:
+    from .. import device
+    from ..errors import InputError
+
+    device.use_for_process()
+    if args.check and args.file:
+        raise InputError("[info] --check is of this machine: give it no FILE")
+    code = 1 if args.check and _check() else 0
     facts = _file(args.file) if args.file else _installation()
     if args.json:
         print_json(facts)
-        return 0
+        return code
+    checked = "gpu_check" in facts
+    check = facts.pop("gpu_check", None)
     routes = facts.pop("ops", None)
     settings = facts.pop("settings", None)
-    _show(facts)
+    _show(plain(facts))
+    if checked:
+        _show_check(check)
     if settings:
         rows = [(name, s["value"] or "-", s["default"], s["help"]) for name, s in settings.items()]
-        print("\n" + table(("setting", "value", "default", "what it does"), rows))
+        show("\n" + table(("setting", "value", "default", "what it does"), rows))
     if routes:
         taken = [(name, r["backend"], r["reason"]) for name, r in routes.items()]
-        print("\n" + table(("op", "route", "why"), taken))
-    return 0
+        show("\n" + table(("op", "route", "why"), taken))
+    return code

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .common import note, print_json, progress_wanted, table
+from .common import note, print_json, progress_wanted, show, table
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
             )
             for m in chosen
         ]
-        print(table(("name", "size", "licence", "state", "what it is"), rows))
+        show(table(("name", "size", "licence", "state", "what it is"), rows))
     elif args.action == "where":
         for m in chosen:
-            print(m.path)
+            show(str(m.path))
     return 0

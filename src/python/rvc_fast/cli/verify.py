@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from ..env import BACKENDS
-from .common import note, print_json, table
+from .common import note, print_json, show, table
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -27,8 +27,10 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.backend:
         os.environ["RVC_FAST_BACKEND"] = args.backend
+    from .. import device
     from ..verify.golden import verify_folder
 
+    device.use_for_process()
     rows = []
     for row in verify_folder(args.folder):
         rows.append(row)
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             )
             for r in rows
         ]
-        print(table(("case tensor", "SNR dB", "max-abs", "correlation", "bar", "result", "ms"), cells))
+        show(table(("case tensor", "SNR dB", "max-abs", "correlation", "bar", "result", "ms"), cells))
         failed = sum(not r.passed for r in rows)
         print(f"{len(rows) - failed} of {len(rows)} passed")
     return 0 if all(r.passed for r in rows) else 1

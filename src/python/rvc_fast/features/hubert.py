@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from dataclasses import dataclass, fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,6 +31,9 @@ V1_LAYER = 9
 
 # Frames of the front end that are computed at a time: bounds its memory, which is 640 times its output's.
 FRONT_END_BLOCK = 256
+
+# Far above every real model; they stop a hostile file before anything is built from its numbers.
+_LARGEST, _MOST_LAYERS = 1 << 14, 64
 
 # What Hugging Face configurations may say of models that are built differently.
 _LAYOUT = {
@@ -64,20 +68,24 @@ class HubertConfig:
         """Take the known keys; FileFormatError if the others describe a model of another layout."""
         for key, want in _LAYOUT.items():
             if values.get(key, want) != want:
-                raise FileFormatError(f"[hubert] {key} must be {want!r}, got {values[key]!r}")
-        known = {f.name for f in fields(cls)}
-        taken: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known
-        }
-        config = cls(**taken)
+                raise FileFormatError(f"[hubert] {key} must be {want!r}, got {reprlib.repr(values[key])}")
+        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        for name, value in known.items():
+            known[name] = _checked(name, value)
+        config = cls(**known)
         if not len(config.conv_dim) == len(config.conv_kernel) == len(config.conv_stride) >= 1:
             raise FileFormatError(
                 "[hubert] conv_dim, conv_kernel and conv_stride must be of one length, "
                 f"got {config.conv_dim}, {config.conv_kernel} and {config.conv_stride}"
             )
+        if (config.hop, config.window) != (320, 400):
+            raise FileFormatError(
+                "[hubert] conv_kernel and conv_stride must make frames of 400 samples every 320, got "
+                f"{reprlib.repr(config.conv_kernel)} and {reprlib.repr(config.conv_stride)}"
+            )
         for name in ("num_attention_heads", "num_conv_pos_embedding_groups"):
             parts = getattr(config, name)
-            if not isinstance(parts, int) or parts < 1 or config.hidden_size % parts:
+            if config.hidden_size % parts:
                 raise FileFormatError(f"[hubert] {name} must divide {config.hidden_size}, got {parts!r}")
         return config
 
@@ -90,6 +98,25 @@ class HubertConfig:
     def window(self) -> int:
         """Samples that one frame sees (400)."""
         return _needed(self.conv_kernel, self.conv_stride, 1)
+
+
+def _checked(name: str, value: Any) -> Any:
+    """Return a value of the config, lists as tuples; FileFormatError if no network can have it."""
+    if name == "layer_norm_eps":
+        if type(value) not in (int, float) or not 0 < value <= 0.1:
+            raise FileFormatError(
+                f"[hubert] {name} must be above 0 and at most 0.1, got {reprlib.repr(value)}"
+            )
+        return float(value)
+    several = name.startswith("conv_")
+    numbers = list(value) if several and isinstance(value, list | tuple) else [value]
+    largest = _MOST_LAYERS if name == "num_hidden_layers" else _LARGEST
+    if len(numbers) > 16 or not all(type(n) is int and 1 <= n <= largest for n in numbers):
+        kind = "a list of up to 16 whole numbers" if several else "a whole number"
+        raise FileFormatError(
+            f"[hubert] {name} must be {kind} from 1 to {largest}, got {reprlib.repr(value)}"
+        )
+    return tuple(numbers) if several else value
 
 
 def _needed(kernels: tuple[int, ...], strides: tuple[int, ...], frames: int) -> int:
@@ -115,23 +142,28 @@ class GroupNormConv(nn.Module):
         self._eps = eps
 
     def fold(self, audio: mx.array) -> tuple[ops.Weight, mx.array]:
-        """Return (weight, bias) of the convolution that normalises over the whole of `audio` (n,)."""
-        samples = np.array(audio)
+        """Return (weight, bias) of the convolution that normalises over the whole of `audio` (n,), float32.
+
+        The sums are of double precision, which only MLX's CPU stream has: a GPU waits for these 10 x 10 numbers, but
+        nothing waits on the host.
+        """
         kernel, stride = self.weight.shape[1], self._stride
-        count, hops = (len(samples) - kernel) // stride + 1, -(-kernel // stride)
-        # Rows of one hop: a window is some of them in a row, and never has to be copied out.
-        rows = np.zeros((count + hops - 1, stride))
-        used = min(rows.size, len(samples))
-        rows.ravel()[:used] = samples[:used]
-        parts = [rows[i : i + count] for i in range(hops)]
-        mean = np.concatenate([np.full(count, 1 / count) @ part for part in parts])[:kernel]
-        square = np.block([[a.T @ b for b in parts] for a in parts])[:kernel, :kernel] / count
-        weight = np.array(self.weight, dtype=np.float64)[:, :, 0]
-        variance = np.einsum("oi,ij,oj->o", weight, square - np.outer(mean, mean), weight)
-        gain = np.array(self.norm_weight, dtype=np.float64) / np.sqrt(variance + self._eps)
-        bias = np.array(self.norm_bias, dtype=np.float64) - gain * (weight @ mean)
-        folded = mx.array((weight * gain[:, None]).astype(np.float32)[:, :, None])
-        return ops.pack_conv1d(folded), mx.array(bias.astype(np.float32))
+        count, hops = (audio.shape[0] - kernel) // stride + 1, -(-kernel // stride)
+        with mx.stream(mx.cpu):
+            # Rows of one hop: a window is some of them in a row, and never has to be copied out.
+            size = (count + hops - 1) * stride
+            samples = audio[:size].astype(mx.float64)
+            rows = mx.pad(samples, (0, size - samples.shape[0])).reshape(-1, stride)
+            parts = [rows[i : i + count] for i in range(hops)]
+            mean = mx.concatenate([part.mean(axis=0) for part in parts])[:kernel]
+            square = mx.concatenate([mx.concatenate([a.T @ b for b in parts], axis=1) for a in parts])
+            covariance = square[:kernel, :kernel] / count - mean[:, None] * mean
+            weight = self.weight[:, :, 0].astype(mx.float64)
+            variance = ((weight @ covariance) * weight).sum(axis=1)
+            gain = self.norm_weight.astype(mx.float64) / mx.sqrt(variance + self._eps)
+            bias = (self.norm_bias.astype(mx.float64) - gain * (weight @ mean)).astype(mx.float32)
+            folded = (weight * gain[:, None]).astype(mx.float32)[:, :, None]
+        return ops.pack_conv1d(folded), bias
 
     def __call__(self, x: mx.array, weight: ops.Weight, bias: mx.array) -> mx.array:
         return ops.conv1d(x, weight, bias, stride=self._stride, activation="gelu")
@@ -155,13 +187,13 @@ class FrontEnd(nn.Module):
         hop, window = config.hop, config.window
         weight, bias = self.first.fold(audio)
         frames = (audio.shape[0] - window) // hop + 1
-        out = []
+        out: list[mx.array] = []
         for start, end in ops.blocks(frames, FRONT_END_BLOCK):
-            x = self.first(audio[None, start * hop : (end - 1) * hop + window, None], weight, bias)
+            x = ops.after(audio[None, start * hop : (end - 1) * hop + window, None], out)
+            x = self.first(x, weight, bias)
             for layer in self.layers:
                 x = layer(x, activation="gelu")
             out.append(x[0])
-            mx.eval(out[-1])
         return mx.concatenate(out)
 
 
@@ -251,12 +283,28 @@ class HubertModel(nn.Module):
         x = self.projection(self.projection_norm(frames))[None]
         return self.norm(self.position(x, activation="gelu", residual=x))
 
-    def features(self, audio: mx.array, version: Version) -> mx.array:
+    def width(self, version: Version) -> int:
+        """Return the width of the features for voices of `version`; InputError if there are none."""
+        if version not in ("v1", "v2"):
+            raise InputError(f"[hubert] version must be 'v1' or 'v2', got {version!r}")
+        if version == "v2":
+            return self.config.hidden_size
+        if self.final_proj is None or len(self.layers) < V1_LAYER:
+            has = "no final_proj" if self.final_proj is None else f"{len(self.layers)} layers"
+            raise InputError(
+                f"[hubert] a v1 voice needs an embedder with final_proj and {V1_LAYER} layers (contentvec, "
+                f"hubert_base.pt), this one has {has}"
+            )
+        return self.config.classifier_proj_size
+
+    def features(self, audio: mx.array, version: Version, layer: int | None = None) -> mx.array:
         """Return the content features that voices of `version` are made for.
 
         Args:
             audio: (n,) float32, 16 kHz, not normalised, at least 400 samples.
-            version: "v2" for the last layer's output, "v1" for layer 9's through `final_proj`.
+            version: "v2" for a layer's output, "v1" for a layer's through `final_proj`.
+            layer: which one, counted from 1; None for the last (v2) or the ninth (v1). Of a model with fewer
+                layers it is the last.
 
         Returns:
             (frames, hidden) for v2 or (frames, classifier_proj_size) for v1; frames = (n - 400) // 320 + 1.
@@ -264,17 +312,14 @@ class HubertModel(nn.Module):
         Raises:
             InputError: audio of another shape or too short, or v1 asked of a model that cannot give it.
         """
-        if version not in ("v1", "v2"):
-            raise InputError(f"[hubert] version must be 'v1' or 'v2', got {version!r}")
-        project = self.final_proj
-        if version == "v1" and (project is None or len(self.layers) < V1_LAYER):
-            raise InputError(
-                f"[hubert] version must be 'v2' for a model without final_proj or {V1_LAYER} layers, got 'v1'"
-            )
+        self.width(version)
+        if layer is None and version == "v1":
+            layer = V1_LAYER
         x = self._embed(self._frames(audio))
-        for layer in self.layers[: V1_LAYER if version == "v1" else None]:
-            x = layer(x)
-        return x[0] if version == "v2" or project is None else project(x[0])
+        for encoder in self.layers[:layer]:
+            x = encoder(x)
+        project = self.final_proj if version == "v1" else None
+        return x[0] if project is None else project(x[0])
 
     def trace(self, audio: mx.array) -> dict[str, mx.array]:
         """Return every step of the same computation, for verification.

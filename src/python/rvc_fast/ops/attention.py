@@ -72,7 +72,7 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float) -> mx.arra
         "metal": _attention_gpu,
         "cuda": _attention_gpu,
     }
-    return dispatch.select(op, backends)(q, k, v, scale=scale)
+    return dispatch.select(op, backends, dtype=q.dtype)(q, k, v, scale=scale)
 
 
 def _case(

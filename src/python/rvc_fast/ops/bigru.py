@@ -236,17 +236,18 @@ def bigru(
         check("bigru", count == 2, argument, "two, one per direction", count)
         dispatch.check_arrays("bigru", **{f"{argument}[{d}]": value[d] for d in (0, 1)})
     check("bigru", x.ndim == 3 and min(x.shape) >= 1, "x", "of shape (B, T, I), none 0", tuple(x.shape))
-    dispatch.check_packed("bigru", w_hh)
+    dispatch.check_packed("bigru", w_hh, dtype=x.dtype)
     _check_recurrent(w_hh)
     batch, length, width = x.shape
     hidden = w_hh.shape[2]
     dispatch.check_shape("bigru", "b_hh", b_hh, (2, 3 * hidden))
     for d in (0, 1):
-        dispatch.check_packed("bigru", w_ih[d], "linear")
+        dispatch.check_packed("bigru", w_ih[d], "linear", dtype=x.dtype)
         shape = tuple(w_ih[d].shape)
         check("bigru", shape == (3 * hidden, width), f"w_ih[{d}]", f"of shape {(3 * hidden, width)}", shape)
         dispatch.check_shape("bigru", f"b_ih[{d}]", b_ih[d], (3 * hidden,))
-    scan = dispatch.select("bigru", {"cpu": _scan_cpu, "reference": _scan_reference, **gpu.both(_scan_gpu)})
+    scans = {"cpu": _scan_cpu, "reference": _scan_reference, **gpu.both(_scan_gpu)}
+    scan = dispatch.select("bigru", scans, dtype=x.dtype)
     h = mx.zeros((2, batch, hidden))
     done: list[mx.array] = []
     for start, end in blocks(length, BLOCK):
@@ -255,8 +256,6 @@ def bigru(
         backward = linear(after(x[:, mirrored], done), w_ih[1], b_ih[1])
         done.append(scan(forward, backward, w_hh, b_hh, h))
         h = mx.stack([done[-1][:, -1, :hidden], done[-1][:, 0, hidden:]]).astype(mx.float32)
-        if length > BLOCK:
-            mx.eval(done[-1], h)
     if len(done) == 1:
         return done[0]
     ahead, back = [y[..., :hidden] for y in done], [y[..., hidden:] for y in reversed(done)]

@@ -17,6 +17,6 @@ def after(x: mx.array, done: Sequence[mx.array]) -> mx.array:
     """Return x, to be evaluated only after the last of `done`.
 
     MLX runs independent branches of a graph side by side: without this the intermediates of many blocks would
-    be alive at once.
+    be alive at once. Nothing is evaluated here, so that graphs stay whole.
     """
     return mx.depends([x], [done[-1]])[0] if done else x

@@ -205,7 +205,7 @@ def conv1d(
     dispatch.check_arrays("conv1d", x=x, weight=weight, bias=bias, residual=residual)
     dispatch.check_whole("conv1d", stride=stride, dilation=dilation, groups=groups)
     dispatch.check_finite("conv1d", scale=scale, leaky=1.0 if leaky is None else leaky)
-    dispatch.check_packed("conv1d", weight, groups=groups)
+    dispatch.check_packed("conv1d", weight, groups=groups, dtype=x.dtype)
     shape = weight.shape
     pad = dispatch.pair("conv1d", "padding", padding)
     check = dispatch.check
@@ -236,7 +236,7 @@ def conv1d(
         "reference": conv1d_reference,
         **gpu.both(_conv1d_gpu),
     }
-    return dispatch.select("conv1d", backends)(
+    return dispatch.select("conv1d", backends, dtype=x.dtype)(
         x,
         weight,
         bias,

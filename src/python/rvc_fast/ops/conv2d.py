@@ -156,7 +156,7 @@ def conv2d(
         (B, H', W', O) in x's dtype, H' = H + 2 * padding[0] - KH + 1 and W' likewise.
     """
     dispatch.check_arrays("conv2d", x=x, weight=weight, bias=bias, residual=residual)
-    dispatch.check_packed("conv2d", weight)
+    dispatch.check_packed("conv2d", weight, dtype=x.dtype)
     shape = weight.shape
     pad = dispatch.pair("conv2d", "padding", padding)
     check = dispatch.check
@@ -186,7 +186,7 @@ def conv2d(
         "metal": _conv2d_gpu,
         "cuda": _conv2d_gpu,
     }
-    return dispatch.select("conv2d", backends)(
+    return dispatch.select("conv2d", backends, dtype=x.dtype)(
         x, weight, bias, padding=pad, activation=activation, residual=residual
     )
 

@@ -18,8 +18,10 @@ from .packed import ACTIVATIONS, Activation, PackedWeight
 CHANNELS = 16
 OUTPUTS = 32
 NARROW = 8
-# Of a tile of the input. Three groups share a core of an M1 then, twelve simdgroups.
+# Of a tile of the input: three groups share a core of an M1 then, twelve simdgroups. A kernel is compiled for the size
+# of its tile, so there are only these two for all spans of taps.
 TILE_BYTES = 20 * 1024
+TILE_CLASSES = (TILE_BYTES // 2, TILE_BYTES)
 THREADS = 128
 
 
@@ -88,6 +90,16 @@ def row_step(width: int, size: int) -> int:
     return width + 16 // size
 
 
+def _fit(room: int, width: int, size: int) -> int:
+    """Return how many rows of `width` numbers of `size` bytes a tile of `room` bytes has."""
+    return room // (row_step(width, size) * size)
+
+
+def row_class(rows: int, width: int, size: int, classes: tuple[int, ...]) -> int:
+    """Return the rows of the smallest tile, of one of `classes` bytes, that has at least `rows`; 0 if none has."""
+    return next((_fit(room, width, size) for room in classes if _fit(room, width, size) >= rows), 0)
+
+
 def tiles(channels: int, outputs: int, taps: int, stride: int, dilation: int, size: int) -> Tiles:
     """Choose tiles for padded numbers of channels and outputs, and `size` bytes a number.
 
@@ -98,18 +110,16 @@ def tiles(channels: int, outputs: int, taps: int, stride: int, dilation: int, si
 
     def width(rows: int) -> int:
         """Return the most channels that a tile holds, 0 if it is too tall for any."""
-        fits = [
-            n
-            for n in range(CHANNELS, 128 // size + 1, CHANNELS)
-            if rows * row_step(n, size) * size <= TILE_BYTES
-        ]
+        fits = [n for n in range(CHANNELS, 128 // size + 1, CHANNELS) if _fit(TILE_BYTES, n, size) >= rows]
         return max(fits, default=0)
 
-    all_taps = span <= tall * taps and width(_up(span, 8)) > 0
-    rows = _up(span if all_taps else tall, 8)
-    slices = -(-channels // width(rows))
+    all_taps = span <= tall * taps and width(span) > 0
+    needed = span if all_taps else tall
+    slices = -(-channels // width(needed))
     wide = _up(-(-channels // slices), CHANNELS)
-    return Tiles(tall, columns, rows, wide, row_step(wide, size), all_taps)
+    return Tiles(
+        tall, columns, row_class(needed, wide, size, TILE_CLASSES), wide, row_step(wide, size), all_taps
+    )
 
 
 def convolve(
@@ -148,12 +158,15 @@ def convolve(
     out, taps, channels = weight.shape
     folded = weight.groups == 1 and channels < NARROW
     array, padded, columns = data(weight, x.dtype)
-    t = tiles(padded, columns, *((1, 1) if folded else (taps, stride)), dilation, x.dtype.size)
+    # Taps side by side are taken 16 at a time, however many there are: again to have fewer kernels.
+    shape_of_tile = (CHANNELS, columns, 1, 1) if folded else (padded, columns, taps, stride)
+    t = tiles(*shape_of_tile, dilation, x.dtype.size)
     apart = 1 if t.all_taps and not folded else stride
     stages = 1 if t.all_taps else taps
     merged = _merged(weight, weight.groups)
     outputs = merged * out // weight.groups
-    multiples = out, outputs, crop * shape[1], shape[0] * shape[1]
+    # Not the length: one of another length would need another kernel.
+    multiples = out, outputs, shape[1]
     y = gpu.launch(
         backend,
         "conv1d",
@@ -182,6 +195,8 @@ def convolve(
             crop,
             1.0 if leaky is None else leaky,
             scale,
+            residual is not None,
+            total is not None,
         ),
         options={
             "TALL": t.tall,
@@ -191,7 +206,6 @@ def convolve(
             "STEP": t.step,
             "JUMPS": folded,
             "ACTIVATION": 0 if activation is None else 1 + ACTIVATIONS.index(activation),
-            "REPEATS": shape[1] != out,
             "FOURS": all(n % 4 == 0 for n in multiples),
         },
         groups=(-(-rows // t.tall) * (columns // t.columns) * array.shape[0] * x.shape[0], 1, 1),

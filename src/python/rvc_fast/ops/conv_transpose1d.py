@@ -181,7 +181,7 @@ def conv_transpose1d(
     dispatch.check_arrays(op, x=x, weight=weight, bias=bias, residual=residual)
     dispatch.check_whole(op, stride=stride, padding=padding, output_padding=output_padding)
     dispatch.check_finite(op, leaky=1.0 if leaky is None else leaky)
-    dispatch.check_packed(op, weight, stride=(stride,))
+    dispatch.check_packed(op, weight, stride=(stride,), dtype=x.dtype)
     shape = weight.shape
     check = dispatch.check
     check(op, x.ndim == 3, "x", "of shape (B, T, C)", tuple(x.shape))
@@ -201,7 +201,7 @@ def conv_transpose1d(
         "reference": conv_transpose1d_reference,
         **gpu.both(_conv_transpose1d_gpu),
     }
-    return dispatch.select(op, backends)(
+    return dispatch.select(op, backends, dtype=x.dtype)(
         x,
         weight,
         bias,

@@ -180,7 +180,7 @@ def conv_transpose2d(
     dispatch.check_arrays(op, x=x, weight=weight, bias=bias)
     stride, padding = dispatch.pair(op, "stride", stride), dispatch.pair(op, "padding", padding)
     output_padding = dispatch.pair(op, "output_padding", output_padding)
-    dispatch.check_packed(op, weight, stride=stride)
+    dispatch.check_packed(op, weight, stride=stride, dtype=x.dtype)
     shape = weight.shape
     check = dispatch.check
     check(op, x.ndim == 4, "x", "of shape (B, H, W, C)", tuple(x.shape))
@@ -206,7 +206,7 @@ def conv_transpose2d(
         "reference": conv_transpose2d_reference,
         **gpu.both(_conv_transpose2d_gpu),
     }
-    return dispatch.select(op, backends)(
+    return dispatch.select(op, backends, dtype=x.dtype)(
         x,
         weight,
         bias,

@@ -1,8 +1,10 @@
 """Which backend runs an op: the one place that decides.
 
 `RVC_FAST_BACKEND=auto` takes the compiled kernel where there is one for the default device and falls back
-to the pure-MLX reference otherwise; `rvc-fast info` prints why. An explicit choice never falls back: an op
-that has kernels, but none for that backend, is an error. An op that has none anywhere is its reference.
+to the pure-MLX reference otherwise; `rvc-fast info` prints why. On a GPU it first asks `trust` whether the kernel was
+found right and fast on this machine. An explicit choice never falls back: an op that has kernels, but none for that
+backend, is an error. An op that has none anywhere is its reference. The CPU's kernels run on the CPU whatever the
+default device is.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from .. import env, native
+from .. import device, env, native
 from ..errors import BackendError, InputError
+from . import trust
 from .packed import PackedWeight
 
 FLOATING = (mx.float32, mx.float16, mx.bfloat16)
@@ -63,9 +66,15 @@ def of_mlx(op: str, backend: str) -> bool:
 
 
 def _device_backend() -> str:
-    if mx.default_device().type == mx.cpu:
+    if device.current() == "cpu":
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
+
+
+def gpu_backend() -> str | None:
+    """Return "metal" or "cuda" where MLX's default device is such a GPU, else None."""
+    backend = _device_backend()
+    return None if backend == "cpu" else backend
 
 
 def _missing(op: str, backend: str, limits: Limits) -> str | None:
@@ -76,23 +85,31 @@ def _missing(op: str, backend: str, limits: Limits) -> str | None:
         return "no backend has a kernel for it yet"
     if backend not in _KERNELS[op]:
         return f"there is no {backend} kernel for it"
-    if backend != _device_backend():
+    if backend not in ("cpu", _device_backend()):
         return f"MLX's default device is {mx.default_device()}"
     if backend == "cpu" and native.ext() is None:
         return native.load()[1]
     return limits.get(backend)
 
 
-def route(op: str, limits: Limits | None = None) -> Route:
+def route(
+    op: str, limits: Limits | None = None, dtype: mx.Dtype = mx.float32, *, first_use: bool = True
+) -> Route:
     """Return the backend that `op` takes now, and why; BackendError for an explicit, impossible choice.
 
-    `limits` are those of one call: without them this is the route of calls that no kernel refuses.
+    Args:
+        limits: of one call; without them this is the route of calls that no kernel refuses.
+        dtype: of the arrays. A GPU's kernel is trusted in each dtype by itself.
+        first_use: whether a GPU that was not checked on this machine yet is checked now; see `trust`.
     """
     wanted = env.backend()
     backend = _device_backend() if wanted == "auto" else wanted
     missing = _missing(op, backend, limits or {})
     if missing is None:
         kernel = "MLX's own kernels" if of_mlx(op, backend) else "our kernel"
+        if wanted == "auto" and backend != "cpu":
+            taken, reason = trust.verdict(op, backend, dtype, run=first_use)
+            return Route(taken, f"{kernel} for the default device, {reason}" if taken == backend else reason)
         if wanted == "auto":
             return Route(backend, f"{kernel} for the default device")
         asked = "as asked by RVC_FAST_BACKEND"
@@ -103,10 +120,13 @@ def route(op: str, limits: Limits | None = None) -> Route:
 
 
 def select(
-    op: str, implementations: dict[str, Callable[..., Any]], limits: Limits | None = None
+    op: str,
+    implementations: dict[str, Callable[..., Any]],
+    limits: Limits | None = None,
+    dtype: mx.Dtype = mx.float32,
 ) -> Callable[..., Any]:
-    """Return the function of the backend that `op` takes now, given what cannot take this call."""
-    return implementations[route(op, limits).backend]
+    """Return the function of the backend that `op` takes now in `dtype`, given what cannot take this call."""
+    return implementations[route(op, limits, dtype).backend]
 
 
 def check(op: str, condition: bool, argument: str, requirement: str, got: object) -> None:
@@ -158,11 +178,19 @@ def check_finite(op: str, **numbers: object) -> None:
 
 
 def check_packed(
-    op: str, weight: object, *made_for: str, groups: int = 1, stride: tuple[int, ...] = ()
+    op: str,
+    weight: object,
+    *made_for: str,
+    groups: int = 1,
+    stride: tuple[int, ...] = (),
+    dtype: mx.Dtype = mx.float32,
 ) -> None:
-    """Raise InputError if `weight` was packed for another op than these, other groups or strides, or elsewhere."""
+    """Raise InputError if `weight` was packed for another op than these, other groups or strides, or elsewhere.
+
+    `dtype` is that of the arrays that it is used with.
+    """
     if isinstance(weight, PackedWeight):
-        backend = route(op).backend
+        backend = route(weight.op if weight.op in made_for else op, dtype=dtype).backend
         here = weight.backend == backend
         check(
             op, here, "weight", f"packed where it is used, on {backend}", f"one packed for {weight.backend}"

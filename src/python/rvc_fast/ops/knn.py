@@ -9,13 +9,14 @@ A vector that this rounding misplaces by more than 8 ranks is not found.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from . import dispatch
-from .blocks import blocks
+from .blocks import after, blocks
 from .spec import Case, OpSpec
 
 dispatch.register("knn", "cpu", of_mlx=("metal", "cuda"))
@@ -45,30 +46,70 @@ def _ranked(distances: mx.array, rows: mx.array) -> Neighbours:
 
 def knn_reference(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
     """The definition, in stock MLX."""
+    return _search(queries, vectors, k, None)
+
+
+def _search(
+    queries: mx.array, vectors: mx.array, k: int, seen: Callable[[slice, slice], mx.array] | None
+) -> Neighbours:
+    """The k nearest of the vectors that `seen` marks for some queries and some vectors; None marks all."""
     m, d = vectors.shape
     wanted = min(k + MARGIN, m)
     middle = vectors[:_VECTORS].mean(axis=0)
-    found: list[list[mx.array]] = []
+    all_distances: list[mx.array] = []
+    all_rows: list[mx.array] = []
     for start, end in blocks(queries.shape[0], max(1, _NUMBERS // max(_VECTORS, wanted * max(d, wanted)))):
-        q = queries[start:end]
+        q = after(queries[start:end], all_rows)
         scores = mx.zeros((end - start, 0))
         rows = mx.zeros((end - start, 0), mx.int32)
         for low, high in blocks(m, _VECTORS):
-            v = vectors[low:high] - middle
+            v = after(vectors[low:high], [rows]) - middle
             block = (v * v).sum(axis=1) - 2 * ((q - middle) @ v.T)
             numbers = mx.broadcast_to(mx.arange(low, high, dtype=mx.int32), block.shape)
+            if seen is not None:
+                marked = seen(slice(start, end), slice(low, high))
+                block, numbers = mx.where(marked, block, float("inf")), mx.where(marked, numbers, -1)
             scores, rows = _lowest(
                 mx.concatenate([scores, block], axis=1), mx.concatenate([rows, numbers], axis=1), wanted
             )
-            mx.eval(scores, rows)
-        distances, rows = _ranked(((vectors[rows] - q[:, None]) ** 2).sum(axis=2), rows)
+        distances = ((vectors[mx.maximum(rows, 0)] - q[:, None]) ** 2).sum(axis=2)
+        distances, rows = _ranked(mx.where(rows < 0, float("inf"), distances), rows)
         missing = [(0, 0), (0, max(0, k - wanted))]
-        distances = mx.pad(distances[:, :k], missing, constant_values=float("inf"))
-        rows = mx.pad(rows[:, :k], missing, constant_values=-1)
-        mx.eval(distances, rows)
-        found.append([distances, rows])
-    all_distances, all_rows = (mx.concatenate(list(parts)) for parts in zip(*found, strict=True))
-    return all_distances, all_rows
+        all_distances.append(mx.pad(distances[:, :k], missing, constant_values=float("inf")))
+        all_rows.append(mx.pad(rows[:, :k], missing, constant_values=-1))
+    return mx.concatenate(all_distances), mx.concatenate(all_rows)
+
+
+def knn_in_lists(
+    queries: mx.array, vectors: mx.array, k: int, centroids: mx.array, list_of: mx.array, probes: int
+) -> Neighbours:
+    """Nearest neighbours among the vectors of each query's nearest lists, as an IVF index is searched.
+
+    Every query is compared with every vector, and those of other lists are left out: on a GPU one large matrix
+    product is faster than many small ones, and the host is not asked which lists these are.
+
+    Args:
+        queries: (n, d) float32, finite.
+        vectors: (m, d) float32, finite, m >= 1.
+        k: how many.
+        centroids: (lists, d) float32, the middles of the lists.
+        list_of: (m,) int32, the list of each vector.
+        probes: how many lists a query visits, from 1 to `lists`.
+
+    Returns:
+        (distances (n, k) float32, rows of `vectors` (n, k) int32) as `knn`; infinity and -1 where a query's lists
+        hold fewer than k.
+    """
+    _, near = knn(queries, centroids, probes)
+
+    def seen(some: slice, of: slice) -> mx.array:
+        lists, mine = list_of[of], near[some]
+        marked = mine[:, :1] == lists
+        for i in range(1, probes):
+            marked = marked | (mine[:, i : i + 1] == lists)
+        return marked
+
+    return _search(queries, vectors, k, seen)
 
 
 def _knn_cpu(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
@@ -104,7 +145,7 @@ def knn(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
     check("knn", fits, "vectors", f"of shape (m, {queries.shape[1]})", tuple(vectors.shape))
     check("knn", k >= 1, "k", "at least 1", k)
     backends = {"cpu": _knn_cpu, "reference": knn_reference, "metal": _knn_gpu, "cuda": _knn_gpu}
-    found: Neighbours = dispatch.select("knn", backends)(queries, vectors, k)
+    found: Neighbours = dispatch.select("knn", backends, dtype=queries.dtype)(queries, vectors, k)
     return found
 
 

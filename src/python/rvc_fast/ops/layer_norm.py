@@ -79,7 +79,7 @@ def layer_norm(
         "metal": _layer_norm_gpu,
         "cuda": _layer_norm_gpu,
     }
-    return dispatch.select(op, backends)(x, weight, bias, eps=eps, residual=residual)
+    return dispatch.select(op, backends, dtype=x.dtype)(x, weight, bias, eps=eps, residual=residual)
 
 
 def _case(

@@ -112,7 +112,7 @@ def linear(
         (..., O) in x's dtype.
     """
     dispatch.check_arrays("linear", x=x, weight=weight, bias=bias, residual=residual)
-    dispatch.check_packed("linear", weight)
+    dispatch.check_packed("linear", weight, dtype=x.dtype)
     shape = weight.shape
     check = dispatch.check
     check("linear", x.ndim >= 1, "x", "of shape (..., C)", tuple(x.shape))
@@ -134,7 +134,8 @@ def linear(
         "metal": _linear_gpu,
         "cuda": _linear_gpu,
     }
-    return dispatch.select("linear", backends)(x, weight, bias, activation=activation, residual=residual)
+    run = dispatch.select("linear", backends, dtype=x.dtype)
+    return run(x, weight, bias, activation=activation, residual=residual)
 
 
 def _case(

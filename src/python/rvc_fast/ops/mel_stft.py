@@ -141,7 +141,7 @@ def mel_stft(
     """
     check = dispatch.check
     dispatch.check_arrays("mel_stft", x=x, window=window, filters=filters)
-    dispatch.check_packed("mel_stft", filters)
+    dispatch.check_packed("mel_stft", filters, dtype=x.dtype)
     dispatch.check_whole("mel_stft", hop=hop, pad=pad)
     dispatch.check_finite("mel_stft", floor=floor)
     check("mel_stft", window.ndim == 1 and window.shape[0] >= 2, "window", "of shape (n_fft,)", window.shape)
@@ -154,9 +154,8 @@ def mel_stft(
     check("mel_stft", fits, "filters", f"of shape (mels, {n_fft // 2 + 1})", shape)
     check("mel_stft", hop >= 1, "hop", "at least 1", hop)
     check("mel_stft", floor >= 2.0**-126, "floor", "a normal float32 above 0", floor)
-    run = dispatch.select(
-        "mel_stft", {"cpu": _mel_stft_cpu, "reference": _mel_stft_blocks, **gpu.both(_mel_stft_gpu)}
-    )
+    backends = {"cpu": _mel_stft_cpu, "reference": _mel_stft_blocks, **gpu.both(_mel_stft_gpu)}
+    run = dispatch.select("mel_stft", backends, dtype=x.dtype)
     return run(x, window, filters, hop=hop, floor=floor, pad=pad)
 
 

@@ -260,7 +260,7 @@ def nsf_source(
     # The kernel keeps the phases within a frame in shared memory then.
     many = interpolation == "linear" and weight.shape[0] > MOST_HARMONICS
     limit = f"more than {MOST_HARMONICS} harmonics are interpolated" if many else None
-    return dispatch.select(op, backends, {"metal": limit, "cuda": limit})(
+    return dispatch.select(op, backends, {"metal": limit, "cuda": limit}, f0.dtype)(
         f0,
         noise,
         weight,

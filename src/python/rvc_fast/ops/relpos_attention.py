@@ -125,7 +125,7 @@ def relpos_attention(
         "reference": relpos_attention_reference,
         **gpu.both(_relpos_attention_gpu),
     }
-    return dispatch.select(op, backends)(q, k, v, rel_k, rel_v, window)
+    return dispatch.select(op, backends, dtype=q.dtype)(q, k, v, rel_k, rel_v, window)
 
 
 def _case(name: str, batch: int, heads: int, length: int, dim: int, window: int = 10, **options: Any) -> Case:

@@ -80,9 +80,10 @@ def _check_direct(algorithm: str) -> None:
     )
 
 
-def _pack_reference(weight: mx.array, algorithm: str, dtype: Dtype) -> mx.array:
+def _pack_reference(weight: mx.array, algorithm: str, dtype: Dtype) -> Weight:
+    """The reference is made of `conv1d`, which may have a kernel."""
     _check_direct(algorithm)
-    return weight.astype(mx.float32)
+    return pack_conv1d(weight, dtype=dtype)
 
 
 def _pack_gpu(backend: str, weight: mx.array, algorithm: str, dtype: Dtype = "float32") -> PackedWeight:
@@ -186,9 +187,11 @@ def _resblock_stage_cpu(x: mx.array, blocks: Sequence[Block], *, slope: float) -
     return native.ext().resblock(x, weights, biases, convs, slope=slope)
 
 
-# Threadgroup memory on any GPU, the rows of a group to try (a weight is loaded once for all of them), its threads, and
-# how much of its first convolution a pair must use for it to be better than two launches.
+# Threadgroup memory on any GPU, the sizes of tiles that kernels are compiled for, the rows of a group to try (a weight is
+# loaded once for all of them), its threads, and how much of its first convolution a pair must use for it to be better
+# than two launches.
 ON_CHIP = 32 * 1024
+TILE_CLASSES = (conv_tiles.TILE_BYTES, ON_CHIP)
 TALL = (256, 128, 64)
 THREADS = (128, 256)
 USEFUL = 0.9
@@ -215,10 +218,9 @@ def pair_tiles(channels: int, spans: tuple[int, int], size: int) -> PairTiles | 
         return None
     width, columns = (-(-channels // n) * n for n in (conv_tiles.CHANNELS, conv_tiles.OUTPUTS))
     for tall in TALL:
-        rows = tall + max(spans)
-        fits = rows * conv_tiles.row_step(width, size) * size <= ON_CHIP
+        rows = conv_tiles.row_class(tall + max(spans), width, size, TILE_CLASSES)
         threads = tall // 32 * columns
-        if fits and THREADS[0] <= threads <= THREADS[1] and tall - spans[1] >= USEFUL * tall:
+        if rows and THREADS[0] <= threads <= THREADS[1] and tall - spans[1] >= USEFUL * tall:
             return PairTiles(tall, rows, width, columns, threads)
     return None
 
@@ -249,7 +251,17 @@ def _pair_gpu(
             "bias_2": second.bias,
             "total": total,
         },
-        sizes=(length, channels, taps[0], first.dilation, taps[1], second.dilation, slope, scale),
+        sizes=(
+            length,
+            channels,
+            taps[0],
+            first.dilation,
+            taps[1],
+            second.dilation,
+            slope,
+            scale,
+            total is not None,
+        ),
         options={
             "TALL": tiles.tall,
             "ROWS": tiles.rows,
@@ -339,7 +351,7 @@ def resblock_stage(x: mx.array, blocks: Sequence[Block], *, slope: float = 0.1) 
             for conv in step:
                 dispatch.check_arrays(op, weight=conv.weight, bias=conv.bias)
                 dispatch.check_whole(op, dilation=conv.dilation)
-                dispatch.check_packed(op, conv.weight, "resblock", "conv1d")
+                dispatch.check_packed(op, conv.weight, "resblock", "conv1d", dtype=x.dtype)
                 shape = tuple(conv.weight.shape)
                 fits = len(shape) == 3 and shape[0] == shape[2] == x.shape[2] and shape[1] % 2 == 1
                 dispatch.check(op, fits, "weight", f"of shape ({x.shape[2]}, odd, {x.shape[2]})", shape)
@@ -352,7 +364,7 @@ def resblock_stage(x: mx.array, blocks: Sequence[Block], *, slope: float = 0.1) 
         "reference": _resblock_stage_pieces,
         **gpu.both(_resblock_stage_gpu),
     }
-    return dispatch.select(op, backends)(x, blocks, slope=slope)
+    return dispatch.select(op, backends, dtype=x.dtype)(x, blocks, slope=slope)
 
 
 def _case(

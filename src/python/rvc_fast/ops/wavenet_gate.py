@@ -69,7 +69,7 @@ def wavenet_gate(x: mx.array, g: mx.array) -> mx.array:
         "wavenet_gate", fits and g.shape[2] == x.shape[2], "g", f"broadcastable to {x.shape}", tuple(g.shape)
     )
     backends = {"cpu": _wavenet_gate_cpu, "reference": wavenet_gate_reference, **gpu.both(_wavenet_gate_gpu)}
-    return dispatch.select("wavenet_gate", backends)(x, g)
+    return dispatch.select("wavenet_gate", backends, dtype=x.dtype)(x, g)
 
 
 def _case(name: str, batch: int, length: int, hidden: int, per_frame: bool = False, **options: Any) -> Case:

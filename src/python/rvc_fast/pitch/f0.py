@@ -5,12 +5,15 @@ A contour is one value per 10 ms in Hz, 0 where unvoiced.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from typing import Literal, Protocol
 
 import mlx.core as mx
 import numpy as np
 
+from .. import memory
 from ..errors import FileFormatError, InputError
 
 HOP = 160
@@ -24,6 +27,13 @@ NOTES = np.round(440 * 2 ** ((np.arange(31, 85) - 69) / 12), 2)
 
 TARGETS = {"male": 155.0, "female": 255.0}
 """Hz: the medians that a proposed pitch aims for."""
+
+
+HIGHEST = 20_000.0
+"""Hz: no pitch that is given may be above."""
+
+# Seconds: no f0 file is longer, and how far one may go on after its sound.
+_LONGEST, _MARGIN = 1e6, 10.0
 
 
 class PitchModel(Protocol):
@@ -47,8 +57,8 @@ def estimate(
     """
     from .rmvpe import decode_salience
 
-    salience = np.array(model.salience(mx.array(audio), pad).astype(mx.float32))
-    mx.clear_cache()
+    with memory.bounded():
+        salience = np.array(model.salience(mx.array(audio), pad).astype(mx.float32))
     return decode_salience(salience, threshold)
 
 
@@ -90,37 +100,67 @@ def coarse(f0: np.ndarray) -> np.ndarray:
 def read_points(path: str | os.PathLike[str]) -> np.ndarray:
     """Return the (seconds, Hz) points (n, 2) float64 of an f0 file: lines `seconds,hertz`, 0 Hz unvoiced.
 
-    Times must rise. Empty lines are skipped. FileFormatError names the line that is wrong.
+    Columns may be separated by tabs, semicolons or spaces, too; those after the second do not count. NaN, Praat's
+    `--undefined--` and negative frequencies are unvoiced. The first line may be a header; empty ones are skipped.
+    Times must rise. FileFormatError names the line that is wrong.
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
-            lines = file.read().splitlines()
-    except OSError as e:
-        raise InputError(f"[f0 file] cannot read {path}: {e.strerror or e}") from e
-    except UnicodeDecodeError as e:
-        raise FileFormatError(f"[f0 file] {path} is not text") from e
+            lines = [(i, line) for i, line in enumerate(file.read().splitlines(), 1) if line.strip()]
+    except (OSError, ValueError, TypeError) as e:
+        if isinstance(e, UnicodeDecodeError):
+            raise FileFormatError(f"[f0 file] {path} is not text") from e
+        raise InputError(f"[f0 file] cannot read {path!r}: {getattr(e, 'strerror', None) or e}") from e
+    if lines and _is_header(lines[0][1]):
+        del lines[0]
+    if not lines:
+        raise FileFormatError(f"[f0 file] {path} has no lines")
+    separator = next((s for s in "\t;," if s in lines[0][1].strip()), None)
     points: list[tuple[float, float]] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in lines:
         try:
-            seconds, hertz = (float(field) for field in line.split(","))
+            seconds, hertz = (_number(field) for field in line.strip().split(separator)[:2])
         except ValueError:
             raise FileFormatError(
                 f"[f0 file] {path}, line {number} must be 'seconds,hertz', got {line[:60]!r}"
             ) from None
-        if not (0 <= seconds < np.inf and 0 <= hertz < np.inf):
+        hertz = hertz if hertz > 0 else 0.0  # NaN compares false
+        if not (0 <= seconds <= _LONGEST and hertz <= HIGHEST):
             raise FileFormatError(
-                f"[f0 file] {path}, line {number} must not be negative or infinite: {line!r}"
+                f"[f0 file] {path}, line {number} must be of 0 to {_LONGEST:g} s and at most {HIGHEST:g} Hz, "
+                f"got {line[:60]!r}"
             )
         if points and seconds <= points[-1][0]:
             raise FileFormatError(
                 f"[f0 file] {path}, line {number}: times must rise, got {seconds:g} after {points[-1][0]:g}"
             )
         points.append((seconds, hertz))
-    if not points:
-        raise FileFormatError(f"[f0 file] {path} has no lines")
     return np.array(points, np.float64)
+
+
+def _number(field: str) -> float:
+    return math.nan if field.strip().strip("-").lower() == "undefined" else float(field)
+
+
+def _is_header(line: str) -> bool:
+    """Whether no column of a line is a number."""
+    for field in re.split(r"[\t;, ]+", line.strip()):
+        try:
+            _number(field)
+        except ValueError:
+            continue
+        return False
+    return True
+
+
+def check_span(points: np.ndarray, seconds: float, path: str | os.PathLike[str]) -> None:
+    """InputError for an f0 file whose times cannot be seconds of a sound that is `seconds` long."""
+    first, last = float(points[0, 0]), float(points[-1, 0])
+    if first > seconds or last > seconds + _MARGIN:
+        raise InputError(
+            f"[f0 file] {path} spans {first:.2f} to {last:.2f} s, the sound {seconds:.2f} s: its times must be "
+            "seconds from the beginning of this sound, not milliseconds, samples or frames"
+        )
 
 
 def overlay(f0: np.ndarray, points: np.ndarray, offset: int = 0) -> np.ndarray:
@@ -140,8 +180,13 @@ def overlay(f0: np.ndarray, points: np.ndarray, offset: int = 0) -> np.ndarray:
 
 
 def check(f0: np.ndarray, what: str) -> np.ndarray:
-    """Return a caller's contour as float32 (n,); InputError if it is not finite, one-dimensional and >= 0."""
-    f0 = np.asarray(f0, np.float32)
-    if f0.ndim != 1 or not np.isfinite(f0).all() or (f0 < 0).any():
-        raise InputError(f"[{what}] f0 must be (n,) finite Hz, 0 where unvoiced, got shape {f0.shape}")
-    return f0
+    """Return a caller's contour as float32 (n,); InputError if it is not one-dimensional or not a pitch."""
+    f0 = np.asarray(f0)
+    if f0.dtype.kind not in "fiu" or f0.ndim != 1:
+        raise InputError(f"[{what}] f0 must be (n,) real numbers, got {f0.dtype} of shape {f0.shape}")
+    bad = ~((f0 >= 0) & (f0 <= HIGHEST))
+    if bad.any():
+        raise InputError(
+            f"[{what}] f0 must be from 0 (unvoiced) to {HIGHEST:g} Hz, got {f0[bad][0]:g} at {int(bad.argmax())}"
+        )
+    return f0.astype(np.float32, copy=False)

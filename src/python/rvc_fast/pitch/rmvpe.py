@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import reprlib
 from dataclasses import dataclass, fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
@@ -63,13 +64,22 @@ class RmvpeConfig:
         taken: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known
         }
+        for name, value in taken.items():
+            most = 2 if name == "kernel_size" else 4096 if name in ("en_out_channels", "gru_hidden") else 16
+            numbers = value if name == "kernel_size" and isinstance(value, tuple) else (value,)
+            wanted = 2 if name == "kernel_size" else 1
+            if len(numbers) != wanted or not all(type(n) is int and 1 <= n <= most for n in numbers):
+                kind = "two whole numbers" if wanted == 2 else "a whole number"
+                raise FileFormatError(
+                    f"[rmvpe] {name} must be {kind} from 1 to {most}, got {reprlib.repr(value)}"
+                )
         config = cls(**taken)
         time, bins = config.kernel_size
         depth = config.en_de_layers
-        if min(time, bins) < 1 or max(time, bins) > 2 or FRAME_MULTIPLE % time**depth or MELS % bins**depth:
+        if FRAME_MULTIPLE % time**depth or MELS % bins**depth:
             raise FileFormatError(
-                f"[rmvpe] kernel_size must be of 1 and 2, and divide {FRAME_MULTIPLE} frames and {MELS} bins "
-                f"en_de_layers times, got {config.kernel_size} and {depth}"
+                f"[rmvpe] kernel_size must divide {FRAME_MULTIPLE} frames and {MELS} bins en_de_layers times, "
+                f"got {config.kernel_size} and {depth}"
             )
         return config
 
@@ -178,13 +188,12 @@ class UNet(nn.Module):
         frames, halo = mel.shape[0], self._config.halo
         if frames <= TILE + 2 * halo:
             return self._tile(mel)
-        out = []
+        out: list[mx.array] = []
         for start, end in ops.blocks(frames, TILE):
             first = max(0, start - halo)
-            tile = self._tile(mel[first : end + halo])[start - first : end - first]
+            tile = self._tile(ops.after(mel[first : end + halo], out))[start - first : end - first]
             # A copy, because a view would keep the whole tile alive.
             out.append(mx.contiguous(tile))
-            mx.eval(out[-1])
         return mx.concatenate(out)
 
 

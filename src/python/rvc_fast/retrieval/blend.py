@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mlx.core as mx
 import numpy as np
 
 from ..errors import InputError
+from ..ops import dispatch
 from .index import Index
 
 NEIGHBOURS = 8
@@ -28,8 +30,7 @@ def blend(features: np.ndarray, index: Index, rate: float, *, exact: bool = Fals
     Raises:
         InputError: rate outside 0 to 1, or features that do not fit the index.
     """
-    if not 0 <= rate <= 1:
-        raise InputError(f"[retrieval] rate must be from 0 to 1, got {rate}")
+    _check_rate(rate)
     features = np.asarray(features, np.float32)
     if rate == 0:
         return features.copy()
@@ -48,3 +49,36 @@ def blend(features: np.ndarray, index: Index, rate: float, *, exact: bool = Fals
         drawn = np.einsum("nk,nkd->nd", weights[part], index.vectors(ids[part]))
         out[part] = np.float32(rate) * drawn + np.float32(1 - rate) * features[part]
     return out
+
+
+def blend_array(features: mx.array, index: Index, rate: float, *, exact: bool = False) -> mx.array:
+    """Return what `blend` returns, of an MLX array and as one.
+
+    On a GPU it is not evaluated yet, and the host does not wait: the vectors are searched there (`ops.knn`). An index
+    of more than `index.DEVICE_BYTES` is searched by the CPU, where it need not be in memory.
+
+    Args:
+        features: (n, dim) float32. On a GPU it is not checked that they are finite.
+
+    Raises:
+        InputError: as `blend`.
+    """
+    _check_rate(rate)
+    vectors = None if dispatch.gpu_backend() is None else index.on_device()
+    if rate == 0:
+        return features
+    if vectors is None:
+        return mx.array(blend(np.array(features), index, rate, exact=exact))
+    d2, rows = vectors.search(features, NEIGHBOURS, exact=exact)
+    nearest = d2[:, :1]
+    # Relative to the nearest, as above.
+    ratios = mx.where(rows < 0, 0, nearest / mx.where(d2 == 0, 1, d2))
+    weights = mx.where(nearest == 0, (d2 == 0).astype(mx.float32), ratios * ratios)
+    weights = weights / mx.maximum(weights.sum(axis=1, keepdims=True), 1)
+    drawn = (weights[:, None] @ vectors.vectors[mx.maximum(rows, 0)])[:, 0]
+    return mx.where(rows[:, :1] < 0, features, rate * drawn + (1 - rate) * features)
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 <= rate <= 1:
+        raise InputError(f"[retrieval] rate must be from 0 to 1, got {rate}")

@@ -18,13 +18,37 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import FileFormatError, InputError
+from ..filekinds import stranger
+from ..ops.knn import knn, knn_in_lists
 from . import search
 
 _FLAT = ("IxF2", "IxFl", "IxFI")
 _IVF = ("IwFl", "IvFl", "IvFL")
+# Other kinds of faiss by the beginnings of their codes.
+_OTHERS = {
+    "IHN": "HNSW",
+    "IwPQ": "IVF-PQ",
+    "IvPQ": "IVF-PQ",
+    "IwQR": "IVF-PQ with refinement",
+    "IwPf": "IVF-PQ",
+    "IwS": "IVF with scalar quantization",
+    "IvS": "IVF with scalar quantization",
+    "IxSQ": "scalar quantization",
+    "IxPT": "a transformed index (OPQ, PCA)",
+    "IxM": "an index with an id map",
+    "IxP": "PQ",
+    "IxRF": "a refined index",
+    "IxH": "LSH",
+    "IN": "NSG or NN-descent",
+    "IB": "a binary index",
+}
 _MAX_DIM = 1 << 16
 _KEPT_BYTES = 1 << 28  # an index up to this size is copied into memory by its first exact search
 _MAX_NUMBER = 1e15  # so that no squared distance overflows
+
+
+DEVICE_BYTES = 1 << 30
+"""A larger index is not copied to a GPU; the CPU searches it where it lies."""
 
 
 class _Malformed(ValueError):
@@ -36,6 +60,34 @@ class _Header:
     kind: str
     dim: int
     count: int
+
+
+@dataclass(frozen=True)
+class DeviceVectors:
+    """The vectors of an index in a GPU's memory.
+
+    vectors: (count, dim) float32, in the order of the lists.
+    centroids, list_of: of an IVF index, the lists' middles (lists, dim) float32 and each vector's list (count,) int32.
+    nprobe: how many lists a search visits.
+    """
+
+    vectors: mx.array
+    centroids: mx.array | None
+    list_of: mx.array | None
+    nprobe: int
+
+    def search(self, queries: mx.array, k: int, *, exact: bool = False) -> tuple[mx.array, mx.array]:
+        """Return (d2 (n, k) float32, rows of `vectors` (n, k) int32), nearest first, not evaluated yet.
+
+        As `Index.search` for queries (n, dim) float32, but with rows instead of ids.
+        """
+        if queries.ndim != 2 or queries.shape[1] != self.vectors.shape[1]:
+            raise InputError(
+                f"[retrieval] queries must be (n, {self.vectors.shape[1]}), got {tuple(queries.shape)}"
+            )
+        if exact or self.centroids is None or self.list_of is None:
+            return knn(queries, self.vectors, k)
+        return knn_in_lists(queries, self.vectors, k, self.centroids, self.list_of, self.nprobe)
 
 
 class Index:
@@ -81,6 +133,7 @@ class Index:
         self._order = np.argsort(ids)
         self._sorted_ids = ids[self._order]
         self._kept: dict[int, mx.array] | None = {} if 4 * self.count * dim <= _KEPT_BYTES else None
+        self._device: DeviceVectors | None = None
         self._centroids = centroids
         self._bounds = None if sizes is None else np.concatenate([[0], np.cumsum(sizes)])
 
@@ -118,6 +171,20 @@ class Index:
         ids = np.where(rows < 0, np.int64(-1), self._ids[rows])
         order = np.lexsort((ids, d2))
         return np.take_along_axis(d2, order, 1), np.take_along_axis(ids, order, 1)
+
+    def on_device(self) -> DeviceVectors | None:
+        """Return the vectors in the memory of MLX's default device, kept after the first call; None if too large."""
+        if 4 * self.count * self.dim > DEVICE_BYTES:
+            return None
+        if self._device is None:
+            lists = None if self._bounds is None else np.diff(self._bounds)
+            self._device = DeviceVectors(
+                mx.array(self.rows(slice(None))),
+                None if self._centroids is None else mx.array(self._centroids),
+                None if lists is None else mx.array(np.repeat(np.arange(len(lists), dtype=np.int32), lists)),
+                self.nprobe,
+            )
+        return self._device
 
     def rows(self, rows: np.ndarray | slice) -> np.ndarray:
         """Return the vectors at these places in the file's order, (..., dim) float32, copied."""
@@ -200,8 +267,14 @@ def _read_header(reader: _Reader, kinds: tuple[str, ...], what: str) -> _Header:
     kind = reader.fourcc(what)
     if kind not in kinds:
         if kind[0] == "I" and kind.isalnum() and kind.isascii():
-            raise _Malformed(f"its {what} must be one of {', '.join(kinds)}, got the faiss index {kind!r}")
-        raise _Malformed(f"it is no faiss index, its {what} reads {kind!a}")
+            got = next((name for start, name in _OTHERS.items() if kind.startswith(start)), "another kind")
+            wanted = "a Flat or IVF-Flat index" if what == "kind" else "Flat"
+            raise _Malformed(
+                f"its {what} must be {wanted} of faiss, got {got} ({kind!r}): train it anew as IVF-Flat"
+            )
+        raise _Malformed(
+            stranger(bytes(reader.data[:1024])) or f"it is no faiss index, its {what} reads {kind!a}"
+        )
     dim, count = reader.number("<i", "width"), reader.number("<q", "count")
     reader.skip(16, "header")
     trained, metric = reader.number("<B", "header"), reader.number("<i", "metric")

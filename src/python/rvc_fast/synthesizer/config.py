@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
@@ -14,6 +15,8 @@ VOCODERS = ("HiFi-GAN", "MRF HiFi-GAN", "RefineGAN")
 # Far above every real voice; they stop a hostile file before anything is built from its numbers.
 _LARGEST = 1 << 20
 _MOST = 64
+_DILATION = 64  # voices have up to 5; no tensor's shape tells it
+_RATE = 384_000
 
 _SIZES = (
     "inter_channels",
@@ -24,14 +27,13 @@ _SIZES = (
     "upsample_initial_channel",
     "spk_embed_dim",
     "gin_channels",
-    "sr",
     "text_enc_hidden_dim",
 )
 
 
 def _require(condition: bool, what: str, requirement: str, got: object) -> None:
     if not condition:
-        raise FileFormatError(f"[voice] {what} must be {requirement}, got {got!r}")
+        raise FileFormatError(f"[voice] {what} must be {requirement}, got {reprlib.repr(got)}")
 
 
 def _integer(name: str, value: Any, largest: int = _LARGEST) -> int:
@@ -40,15 +42,18 @@ def _integer(name: str, value: Any, largest: int = _LARGEST) -> int:
     return int(value)
 
 
-def _integers(name: str, value: Any) -> tuple[int, ...]:
+def _integers(name: str, value: Any, largest: int = _LARGEST) -> tuple[int, ...]:
     sound = isinstance(value, list | tuple) and 1 <= len(value) <= _MOST
     _require(sound, name, f"a list of 1 to {_MOST} numbers", value)
-    return tuple(_integer(name, v) for v in value)
+    return tuple(_integer(name, v, largest) for v in value)
 
 
 @dataclass(frozen=True)
 class SynthesizerConfig:
-    """Fields as in the public configuration, plus the four that voice files keep beside it.
+    """Fields as in the public configuration, plus those that voice files keep beside it.
+
+    The last two are what a file states of the content encoder that the voice was trained on: its name, and
+    the layer whose output is taken (None: layer 9 for v1, else the last).
 
     Raises:
         FileFormatError: a value no network can be built with, named with the field.
@@ -73,6 +78,8 @@ class SynthesizerConfig:
     text_enc_hidden_dim: int = 768
     vocoder: str = "HiFi-GAN"
     version: str = "v2"
+    embedder: str = ""
+    embedder_layer: int | None = None
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> SynthesizerConfig:
@@ -91,6 +98,10 @@ class SynthesizerConfig:
         for name in _SIZES:
             put(name, _integer(name, getattr(self, name)))
         put("n_layers", _integer("n_layers", self.n_layers, _MOST))
+        put("sr", _integer("sr", self.sr, _RATE))
+        if self.embedder_layer is not None:
+            put("embedder_layer", _integer("embedder_layer", self.embedder_layer, _MOST))
+        _require(isinstance(self.embedder, str), "embedder", "a name", self.embedder)
         for name in ("resblock_kernel_sizes", "upsample_rates", "upsample_kernel_sizes"):
             put(name, _integers(name, getattr(self, name)))
         dilations = self.resblock_dilation_sizes
@@ -99,7 +110,7 @@ class SynthesizerConfig:
         _require(sound, "resblock_dilation_sizes", f"a list of {count} lists", dilations)
         put(
             "resblock_dilation_sizes",
-            tuple(_integers("resblock_dilation_sizes", d) for d in dilations),
+            tuple(_integers("resblock_dilation_sizes", d, _DILATION) for d in dilations),
         )
         put("resblock", str(self.resblock))
         put("use_f0", bool(self.use_f0))
@@ -112,8 +123,10 @@ class SynthesizerConfig:
         _require(self.inter_channels % 2 == 0, "inter_channels", "even", self.inter_channels)
         odd = all(k % 2 == 1 for k in self.resblock_kernel_sizes)
         _require(odd, "resblock_kernel_sizes", "odd", self.resblock_kernel_sizes)
+        # Features are 100 frames a second. This bounds every rate, too.
+        fits = self.hop * 100 == self.sr
         _require(
-            self.hop <= _LARGEST, "upsample_rates", f"of a product up to {_LARGEST}", self.upsample_rates
+            fits, "upsample_rates", f"of the product {self.sr / 100:g} for sr {self.sr}", self.upsample_rates
         )
         self._check_stages()
 

@@ -10,6 +10,7 @@ import mlx.nn as nn
 
 from ..layers import Conv1d, ConvTranspose1d, Linear, ResConv1d
 from ..noise import NoiseSource
+from ..ops.blocks import after
 from ..ops.nsf_source import Accumulation, Interpolation, nsf_source
 from ..ops.resblock import Block, resblock_stage
 from .config import SynthesizerConfig
@@ -102,12 +103,9 @@ def upsample_stages(
 ) -> mx.array:
     """The stages of a HiFi-GAN: upsample, add the source, average the residual blocks."""
     for i, (up, blocks) in enumerate(zip(ups, stages, strict=True)):
-        branch = None if source is None else noise_convs[i](source)
-        x = up(x, leaky=SLOPE, residual=branch)
-        mx.eval(x)  # frees what it came from before the next activation, the largest things alive, is made
-        del branch
-        x = resblock_stage(x, blocks, slope=SLOPE)
-        mx.eval(x)
+        # The branch is as large as the activation that it is added to: it is not made before it is needed.
+        branch = None if source is None else noise_convs[i](after(source, [x]))
+        x = resblock_stage(up(x, leaky=SLOPE, residual=branch), blocks, slope=SLOPE)
     return x
 
 

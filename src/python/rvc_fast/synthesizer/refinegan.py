@@ -85,9 +85,9 @@ class ParallelResBlock(nn.Module):
         x = self.input_conv(x)
         total = mx.zeros_like(x)
         for first, residual, last in self.blocks:
-            y = ops.resblock_stage(first(x, noise), [residual.block()], slope=SLOPE)
+            y = first(ops.after(x, [total]), noise)
+            y = ops.resblock_stage(y, [residual.block()], slope=SLOPE)
             total = total + last(y, noise)
-            mx.eval(total)
         return total / len(self.blocks)
 
 

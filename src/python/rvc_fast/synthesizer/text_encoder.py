@@ -87,7 +87,9 @@ class TextEncoder(nn.Module):
         self.proj = Linear(c.hidden_channels, 2 * c.inter_channels)
 
     def __call__(self, phone: mx.array, pitch: mx.array | None) -> tuple[mx.array, mx.array]:
-        x = self.emb_phone(phone, residual=None if pitch is None else self.emb_pitch(pitch))
+        # A row that the table does not have would be read from whatever lies there.
+        tone = None if pitch is None else self.emb_pitch(mx.clip(pitch, 0, PITCH_BINS - 1))
+        x = self.emb_phone(phone, residual=tone)
         x = self.encoder(leaky_relu(x * self._scale, 0.1))
         mean, log_deviation = mx.split(self.proj(x), 2, axis=-1)
         return mean, log_deviation

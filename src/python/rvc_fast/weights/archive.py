@@ -13,7 +13,6 @@ import itertools
 import json
 import math
 import mmap
-import os
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +20,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from ..errors import InputError
+from .. import writing
+from ..writing import shown as shown
 from .unpickler import Machine, Malformed, Storage, quote
 
 MAX_ENTRIES = 100_000
@@ -277,22 +277,8 @@ def safetensors_identity(data: memoryview) -> str:
     return digest.hexdigest()
 
 
-def shown(path: Path) -> str:
-    """Return a path as one printable line."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
-
-
-def replace_file(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Write a file atomically (temporary file and rename); InputError where that cannot be."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            with temporary.open("wb") as file:
-                for part in parts:
-                    file.write(part)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as e:
-        raise InputError(f"[weights] cannot write {shown(path)}: {e.strerror or e}") from None
+def replace_file(path: Path, parts: Iterable[bytes | memoryview], sources: Iterable[Path] = ()) -> None:
+    """Write a file, see `writing.replacing`; InputError where that cannot be."""
+    with writing.replacing(path, "weights", sources) as (file, _):
+        for part in parts:
+            file.write(part)

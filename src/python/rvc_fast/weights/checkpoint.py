@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import FileFormatError, InputError
+from ..filekinds import stranger
 from . import archive, configs
 from .archive import shown
 from .unpickler import Malformed, Tensor, quote
@@ -26,6 +27,21 @@ KINDS = {"voice": "a voice", "hubert": "a HuBERT or ContentVec embedder", "rmvpe
 PACKED_FORMAT = "rvc_fast"
 PACKED_LAYOUT = "1"
 KERNELS_FORMAT = "rvc_fast kernels"
+# Models of other kinds that people mistake for one of ours, by the beginnings of their tensors' names.
+_OTHER_MODELS = {
+    "a GPT-SoVITS voice, not one of RVC: use that program": ("enc_p.ssl_proj.", "enc_p.mrte.", "ar_"),
+    "a so-vits-svc voice, not one of RVC: use that program, or train a voice with RVC": (
+        "pre.weight",
+        "enc_p.enc_.",
+        "enc_p.f0_emb.",
+        "f0_decoder.",
+        "emb_uv.",
+    ),
+    "a VITS text-to-speech voice, not one of RVC": ("enc_p.emb.weight", "dp.flows."),
+    "an FCPE pitch model, which is not read: use rmvpe.pt": ("input_stack.", "stack."),
+    "a CREPE pitch model, which is not read: use rmvpe.pt": ("conv1_BN.",),
+    "a Whisper model, not a content encoder of RVC": ("encoder.blocks.", "decoder.blocks."),
+}
 _HF_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -94,14 +110,16 @@ def save_packed(
     tensors: Mapping[str, np.ndarray],
     config: Mapping[str, Any],
     metadata: Mapping[str, Any] | None = None,
+    sources: Iterable[Path] = (),
 ) -> None:
-    """Write one safetensors file with its config in the metadata, atomically (temporary file and rename).
+    """Write one safetensors file with its config in the metadata, whole or not at all.
 
     Args:
         path: where to; an existing file is replaced.
         kind: "voice", "hubert" or "rmvpe".
         tensors: names and layouts of our modules, as their `sanitize` returns them.
         config, metadata: as in `Checkpoint`; JSON values.
+        sources: files that must not be replaced.
 
     Raises:
         InputError: an unknown kind, or a place that cannot be written.
@@ -123,7 +141,7 @@ def save_packed(
         "metadata": json.dumps(dict(metadata or {}), sort_keys=True),
         "digest": digest.hexdigest(),
     }
-    archive.replace_file(path, [save(arrays, header)])
+    archive.replace_file(path, [save(arrays, header)], sources)
 
 
 def _load(path: Path, packing: Packing | None) -> Checkpoint:
@@ -136,18 +154,30 @@ def _load(path: Path, packing: Packing | None) -> Checkpoint:
             return _packed(path, data, tensors, header, packing)
         if header.get("format") == KERNELS_FORMAT:
             raise Malformed("it holds packed weights for faster loading; give the model beside it")
-        source, root = "safetensors", _finite(tensors)
+        source, root = "safetensors", _with_metadata(tensors, header)
     elif bytes(data[:4]) in (b"PK\x03\x04", b"PK\x05\x06"):
         source, root = "torch zip", archive.read_torch_zip(data)
     elif archive.is_torch_legacy(data):
         source, root = "torch legacy", archive.read_torch_legacy(data)
     else:
         raise Malformed(
-            f"it is no PyTorch checkpoint or safetensors file, it starts with {quote(bytes(data[:12]))}"
+            stranger(bytes(data[:1024]))
+            or f"it is no PyTorch checkpoint or safetensors file, it starts with {quote(bytes(data[:12]))}"
         )
     if type(root) is not dict:
         raise Malformed(f"it must hold a dict of tensors, got {quote(root)}")
     return _identify(path, root, source)
+
+
+def _with_metadata(tensors: dict[str, np.ndarray], header: dict[str, str]) -> dict[str, Any]:
+    """Return what a voice's .pth would hold, of a safetensors file that has the rest in its metadata as text."""
+    if "enc_p.emb_phone.weight" not in tensors or "config" not in header:
+        return dict(tensors)
+    try:
+        config = json.loads(header["config"])
+    except (ValueError, RecursionError):
+        raise Malformed(f"the config in its metadata is not JSON: {quote(header['config'])}") from None
+    return {**header, "config": config, "weight": tensors}
 
 
 def _weights_of_folder(path: Path) -> Path:
@@ -169,20 +199,23 @@ def _hf_config(path: Path) -> dict[str, Any]:
         raise Malformed("the config.json beside it is not JSON") from None
     if type(config) is not dict:
         raise Malformed("the config.json beside it is not a JSON object")
-    return {key: value for key, value in config.items() if type(value) is not dict}
+    return {key: v for key, v in config.items() if type(v) is not dict or key.startswith("conv_")}
 
 
 def _identify(path: Path, root: dict[Any, Any], source: str) -> Checkpoint:
     """Tell the kind of an unpacked file by its keys."""
     metadata: dict[str, Any] = {"source": source}
     if _is_tensors(root.get("weight")):
+        if "enc_p.emb_phone.weight" not in root["weight"]:
+            _refuse_other({name for name in root["weight"] if type(name) is str})
         tensors = _voice_tensors(root["weight"])
         metadata = _plain(root, skip=("f0", "version", "vocoder", "sr")) | metadata
-        if "config" not in root:
-            raise Malformed("it is a voice without its config")
-        config = configs.voice_config(
-            tensors, root["config"], {k: root.get(k) for k in ("version", "vocoder")}
-        )
+        try:
+            config = configs.voice_config(tensors, root.get("config"), root)
+        except Malformed as e:
+            raise (
+                e if root.get("config") else Malformed(f"it is a voice without its config, and {e}")
+            ) from None
         return Checkpoint("voice", tensors, config, metadata, False, path)
 
     state = next((root[key] for key in ("model", "state_dict") if _is_tensors(root.get(key))), root)
@@ -193,7 +226,7 @@ def _identify(path: Path, root: dict[Any, Any], source: str) -> Checkpoint:
     if "enc_p.emb_phone.weight" in names:
         tensors = _voice_tensors(state)
         metadata["source"] += ", training checkpoint"
-        facts = {k: root[k] for k in ("version", "vocoder") if type(root.get(k)) is str}
+        facts = {"version": root["version"]} if type(root.get("version")) is str else {}
         return Checkpoint("voice", tensors, configs.voice_config(tensors, None, facts), metadata, False, path)
     if "encoder.layers.0.fc1.weight" in names or "feature_projection.projection.weight" in names:
         tensors = _arrays(state)
@@ -207,7 +240,15 @@ def _identify(path: Path, root: dict[Any, Any], source: str) -> Checkpoint:
         raise Malformed(
             "it is a discriminator (D_*.pth), only good for training; its voice is the G_*.pth beside it"
         )
+    _refuse_other(names)
     raise Malformed(f"its tensors are of no known model; the first is {quote(next(iter(state)))}")
+
+
+def _refuse_other(names: set[str]) -> None:
+    """Malformed for tensors of a model of another kind that we know by name."""
+    for what, signs in _OTHER_MODELS.items():
+        if any(name.startswith(signs) for name in names):
+            raise Malformed(f"it is {what}")
 
 
 def _packed(
@@ -228,6 +269,10 @@ def _packed(
         raise Malformed("its packed config is not JSON") from None
     if type(config) is not dict or type(metadata) is not dict:
         raise Malformed("its packed config is not a JSON object")
+    assumed = metadata.get("assumed")
+    metadata = _plain(metadata)
+    if type(assumed) is list and all(type(name) is str for name in assumed):
+        metadata["assumed"] = assumed
     kernels = None
     if packing is not None:
         from .kernels import find

@@ -15,6 +15,7 @@ from .unpickler import Inert, Malformed, quote
 Tensors = dict[str, np.ndarray]
 
 # The 18 values of a voice's `config`, in the file's order; None for the two that inference has no use for.
+# The trainer rvc-webui puts a 19th, the width of the features, before the last.
 VOICE_FIELDS = (
     "spec_channels",
     "segment_size",
@@ -36,6 +37,9 @@ VOICE_FIELDS = (
     "sr",
 )
 VOCODERS = ("HiFi-GAN", "MRF HiFi-GAN", "RefineGAN")
+
+# Features of these widths are the public encoders': layer 9 projected, and the last layer.
+VERSIONS = {256: "v1", 768: "v2"}
 
 # (kernels of the transposed convs, upsample rates) of the published voices; the sample rate is the product
 # times 100.
@@ -78,11 +82,11 @@ def _is_count(value: object, limit: int = 1 << 20) -> bool:
 
 
 def _stated_voice(config: Any) -> dict[str, Any]:
-    """Check the list of 18 values and return it by name."""
-    if type(config) not in (list, tuple) or len(config) != len(VOICE_FIELDS):
+    """Check the list of 18 or 19 values and return it by name."""
+    if type(config) not in (list, tuple) or len(config) not in (len(VOICE_FIELDS), len(VOICE_FIELDS) + 1):
         got = f"{len(config)} values" if type(config) in (list, tuple) else quote(config)
         raise Malformed(f"its config must be a list of {len(VOICE_FIELDS)} values, got {got}")
-    config = [*config[:-1], _sample_rate(config[-1])]
+    config = [*config[: len(VOICE_FIELDS) - 1], _sample_rate(config[-1])]
     stated: dict[str, Any] = {}
     for name, value in zip(VOICE_FIELDS, config, strict=True):
         if name in ("resblock_kernel_sizes", "upsample_rates", "upsample_kernel_sizes"):
@@ -112,35 +116,102 @@ def _sample_rate(value: Any) -> Any:
     return value
 
 
-def _vocoder(tensors: Tensors) -> str:
-    if has(tensors, "dec.mrfs."):
-        return "MRF HiFi-GAN"
-    if has(tensors, "dec.upsample_conv_blocks.") or has(tensors, "dec.downsample_blocks."):
-        return "RefineGAN"
-    if has(tensors, "dec.ups."):
-        return "HiFi-GAN"
-    raise Malformed("its decoder is none of " + ", ".join(VOCODERS))
+_DECODERS = {
+    "MRF HiFi-GAN": ("mrfs", "upsamples", "m_source", "noise_convs", "conv_pre", "cond", "conv_post"),
+    "RefineGAN": (
+        "upsample_conv_blocks",
+        "downsample_blocks",
+        "m_source",
+        "pre_conv",
+        "mel_conv",
+        "cond",
+        "conv_post",
+    ),
+    "HiFi-GAN": ("ups", "resblocks", "m_source", "noise_convs", "conv_pre", "cond", "conv_post"),
+}
 
 
-def _stages(tensors: Tensors, kernels: list[int]) -> tuple[int, ...]:
-    """Return the upsample rates of a HiFi-GAN whose file does not state them.
+def _vocoder(tensors: Tensors, named: Any) -> str:
+    """Return the decoder that the tensors are of; `named` is what the file calls it, for the message."""
+    parts = {name.split(".")[1] for name in tensors if name.startswith("dec.") and name.count(".") > 1}
+    called = f" and is named {quote(named)}" if named else ""
+    for vocoder, known in _DECODERS.items():
+        if known[0] in parts:
+            strange = sorted(parts - set(known))
+            if strange:
+                raise Malformed(
+                    f"its decoder is none of {', '.join(VOCODERS)}: it has 'dec.{strange[0]}'{called}"
+                )
+            return vocoder
+    raise Malformed(f"its decoder is none of {', '.join(VOCODERS)}{called}")
 
-    A source conv of stride s (the product of the later rates) has kernel 1 for s = 1, else 2 s - s % 2 (2 s
-    in older files), so all rates but the first follow from them; the first is what the published table has
-    for these kernels.
+
+def _strides(tensors: Tensors, stages: int) -> list[int] | None:
+    """Return the strides of the source's convolutions, each the product of the later upsample rates.
+
+    The kernel for a stride s is 1 for s = 1, else 2 s - s % 2 (2 s in older files). None without a source.
     """
+    if not has(tensors, "dec.noise_convs."):
+        return None
+    return [(shape_of(tensors, f"dec.noise_convs.{i}", 3)[2] + 1) // 2 for i in range(stages)]
+
+
+def _later(rates: tuple[int, ...]) -> list[int]:
+    """Return the products of the rates after each."""
+    return [math.prod(rates[i + 1 :]) for i in range(len(rates))]
+
+
+def _rates(tensors: Tensors, kernels: list[int], stated: dict[str, Any] | None, sr: Any) -> tuple[int, ...]:
+    """Return the upsample rates of a HiFi-GAN.
+
+    Kernels and strides tell a published table; where they tell one, a table that is stated for other kernels is
+    another voice's and does not count. A file that describes these very kernels with other rates contradicts
+    itself. What no published table has is as the file states it, if that fits.
+
+    Args:
+        kernels: of the transposed convolutions, from the tensors.
+        stated: the config of the file, or None.
+        sr: the sample rate that the file states anywhere else.
+    """
+    strides = _strides(tensors, len(kernels))
     found = {rates for known, rates in STAGES if list(known) == kernels}
-    if has(tensors, "dec.noise_convs."):
-        strides = [(shape_of(tensors, f"dec.noise_convs.{i}", 3)[2] + 1) // 2 for i in range(len(kernels))]
-        found = {r for r in found if [math.prod(r[i + 1 :]) for i in range(len(r))] == strides}
-    if len(found) == 1:
+    if strides is not None:
+        found = {rates for rates in found if _later(rates) == strides}
+    said = None if stated is None else tuple(stated["upsample_rates"])
+    if said in found:
+        return said
+    described = (
+        said is not None
+        and stated is not None
+        and stated["upsample_kernel_sizes"] == kernels
+        and len(said) == len(kernels)
+        and strides in (None, _later(said))
+    )
+    if len(found) > 1:
+        found = {rates for rates in found if 100 * math.prod(rates) == sr} or found
+    if len(found) == 1 and not described:
         return found.pop()
-    if not found:
+    options = " or ".join(f"{math.prod(rates) // 10}k" for rates in sorted(found))
+    if said is not None and found:
+        raise Malformed(
+            f"its config's upsample_rates {list(said)} contradict its tensors: kernels {kernels} are those of "
+            f"{options} voices"
+        )
+    if found:
+        raise Malformed(f"its sample rate cannot be inferred: without f0, kernels {kernels} may be {options}")
+    if said is None or stated is None:
         raise Malformed(
             f"its upsample rates and sample rate cannot be inferred: kernels {kernels} are no known voice's"
         )
-    options = " or ".join(f"{math.prod(rates) // 10}k" for rates in sorted(found))
-    raise Malformed(f"its sample rate cannot be inferred: without f0, kernels {kernels} may be {options}")
+    if len(said) != len(kernels):
+        raise Malformed(f"its config's upsample_rates has {len(said)} values for {len(kernels)} stages")
+    if not described:
+        raise Malformed(
+            f"its config is the table of another voice: it states upsample rates {list(said)} with kernels "
+            f"{stated['upsample_kernel_sizes']}, its tensors have kernels {kernels}"
+            + ("" if strides is None else f" and strides {strides}")
+        )
+    return said
 
 
 def voice_config(tensors: Tensors, stated: Any = None, facts: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -148,17 +219,20 @@ def voice_config(tensors: Tensors, stated: Any = None, facts: dict[str, Any] | N
 
     Args:
         tensors: PyTorch names and layouts.
-        stated: the file's list of 18 values; None (a training checkpoint) to infer everything from the
-            shapes.
-        facts: what else the file states: `version`, `vocoder`.
+        stated: the file's list of 18 or 19 values; None or empty (a training checkpoint, or a voice without
+            its config) to infer everything from the shapes.
+        facts: what else the file states: `version`, `sr`, and the encoder that it was trained on
+            (`embedder_model` or `embedder_name`, `embedder_output_layer`).
 
     Shapes win over statements wherever both speak: fine-tuned and converted files keep the table of what they
-    came from.
+    came from, and programs disagree on the names of the decoders.
     """
     facts = facts or {}
+    stated = stated or None
     config: dict[str, Any] = {"spec_channels": 1025, "segment_size": 32}
     if stated is not None:
-        config = _stated_voice(stated)
+        stated = _stated_voice(stated)
+        config = dict(stated)
     hidden, text = shape_of(tensors, "enc_p.emb_phone", 2)
     filters, _, kernel = shape_of(tensors, "enc_p.encoder.ffn_layers.0.conv_1", 3)
     relative = tensors.get("enc_p.encoder.attn_layers.0.emb_rel_k")
@@ -179,11 +253,8 @@ def voice_config(tensors: Tensors, stated: Any = None, facts: dict[str, Any] | N
         "use_f0": "enc_p.emb_pitch.weight" in tensors,
         "text_enc_hidden_dim": text,
     }
-    vocoder = config["vocoder"] = _vocoder(tensors)
-    if facts.get("vocoder") not in (None, vocoder):
-        raise Malformed(
-            f"it states the vocoder {quote(facts['vocoder'])}, but its tensors are those of {vocoder}"
-        )
+    vocoder = config["vocoder"] = _vocoder(tensors, facts.get("vocoder"))
+    config |= _embedder(facts)
 
     if vocoder == "RefineGAN":
         stages = count(tensors, "dec.upsample_conv_blocks")
@@ -201,6 +272,8 @@ def voice_config(tensors: Tensors, stated: Any = None, facts: dict[str, Any] | N
     else:
         ups = "dec.upsamples" if vocoder == "MRF HiFi-GAN" else "dec.ups"
         stages = count(tensors, ups)
+        if not stages:
+            raise Malformed("its decoder has no upsampling stages")
         config["upsample_initial_channel"] = shape_of(tensors, "dec.conv_pre", 3)[0]
         config["upsample_kernel_sizes"] = [shape_of(tensors, f"{ups}.{i}", 3)[2] for i in range(stages)]
         if vocoder == "MRF HiFi-GAN":
@@ -216,34 +289,57 @@ def voice_config(tensors: Tensors, stated: Any = None, facts: dict[str, Any] | N
             convs = [f"dec.resblocks.{j}.{'convs' if single else 'convs1'}" for j in range(total // stages)]
             kernels = [shape_of(tensors, f"{conv}.0", 3)[2] for conv in convs]
     depths = [count(tensors, conv) for conv in convs]
+    if vocoder == "RefineGAN":
+        if len(config["upsample_rates"]) != stages:
+            raise Malformed(
+                f"its config's upsample_rates has {len(config['upsample_rates'])} values for {stages} stages"
+            )
+        rates = tuple(config["upsample_rates"])
+    else:
+        rates = _rates(tensors, config["upsample_kernel_sizes"], stated, _sample_rate(facts.get("sr")))
+    # Features are 100 frames a second, so this is the rate whatever the file says; but where only the file
+    # tells the rates, the two must agree.
+    sr = 100 * math.prod(rates)
+    published = vocoder != "RefineGAN" and rates in {rates for _, rates in STAGES}
+    if stated is not None and not published and stated["sr"] != sr:
+        raise Malformed(
+            f"its config's sr {stated['sr']} contradicts its upsample_rates {list(rates)}, which make {sr}"
+        )
+    config |= {"upsample_rates": list(rates), "sr": sr, "resblock_kernel_sizes": kernels}
     if stated is None:
         if set(depths) != {3}:
             raise Malformed(
                 f"its residual dilations cannot be inferred: {depths} convolutions instead of 3 each"
             )
-        rates = _stages(tensors, config["upsample_kernel_sizes"])
-        config |= {
-            "resblock_dilation_sizes": [[1, 3, 5] for _ in convs],
-            "upsample_rates": list(rates),
-            "sr": 100 * math.prod(rates),
-        }
-    config["resblock_kernel_sizes"] = kernels
+        config["resblock_dilation_sizes"] = [[1, 3, 5] for _ in convs]
     if [len(row) for row in config["resblock_dilation_sizes"]] != depths:
         raise Malformed(
             f"its config's resblock_dilation_sizes do not fit residual blocks of {depths} convolutions"
         )
-    for name in ("upsample_rates", "upsample_kernel_sizes"):
-        if len(config[name]) != stages:
-            raise Malformed(f"its config's {name} has {len(config[name])} values for {stages} stages")
 
     version = facts.get("version")
     if version not in (None, "v1", "v2"):
         raise Malformed(f"its version must be 'v1' or 'v2', got {quote(version)}")
-    if version is None:
-        version = "v2" if stated is None and text != 256 else "v1"
-    # 768 features are the last layer's whatever the file says: v1 features are 256 wide by their projection.
-    config["version"] = "v2" if text == 768 else version
+    # The width tells it where it is a public encoder's, whatever the file says.
+    config["version"] = VERSIONS.get(text, version or "v2")
     return config
+
+
+def _embedder(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what a voice's file states of the encoder that it was trained on: its name, and which layer."""
+    said: dict[str, Any] = {}
+    names = (facts.get(key) for key in ("embedder_model", "embedder_name"))
+    name = next((n for n in names if type(n) is str and 0 < len(n) <= 256), None)
+    if name is not None:
+        said["embedder"] = name
+    layer = facts.get("embedder_output_layer")
+    if type(layer) is str and layer.isdecimal() and layer.isascii() and len(layer) <= 4:
+        layer = int(layer)
+    if layer is not None:
+        if not _is_count(layer, 64):
+            raise Malformed(f"its embedder_output_layer must be from 1 to 64, got {quote(layer)}")
+        said["embedder_layer"] = layer
+    return said
 
 
 def hubert_config(tensors: Tensors, stated: dict[str, Any] | None = None) -> tuple[dict[str, Any], list[str]]:

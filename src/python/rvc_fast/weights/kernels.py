@@ -11,7 +11,7 @@ that are left to MLX, then come the packed values, filled up to 64 bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,8 +93,10 @@ def require(what: str) -> None:
         raise InputError(f"[{what}] only the compiled CPU kernels have packed weights: {why}")
 
 
-def save(model: Path, weights: Mapping[str, PackedWeight], packing: Packing) -> None:
-    """Write the packed weights of a packed model beside it, atomically; InputError if that cannot be."""
+def save(
+    model: Path, weights: Mapping[str, PackedWeight], packing: Packing, sources: Iterable[Path] = ()
+) -> None:
+    """Write the packed weights of a packed model beside it, whole or not at all; InputError if that cannot be."""
     require("pack")
     entries: dict[str, Any] = {}
     at = 0
@@ -117,7 +119,7 @@ def save(model: Path, weights: Mapping[str, PackedWeight], packing: Packing) -> 
             yield values.data
             yield bytes(-len(values) % LINE)
 
-    archive.replace_file(file_name(model, packing.dtype, packing.memory), parts())
+    archive.replace_file(file_name(model, packing.dtype, packing.memory), parts(), sources)
 
 
 def _missing() -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .. import writing
 from ..layers import NORMAL, Packing, packed_layers
 from . import kernels
 from .checkpoint import Checkpoint, load_checkpoint, save_packed
@@ -17,17 +18,31 @@ def pack_file(source: str | Path, target: str | Path, packing: Packing | None = 
     not load is refused here. With `packing` its weights, packed so for this machine, are written beside it
     (`kernels.file_name`).
 
+    Whoever packs to one target at the same time waits for the others.
+
     Raises:
         FileFormatError: `source` is no model.
-        InputError: a file cannot be written, or weights are not packed here because the kernels do not run.
+        InputError: a file cannot be written, one of them is (a file of) the source, or weights are not packed here
+            because the kernels do not run.
     """
+    source, target = Path(source), Path(target)
+    targets = [target]
     if packing is not None:
         kernels.require("pack")
+        targets.append(kernels.file_name(target, packing.dtype, packing.memory))
+    for path in targets:
+        writing.check(path, "pack", [source])
+        writing.check_folder(path, "pack")
+    with writing.alone(target, "pack"):
+        return _pack(source, target, packing)
+
+
+def _pack(source: Path, target: Path, packing: Packing | None) -> Checkpoint:
     checkpoint = load_checkpoint(source)
     cls = MODELS[checkpoint.kind]
     model = cls.from_checkpoint(checkpoint, packing or NORMAL)
     tensors = checkpoint.tensors if checkpoint.packed else cls.sanitize(checkpoint.tensors)
-    save_packed(Path(target), checkpoint.kind, tensors, checkpoint.config, checkpoint.metadata)
+    save_packed(target, checkpoint.kind, tensors, checkpoint.config, checkpoint.metadata, [source])
     if packing is not None:
-        kernels.save(Path(target), packed_layers(model), packing)
+        kernels.save(target, packed_layers(model), packing, [source])
     return checkpoint

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .. import env
+from .. import env, writing
 from ..errors import FileFormatError, InputError, RvcFastError
 from ..resources import models_dir
 
@@ -111,15 +111,28 @@ def pull(name: str, *, progress: bool = False) -> Path:
     """Download a model unless it is there, and return its file.
 
     An interrupted download is resumed by the next call. The file gets its final name only after its SHA-256
-    was found right, so that what `locate` returns is always whole.
+    was found right, so that what `locate` returns is always whole. Whoever pulls the same model at the same time
+    waits for the one who downloads it.
     """
     model = find(name)
     if model.present:
         return model.path
-    partial = model.path.with_name(model.path.name + ".partial")
+    try:
+        model.path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise InputError(f"[models] cannot write to {model.path.parent}: {writing.reason(e)}") from e
+    writing.check(model.path, "models")
+    with writing.alone(model.path, "models"):
+        if not model.present:
+            _download(model, progress)
+    return model.path
+
+
+def _download(model: Model, progress: bool) -> None:
+    name, partial = model.name, model.path.with_name(model.path.name + ".partial")
+    writing.check(partial, "models")
     url = f"{env.hub()}/{model.repository}/resolve/{model.revision}/{model.file}"
     try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
         _fetch(url, partial, model.size, name, progress)
     except (OSError, http.client.HTTPException, ValueError) as e:
         raise RvcFastError(
@@ -133,4 +146,3 @@ def pull(name: str, *, progress: bool = False) -> Path:
             "it was deleted"
         )
     partial.replace(model.path)
-    return model.path

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+from .. import device
 from ..layers import Packing
 from .archive import shown
 from .checkpoint import load_checkpoint
@@ -41,9 +42,9 @@ def _load(cls: Any, path: str | os.PathLike[str], kind: str, packing: Packing) -
 
 
 def load_model(cls: Any, path: str | os.PathLike[str], kind: str, packing: Packing) -> Any:
-    """Return the `cls` that the file or folder at `path` holds, shared with everyone who has it."""
+    """Return the `cls` that the file or folder at `path` holds, shared with everyone who has it on this device."""
     try:
-        key = (kind, _identity(Path(os.path.realpath(path))), packing)
+        key = (kind, _identity(Path(os.path.realpath(path))), packing, device.current())
     except OSError:
         key = None  # `load_checkpoint` says what is wrong
     with _lock:

@@ -1,0 +1,22 @@
+# Compiles and links for macOS 14 on Apple silicon from Linux: clang, lld and llvm 19 with the folder that
+# release/macos_sdk.py makes.
+set(CMAKE_SYSTEM_NAME Darwin)
+set(CMAKE_SYSTEM_PROCESSOR arm64)
+set(CMAKE_SYSTEM_VERSION 23.0)
+set(CMAKE_OSX_DEPLOYMENT_TARGET 14.0)
+set(CMAKE_OSX_ARCHITECTURES "")
+cmake_path(SET sdk NORMALIZE "${CMAKE_CURRENT_LIST_DIR}/../build/release/sdk")
+set(CMAKE_OSX_SYSROOT ${sdk})
+set(CMAKE_CXX_COMPILER clang++-19)
+set(CMAKE_CXX_COMPILER_TARGET arm64-apple-macos14.0)
+set(CMAKE_CXX_FLAGS_INIT "-nostdinc++ -isystem ${sdk}/libcxx -include ${sdk}/float.h")
+set(CMAKE_AR llvm-ar-19)
+set(CMAKE_RANLIB llvm-ranlib-19)
+set(CMAKE_STRIP llvm-strip-19)
+set(CMAKE_INSTALL_NAME_TOOL llvm-install-name-tool-19)
+set(CMAKE_LINKER ld64.lld-19)
+# -mlinker-version: clang asks an older linker for things that lld does not know.
+foreach(kind EXE SHARED MODULE)
+  set(CMAKE_${kind}_LINKER_FLAGS_INIT "-mlinker-version=1000 --ld-path=/usr/bin/ld64.lld-19")
+endforeach()
+set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
