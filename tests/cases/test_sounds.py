@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
 import sys
 import warnings
 from types import SimpleNamespace
@@ -13,7 +14,6 @@ import pytest
 import soundfile
 
 from rvc_fast.audio import read_audio, read_mono
-from rvc_fast.cli import main
 from rvc_fast.errors import FileFormatError
 
 from .voices import DEMO
@@ -114,18 +114,16 @@ def test_rates_that_no_sound_has(tmp_path, rate):
         read_mono(tmp_path / "a.wav")
 
 
-def test_the_command_line_warns_once_and_refuses_if_strict(tmp_path, capfd):
+def test_the_command_line_warns_once_and_refuses_if_strict(tmp_path):
     data = (DEMO / "sounds" / "speech_male.wav").read_bytes()
     (tmp_path / "half.wav").write_bytes(data[: len(data) // 2])
-    arguments = ["convert", str(tmp_path / "half.wav"), "-o", str(tmp_path / "out.wav"), "--quiet"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        assert main(arguments) == 0
-    said = capfd.readouterr().err
-    assert said.count("\n") == 1
-    assert said.startswith("rvc-fast: warning: ")
-    assert "(50 %)" in said
+    command = [sys.executable, "-m", "rvc_fast", "convert", "half.wav", "-o", "out.wav", "--quiet"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("rvc-fast: warning: ")
+    assert "(50 %)" in done.stderr
     (tmp_path / "out.wav").unlink()
-    assert main([*arguments, "--strict"]) == 2
-    assert capfd.readouterr().err.count("\n") == 1
+    done = subprocess.run([*command, "--strict"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out.wav").exists()
