@@ -27,8 +27,9 @@ SAID = {
     "0890": "unless to be rather cold hearted and rather selfish is to be ill disposed",
     "0920": "had he married a more amiable woman he might have been made still more respectable than he was",
 }
-# 0.66 was measured; the aim is 0.6.
-BAR = 0.75
+# Word error of the results, the mean of the speakers: measured, and how much worse fails.
+MEASURED = 0.66
+MARGIN = 0.05
 
 
 def word_error(sounds: dict[str, np.ndarray], rate: int) -> float:
@@ -40,7 +41,11 @@ def word_error(sounds: dict[str, np.ndarray], rate: int) -> float:
     return wrong / total
 
 
-def test_the_words_of_a_person_are_understood() -> None:
+def test_the_words_of_a_person_are_understood_as_was_measured() -> None:
+    """The bound is what was measured for these models and a margin of 13 of the 270 words.
+
+    The aim, 0.6, is missed.
+    """
     sources = {}
     for name in SAID:
         sources[name], rate = soundfile.read(FOLDER / f"{name}.wav", dtype="float32")
@@ -56,7 +61,7 @@ def test_the_words_of_a_person_are_understood() -> None:
             )
             results[name] = result.samples
         found.append(word_error(results, result.sample_rate))
-    assert np.mean(found) <= BAR, found
+    assert np.mean(found) <= MEASURED + MARGIN, found
 
 
 def test_word_error_does_not_depend_on_what_was_heard_before() -> None:
