@@ -34,7 +34,8 @@ FLOAT = """#pragma once
 
 def imports(file: Path) -> set[tuple[str, str]]:
     """Return (library, symbol) of all that a Mach-O file imports: its install name, or "" where the whole process is asked."""
-    binary = lief.MachO.parse(str(file)).at(0)
+    fat = lief.MachO.parse(str(file))  # kept, since what it holds lives in it
+    binary = fat.at(0)
     return {(b.library.name if b.has_library else "", b.symbol.name) for b in binary.bindings if b.has_symbol}
 
 

@@ -143,8 +143,8 @@ def test_after_a_fork_it_works_or_says_why_not(before: str, after: str, works: b
 class SilentEmbedder(FakeEmbedder):
     """Gives one frame for any sound, so that all of the output lies in the padding."""
 
-    def features(self, audio: mx.array, version: str) -> mx.array:
-        return super().features(audio, version)[:1]
+    def features(self, audio: mx.array, version: str, layer: int | None = None) -> mx.array:
+        return super().features(audio, version, layer)[:1]
 
 
 @pytest.mark.parametrize("rate", [None, 44100])
@@ -475,7 +475,7 @@ def test_a_file_is_read_while_the_converter_warms_up(monkeypatch: pytest.MonkeyP
         assert was_read.wait(20)
         return infer(*arguments)
 
-    def read(path: str) -> tuple[np.ndarray, int]:
+    def read(path: str, strict: bool) -> tuple[np.ndarray, int]:
         assert started.wait(20)
         was_read.set()
         return sound, 16000

@@ -152,7 +152,11 @@ def test_a_file_that_is_write_protected(tmp_path: Path) -> None:
 
 
 CHILD = """
-import sys, time
+import signal, sys, time
+# Whoever runs the tests may ignore signals, and children inherit that.
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from rvc_fast import writing
 how, path = sys.argv[1:]

@@ -249,10 +249,10 @@ def test_dilations_are_bounded(tmp_path, dilation):
 def test_packed_voices_are_bounded(tmp_path, change):
     checkpoint = load_checkpoint(DEMO / "voice.pth")
     save_packed(tmp_path / "a.safetensors", "voice", {}, checkpoint.config | change)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(FileFormatError, match="must be"):
         load_voice(tmp_path / "a.safetensors")
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_packed_encoders_and_pitch_models_are_bounded(tmp_path, kind, change):
     save_packed(tmp_path / "a.safetensors", kind, {}, load_checkpoint(source).config | change)
     models = {"hubert": "embedder", "rmvpe": "pitch_model"}
     given = {"embedder": DEMO / "embedder", "pitch_model": DEMO / "rmvpe.pt"}
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(FileFormatError, match=r"must"):
         rvc_fast.load(DEMO / "voice.pth", **given | {models[kind]: tmp_path / "a.safetensors"})
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 2

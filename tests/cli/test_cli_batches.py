@@ -189,7 +189,7 @@ def test_a_result_of_no_samples_is_one_failure(
 ) -> None:
     a, b = str(sound(tmp_path / "a.wav")), str(sound(tmp_path / "b.wav"))
     features = FakeEmbedder.features
-    monkeypatch.setattr(FakeEmbedder, "features", lambda self, x, version: features(self, x, version)[:1])
+    monkeypatch.setattr(FakeEmbedder, "features", lambda self, *given: features(self, *given)[:1])
     assert main(["convert", a, b, "-o", str(tmp_path / "out")]) == 2
     assert "0 of 2 converted" in capsys.readouterr().err
     assert files(tmp_path / "out") == []

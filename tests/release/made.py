@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,12 @@ def run(
         timeout=timeout,
         check=False,
     )
+
+
+def beside(folder: Path, *arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run this Python with `folder` before all else that is installed, and without the links to a checkout (-S)."""
+    path = os.pathsep.join(map(str, (folder, sysconfig.get_path("purelib"))))
+    return run(sys.executable, "-S", *arguments, cwd=folder, PYTHONPATH=path, **env)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from made import ARM64, ROOT, WORK, dist, run
+from made import ARM64, ROOT, WORK, beside, dist, run
 
 Need = Callable[[str], str]
 pytestmark = pytest.mark.ci
@@ -79,7 +79,8 @@ class TestMacos:
             extension = unpack(wheel, tmp_path / wheel.stem)
             tag = tags(wheel).split("-")[0]
             assert extension.name == f"_ext.cpython-{tag[2:]}-darwin.so"
-            binary = lief.MachO.parse(str(extension)).at(0)
+            fat = lief.MachO.parse(str(extension))  # kept, since what it holds lives in it
+            binary = fat.at(0)
             assert binary.header.cpu_type == lief.MachO.Header.CPU_TYPE.ARM64
             assert binary.build_version.minos[:2] == [14, 0]
             assert binary.build_version.platform == lief.MachO.BuildVersion.PLATFORMS.MACOS
@@ -96,7 +97,8 @@ class TestMacos:
         import wheels
 
         mlx = wheels.mlx("macos-arm64")
-        of_mlx = {s.name for s in lief.MachO.parse(str(mlx / "lib" / "libmlx.dylib")).at(0).exported_symbols}
+        libmlx = lief.MachO.parse(str(mlx / "lib" / "libmlx.dylib"))  # kept, since what it holds lives in it
+        of_mlx = {s.name for s in libmlx.at(0).exported_symbols}
         of_system = {
             s for f in macos_sdk.binaries(mlx) for lib, s in macos_sdk.imports(f) if lib == LIBSYSTEM
         }
@@ -104,7 +106,8 @@ class TestMacos:
         used = 0
         for wheel in macos:
             extension = unpack(wheel, tmp_path / wheel.stem)
-            own = {s.name for s in lief.MachO.parse(str(extension)).at(0).symbols}
+            fat = lief.MachO.parse(str(extension))
+            own = {s.name for s in fat.at(0).symbols}
             include = WORK / "python" / tags(wheel).split("-")[0].replace("cp3", "3.")
             declared = "".join(f.read_text(errors="replace") for f in include.rglob("*.h"))
             for library, symbol in macos_sdk.imports(extension):
@@ -174,7 +177,8 @@ class TestLinux:
         dynamic = [e.runpath for e in binary.dynamic_entries if e.tag == lief.ELF.DynamicEntry.TAG.RUNPATH]
         assert dynamic == ["$ORIGIN/../mlx/lib"]
         mlx = wheels.mlx(system)
-        exported = {s.name for s in lief.ELF.parse(str(mlx / "lib" / "libmlx.so")).exported_symbols}
+        libmlx = lief.ELF.parse(str(mlx / "lib" / "libmlx.so"))  # kept, since what it holds lives in it
+        exported = {s.name for s in libmlx.exported_symbols}
         wanted = {s.name for s in binary.imported_symbols if s.name.startswith("_ZN3mlx4core")}
         assert len(wanted) >= 10
         assert {s for s in wanted if s not in exported} == set()
@@ -188,8 +192,7 @@ def test_the_wheel_of_this_machine_computes(tmp_path: Path) -> None:
     (wheel,) = dist("linux-x86_64", THIS).glob("*.whl")
     unpack(wheel, tmp_path)
     code = "from rvc_fast import native; print(native.load()[1], native.__file__)"
-    command = [sys.executable, "-W", "error::UserWarning", "-c", code]
-    result = run(*command, cwd=tmp_path, PYTHONPATH=str(tmp_path), LD_LIBRARY_PATH=_mlx_library())
+    result = beside(tmp_path, "-W", "error::UserWarning", "-c", code, LD_LIBRARY_PATH=_mlx_library())
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("compiled kernels, ")
     assert str(tmp_path) in result.stdout

@@ -186,7 +186,8 @@ int quota_cores(int fallback) {
   for (std::string line; std::getline(groups, line);) {
     size_t a = line.find(':'), b = line.find(':', a + 1);
     if (a == std::string::npos || b == std::string::npos) continue;
-    std::string controllers = "," + line.substr(a + 1, b - a - 1) + ",", path = line.substr(b + 1);
+    std::string controllers(1, ','), path = line.substr(b + 1);
+    controllers.append(line, a + 1, b - a - 1).push_back(',');
     if (controllers == ",,") v2.push_back(path);
     if (controllers.find(",cpu,") != std::string::npos) v1.push_back(path);
   }

@@ -65,13 +65,14 @@ class RmvpeConfig:
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known
         }
         for name, value in taken.items():
+            least = 0 if name == "n_gru" else 1
             most = 2 if name == "kernel_size" else 4096 if name in ("en_out_channels", "gru_hidden") else 16
             numbers = value if name == "kernel_size" and isinstance(value, tuple) else (value,)
             wanted = 2 if name == "kernel_size" else 1
-            if len(numbers) != wanted or not all(type(n) is int and 1 <= n <= most for n in numbers):
+            if len(numbers) != wanted or not all(type(n) is int and least <= n <= most for n in numbers):
                 kind = "two whole numbers" if wanted == 2 else "a whole number"
                 raise FileFormatError(
-                    f"[rmvpe] {name} must be {kind} from 1 to {most}, got {reprlib.repr(value)}"
+                    f"[rmvpe] {name} must be {kind} from {least} to {most}, got {reprlib.repr(value)}"
                 )
         config = cls(**taken)
         time, bins = config.kernel_size
