@@ -17,7 +17,7 @@ from . import content, corpus, evaluate, export, people, pitch, sounds, synthesi
 from .loop import device
 from .plan import FULL, PLANS, Plan
 
-INFO = "rvc_fast demo voice, trained on speech of flite, hibari, piper and espeak-ng"
+INFO = "rvc_fast demo voice, trained on speech of synthesizers"
 
 
 class Stages:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .corpus import PITCH_FRAME, RATE, Corpus
 
-SPEED = (0.72, 1.38)
+SPEED, SPREAD = (0.72, 1.38), 0.17  # bounds, and standard deviation of the logarithm
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Cuts:
 
 def cut(corpus: Corpus, rng: np.random.Generator, batch: int, length: int, plain: bool = False) -> Cuts:
     """Return `batch` random cuts of `length` samples, each at a speed of its own unless `plain`."""
-    speed = np.ones(batch) if plain else np.exp(rng.uniform(*np.log(SPEED), batch))
+    speed = np.ones(batch) if plain else np.exp(rng.normal(0, SPREAD, batch)).clip(*SPEED)
     spans = np.ceil(length * speed).astype(int) + 1
     place = np.empty(batch, np.int64)
     for k, i in enumerate(rng.choice(len(corpus), batch, p=corpus.chance)):

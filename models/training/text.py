@@ -19,7 +19,7 @@ CLASSES = _NAMES.split()
 SILENCE = CLASSES.index("_")
 _NUMBER = {name: i for i, name in enumerate(CLASSES)}
 
-# ARPAbet beyond the 39: what flite and pocketsphinx call pauses, reduced vowels and variants.
+# ARPAbet beyond the 39: what flite, festival and pocketsphinx call pauses, reduced vowels and variants.
 _ARPABET = {
     "pau": "_",
     "sil": "_",
@@ -29,6 +29,13 @@ _ARPABET = {
     "axr": "er",
     "ix": "ih",
     "dx": "t",
+    "h#": "_",
+    "brth": "_",
+    "el": "l",
+    "em": "m",
+    "en": "n",
+    "nx": "n",
+    "hv": "hh",
 }
 
 # espeak-ng's mnemonics after `_plain`: a vowel with an r or an l in it is two phonemes.
