@@ -148,7 +148,7 @@ def train(
     def loss(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
         cuts = augment.cut(corpus, rng, training.batch, length)
-        sound = torch.from_numpy(augment.room(cuts.sound, rng)).to(device())
+        sound = torch.from_numpy(augment.room(augment.throats(cuts.sound, rng), rng)).to(device())
         with loop.autocast():
             out = scores(model, sound)
         wanted = torch.from_numpy(cuts.classes(centres(model, out.shape[1]))).to(device())

@@ -18,7 +18,7 @@ import soxr
 
 from . import speakers
 from .espeak import espeak
-from .plan import ACCENTS, ALSO, HELD_OUT, LEFT_OUT, PEOPLE, RECORDED, SPEAKERS, Plan
+from .plan import ACCENTS, ALSO, HELD_OUT, LEFT_OUT, RECORDED, SPEAKERS, Plan
 from .text import SILENCE, arpabet_class, espeak_classes, fluent, sentence
 
 RATE = 16000
@@ -28,7 +28,7 @@ TARGET_RATE = 24000
 F0_FLOOR, F0_CEILING = 60.0, 600.0
 LEVEL, PEAK = 0.08, 0.9
 # How often each voice is drawn; espeak-ng's all together as one, kokoro's people too. The neural ones are nearest to people.
-SHARES = {"espeak": 1.5, "hibari:heart": 2.0, "kokoro": 2.0, "flite:kal16": 0.5, "festival:ked": 0.5}
+SHARES = {"espeak": 1.0, "hibari:heart": 2.0, "kokoro": 4.0, "flite:kal16": 0.3, "festival:ked": 0.3}
 _BLOCK = (
     32  # utterances of one worker process: a fresh library, so that the result does not depend on the order
 )
@@ -102,6 +102,23 @@ class Corpus:
             onsets=moved("onsets", at, True),
             first=moved("first", phone, False),
             **joined,
+        )
+
+    def part(self, keep: list[int]) -> Corpus:
+        """Return some of the utterances, without wide sound."""
+        cuts = [slice(self.starts[i], self.starts[i + 1]) for i in keep]
+        spoken = [self.spoken(i) for i in keep]
+        starts = np.cumsum([0] + [cut.stop - cut.start for cut in cuts])
+        return Corpus(
+            sound=np.concatenate([self.sound[cut] for cut in cuts]),
+            wide=np.zeros(0, np.int16),
+            f0=np.concatenate([self.pitch(i) for i in keep]),
+            starts=starts,
+            onsets=np.concatenate([onsets + at for (onsets, _), at in zip(spoken, starts, strict=False)]),
+            phonemes=np.concatenate([classes for _, classes in spoken]),
+            first=np.cumsum([0] + [len(classes) for _, classes in spoken]),
+            text=self.text[keep],
+            voice=self.voice[keep],
         )
 
     def utterance(self, i: int) -> np.ndarray:
@@ -299,12 +316,10 @@ def recorded_lines(plan: Plan) -> list[Line]:
 
 
 def mixed_lines(plan: Plan) -> list[Line]:
-    """Return sentences of both kinds by the people that kokoro's voices are mixed to."""
+    """Return sentences of both kinds by kokoro, each by another person that its voices are mixed to."""
     rng = np.random.default_rng([plan.seed, 9])
-    return [
-        _line(rng, (sentence, fluent)[i // PEOPLE % 2](rng), f"kokoro:{i % PEOPLE}")
-        for i in range(plan.mixed)
-    ]
+    kinds = (sentence, fluent, fluent)
+    return [_line(rng, kinds[i // 24 % 3](rng), f"kokoro:{i}") for i in range(plan.mixed)]
 
 
 def target_lines(plan: Plan) -> list[Line]:

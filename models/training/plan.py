@@ -14,8 +14,6 @@ SPEAKERS = {
 # Made from recordings as well, but no target: the encoder learns from them.
 ALSO = ("flite:kal16",)
 RECORDED = ("festival:hts", "festival:ked", "pico:en-US", "pico:en-GB")
-# People that kokoro's voices are mixed to.
-PEOPLE = 24
 # Never heard in training, by any model: sources of the evaluation.
 HELD_OUT = ("f5", "m6", "linda", "klatt2", "Michael", "steph2")
 # Whispers, robots, and voices that are not like speech.
@@ -69,7 +67,7 @@ class Plan:
     per_speaker: int  # sentences of each target
     fluent: int  # sentences with small words of each voice made from recordings
     recorded: int  # sentences of each of RECORDED, half of them with small words
-    mixed: int  # sentences by kokoro's people, half of them with small words
+    mixed: int  # sentences by as many people that kokoro's voices are mixed to, two thirds of them with small words
     renderings: int  # of each target sentence, by other voices
     test_sentences: int  # of each held-out voice
     people: int  # recordings of people in the evaluation, at most
@@ -93,7 +91,7 @@ FULL = Plan(
     per_speaker=140,
     fluent=130,
     recorded=100,
-    mixed=24,
+    mixed=144,
     renderings=1,
     test_sentences=12,
     people=1000,
@@ -126,7 +124,7 @@ TINY = replace(
     renderings=1,
     test_sentences=1,
     people=1,
-    encoder=(Training(3, 2, 100, 1e-3), Training(1, 2, 100, 1e-3)),
+    encoder=(Training(3, 2, 100, 1e-3), Training(1, 2, 100, 1e-3, frozen=2)),
     recogniser=Training(4, 2, 100, 1e-3),
     listener=Training(3, 2, 100, 1e-3),
     pitch=Training(3, 2, 64, 1e-3),
@@ -145,12 +143,15 @@ WARM = replace(
     FULL,
     name="warm",
     warm=True,
-    encoder=(Training(2000, 12, 200, 1.3e-3, frozen=2),),
+    encoder=(Training(2000, 12, 200, 1.3e-3, frozen=2), Training(1300, 12, 200, 1.2e-3, frozen=2)),
     recogniser=Training(800, 12, 200, 1.5e-3),
     listener=Training(2200, 16, 100, 2e-3),
     synthesizer=(
         VoiceTraining(300, 6, 48, 1e-3, emphasis=True),
-        VoiceTraining(700, 5, 48, 1e-3, hearing=3.0, listening=3.0, words=0.4, strangers=3, emphasis=True),
+        VoiceTraining(400, 5, 48, 1e-3, listening=3.0, words=0.4, strangers=2, emphasis=True),
+        VoiceTraining(
+            520, 5, 48, 1e-3, encoder=2, hearing=3.0, listening=3.0, words=0.4, strangers=3, emphasis=True
+        ),
     ),
 )
 

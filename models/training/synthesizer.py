@@ -100,8 +100,9 @@ def features(encoder: Hubert, sound: np.ndarray) -> np.ndarray:
 
 
 def _elsewhere(sound: np.ndarray, seed: int) -> np.ndarray:
-    """Return a sound (n,) as another room, microphone and noise make it: what the voice is given is seldom clean."""
-    return augment.room(sound[None], np.random.default_rng([50, seed]))[0]
+    """Return a sound (n,) of another throat in another room: what the voice is given is seldom clean."""
+    rng = np.random.default_rng([50, seed])
+    return augment.room(augment.throats(sound[None], rng), rng)[0]
 
 
 def warp(

@@ -126,6 +126,19 @@ def test_cuts_carry_their_phonemes_and_pitch(rebuilt: Path) -> None:
         assert cuts.f0(100)[row, 50] == pytest.approx(source * cuts.speed[row])
 
 
+def test_another_throat_says_the_same_at_the_same_pitch() -> None:
+    t = np.arange(2 * corpus.RATE) / corpus.RATE
+    tone = sum(np.sin(2 * np.pi * 140 * k * t) / k for k in range(1, 40)).astype(np.float32)
+    sounds = np.stack([0.1 * tone] * 12)
+    others = augment.throats(sounds, np.random.default_rng(0))
+    assert others.shape == sounds.shape
+    changed = np.abs(others - sounds).max(axis=1) > 0.01
+    assert 3 <= changed.sum() <= 9
+    for other in others[changed]:
+        f0 = corpus.praat_f0(other, corpus.RATE, 200)[20:180]
+        assert np.median(np.abs(f0 / 140 - 1)) < 0.01
+
+
 def test_glides_have_the_pitch_that_they_state() -> None:
     sound, f0 = augment.glides(np.random.default_rng(1), 4, 128)
     for row, track in zip(sound, f0, strict=True):
@@ -307,6 +320,12 @@ def test_joined_corpora_are_those_that_they_come_from(rebuilt: Path) -> None:
     for i in (0, len(parts[1]) - 1):
         assert np.array_equal(whole.utterance(len(parts[0]) + i), parts[1].utterance(i))
         for a, b in zip(whole.spoken(len(parts[0]) + i), parts[1].spoken(i), strict=True):
+            assert np.array_equal(a, b)
+    some = whole.part([len(parts[0]), 0])
+    for i, j in ((0, len(parts[0])), (1, 0)):
+        assert np.array_equal(some.utterance(i), whole.utterance(j))
+        assert np.array_equal(some.pitch(i), whole.pitch(j))
+        for a, b in zip(some.spoken(i), whole.spoken(j), strict=True):
             assert np.array_equal(a, b)
     assert whole.chance.sum() == pytest.approx(1)
     heart, slt = (whole.chance[whole.voice == plan.SPEAKERS[n]].sum() for n in ("heart", "slt"))
