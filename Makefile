@@ -36,15 +36,20 @@ $(RELEASE): pyproject.toml
 demo: $(INSTALLED) ## convert the bundled sounds and draw them, into demo_out/
 	$(BIN)/rvc-fast demo --output demo_out
 
-# The emulated GPU kernels run beside everything else: each keeps about one core busy.
+# Three parts run beside each other, as none of them keeps two cores busy: the emulated GPU kernels, what is compiled
+# once more or trained, and the rest.
+GPU_TESTS := tests/metal
+BUILD_TESTS := tests/cpp tests/release tests/training
 test: $(INSTALLED) ## run the tests
 	@mkdir -p build
-	@$(BIN)/python -m pytest tests/metal >build/test-metal.log 2>&1 & metal=$$!; \
-	$(BIN)/python -m pytest --ignore tests/metal; engine=$$?; \
-	wait $$metal; metal=$$?; cat build/test-metal.log; exit $$((engine | metal))
+	@$(BIN)/python -m pytest $(GPU_TESTS) >build/test-gpu.log 2>&1 & gpu=$$!; \
+	$(BIN)/python -m pytest $(BUILD_TESTS) >build/test-builds.log 2>&1 & builds=$$!; \
+	$(BIN)/python -m pytest $(addprefix --ignore ,$(GPU_TESTS) $(BUILD_TESTS)); rest=$$?; \
+	wait $$gpu; gpu=$$?; wait $$builds; builds=$$?; \
+	cat build/test-gpu.log build/test-builds.log; exit $$((rest | gpu | builds))
 
 test-builds: $(INSTALLED) $(RELEASE) ## run the tests that need more builds: Clang, arm64 under qemu, sanitizers, wheels
-	CI=true $(BIN)/python -m pytest -m ci
+	CI=true TEST_WHEELS=true $(BIN)/python -m pytest -m ci
 
 test-cases: $(INSTALLED) ## show how files are read as people have them, one line each
 	$(BIN)/python -m pytest -v tests/cases

@@ -25,7 +25,8 @@ import numpy as np
 
 from rvc_fast import ops
 from rvc_fast.bench import report, results
-from rvc_fast.ops import dispatch
+from rvc_fast.ops import registry
+from rvc_fast.ops.op import OPS, specs
 from rvc_fast.ops.spec import OpSpec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,12 +53,11 @@ def main(folder: Path) -> int:
         write(source / name, (ROOT / name).read_text())
     for path in sorted((ROOT / "docs").glob("*.md")):
         write(source / "docs" / path.name, with_formulas(path.read_text()))
-    specs = {name: module.SPEC for name, module in op_modules().items() if hasattr(module, "SPEC")}
-    for name, spec in specs.items():
+    for name, spec in specs().items():
         write(source / "ops" / f"{name}.md", op_page(name, spec))
-    write(source / "ops" / "README.md", overview(specs))
+    write(source / "ops" / "README.md", overview())
     write(source / "bench" / "README.md", bench_page(source / "bench"))
-    pages = ["ops/README.md", *(f"ops/{name}.md" for name in specs)]
+    pages = ["ops/README.md", *(f"ops/{name}.md" for name in OPS)]
     config = (ROOT / "docs" / "zensical.toml").read_text()
     write(folder / "zensical.toml", config.replace('"OPS"', json.dumps(pages)))
     return check(folder)
@@ -87,11 +87,6 @@ def with_formulas(text: str) -> str:
     return re.sub(r"^```math\n(.*?)^```$", formula, text, flags=re.M | re.S)
 
 
-def op_modules() -> dict[str, Any]:
-    """Return the modules of `rvc_fast.ops` that its public names come from, by name."""
-    return {name: import_module(f"rvc_fast.ops.{name}") for name in dict.fromkeys(public_names().values())}
-
-
 def public_names() -> dict[str, str]:
     """Return the module of every public name of `rvc_fast.ops`, as its `__init__` imports them."""
     tree = ast.parse(Path(inspect.getfile(ops)).read_text())
@@ -100,12 +95,12 @@ def public_names() -> dict[str, str]:
     return {name: module for name, module in names.items() if name in ops.__all__}
 
 
-def overview(specs: dict[str, OpSpec]) -> str:
-    rows = [(f"[{name}]({name}.md)", *(runs_on(name, backend) for backend in BACKENDS)) for name in specs]
+def overview() -> str:
+    rows = [(f"[{name}]({name}.md)", *(runs_on(name, backend) for backend in BACKENDS)) for name in specs()]
     helpers = [
         described(name, 2)
         for name, module in public_names().items()
-        if module not in specs and (name.islower() or isinstance(getattr(ops, name), type))
+        if module not in OPS and (name.islower() or isinstance(getattr(ops, name), type))
     ]
     intro = (
         "Each op is a function of `rvc_fast.ops` on plain `mx.array`s, channels last. Every op has a reference in stock "
@@ -119,7 +114,7 @@ def op_page(name: str, spec: OpSpec) -> str:
     module = import_module(f"rvc_fast.ops.{name}")
     parts = [f"# {name}", prose(inspect.getdoc(module) or ""), f"[The formula](../docs/formulas.md#{name})"]
     parts += [described(public, 2) for public, home in public_names().items() if home == name]
-    parts += ["## The definition", "Kernels are compared with this function.", source(spec.reference)]
+    parts += ["## The definition", DEFINITION, source(OPS[name].reference)]
     parts.append("## Where it runs")
     parts.append(table(("device", "what runs"), [(BACKENDS[b], runs_on(name, b)) for b in BACKENDS]))
     for path in sorted((ROOT / "src" / "kernels" / name).glob("*.inc")):
@@ -131,6 +126,9 @@ def op_page(name: str, spec: OpSpec) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+DEFINITION = (
+    "Kernels are compared with this function, and gradients are its gradients. `o` holds what is no array."
+)
 TOLERANCE = (
     "A kernel may differ from the definition by this much. The largest error counts relative to the largest value, "
     "the RMS error relative to the RMS of all values."
@@ -159,9 +157,9 @@ def short(value: Any) -> str:
 
 
 def runs_on(name: str, backend: str) -> str:
-    if backend not in dispatch.backends(name):
+    if backend not in registry.backends(name):
         return "the definition"
-    return "MLX's own kernels" if dispatch.of_mlx(name, backend) else "a kernel of ours"
+    return "MLX's own kernels" if registry.of_mlx(name, backend) else "a kernel of ours"
 
 
 def described(name: str, level: int) -> str:

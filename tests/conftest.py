@@ -16,7 +16,14 @@ GOLDEN = ROOT / "tests" / "golden"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked ci take minutes of compiling: they run in CI and by `make test-builds`."""
+    """Tests marked ci take minutes of compiling: they run in CI and by `make test-builds`.
+
+    Those marked wheels run by `make test-builds` alone, which sets TEST_WHEELS: they compile what `make` has compiled.
+    """
+    if not os.environ.get("TEST_WHEELS"):
+        for item in items:
+            if item.get_closest_marker("wheels"):
+                item.add_marker(pytest.mark.skip(reason="runs by make test-builds"))
     if not os.environ.get("CI"):
         for item in items:
             if item.get_closest_marker("ci"):
@@ -42,3 +49,11 @@ def need_tool():
         return path
 
     return need
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> None:
+    """No test depends on which calls of ops another one made."""
+    from rvc_fast.ops import dispatch
+
+    dispatch.forget()

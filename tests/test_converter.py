@@ -22,7 +22,7 @@ from rvc_fast.converter import ConversionResult, Converter, load
 from rvc_fast.errors import InputError, RvcFastError
 from rvc_fast.noise import SeededNoise
 from rvc_fast.ops import dispatch
-from rvc_fast.pipeline import ChunkPlan
+from rvc_fast.settings import ChunkPlan
 
 SHORT = ChunkPlan(1, 1, 4, 5)
 
@@ -345,10 +345,17 @@ def test_one_sample(rate: int, tmp_path: Path) -> None:
         (np.zeros(0, np.float32), "not empty"),
         (np.zeros((2, 3, 4), np.float32), "got shape"),
         (np.zeros(100, np.int16), "floats"),
-        (np.zeros(100, complex), "floats"),
+        (np.zeros(100, complex), r"floats .*, got complex128"),
+        (mx.zeros(100, mx.int16), r"floats .*, got int16"),
+        (mx.zeros(100, mx.complex64), r"floats .*, got complex64"),
+        (mx.zeros(100, mx.bool_), r"floats .*, got bool"),
+        (np.zeros((1, 16000), np.float32), r"got shape \(1, 16000\): transpose them"),
+        (mx.zeros((2, 16000)), r"got shape \(2, 16000\): transpose them"),
+        (np.array([0.1, -1e30], np.float32), r"full scale of 1\.0, got 1e\+30"),
+        (np.array([0.1, 1e300]), r"full scale of 1\.0, got 1e\+300"),
     ],
 )
-def test_bad_arrays(sound: np.ndarray, message: str) -> None:
+def test_bad_arrays(sound: np.ndarray | mx.array, message: str) -> None:
     with pytest.raises(InputError, match=message):
         converter().convert(sound, sample_rate=16000)
 

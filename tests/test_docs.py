@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from rvc_fast import env, ops
+from rvc_fast import env, ops, settings
 from rvc_fast.cli import COMMANDS, parser
 
 ROOT = Path(__file__).parents[1]
@@ -18,6 +18,11 @@ def test_settings_table_is_that_of_env() -> None:
     for v in env.VARIABLES:
         assert f"| `{v.name}` | {v.default} | {v.help} |" in README
     assert len(re.findall(r"^\| `(?:RVC|HF)_", README, re.M)) == len(env.VARIABLES)
+
+
+def test_settings_of_a_conversion_are_those_of_the_code() -> None:
+    for name, option, default, value, meaning in settings.lines():
+        assert f"| `{name}` | `{option}` | {default} | {value} | {meaning} |" in README
 
 
 def test_every_op_is_listed() -> None:

@@ -14,9 +14,9 @@ from fakes import FakeEmbedder, FakeIndex, FakePitch, FakeVoice, scipys_high_pas
 from rvc_fast import pipeline
 from rvc_fast.errors import InputError
 from rvc_fast.noise import SeededNoise
-from rvc_fast.pipeline import PLANS, WINDOW, ChunkPlan, Settings
 from rvc_fast.pitch import f0 as pitch
 from rvc_fast.pitch.rmvpe import decode_salience
+from rvc_fast.settings import PLANS, WINDOW, ChunkPlan, Settings
 
 SHORT = ChunkPlan(1, 1, 4, 5)
 
@@ -28,11 +28,11 @@ def convert(sound: np.ndarray, voice: FakeVoice, f0: np.ndarray | None = None, *
         voice=voice,
         embedder=FakeEmbedder(),
         noise=SeededNoise(0),
-        f0=f0,
+        f0=None if f0 is None else lambda _: f0,
         pitch_model=None if f0 is not None else FakePitch(),
         index=index,
         settings=Settings(**{"chunk": SHORT, **options}),
-    )
+    ).samples
 
 
 class Hum(FakeVoice):
@@ -252,7 +252,7 @@ def test_a_voice_without_pitch() -> None:
         noise=SeededNoise(0),
         index=FakeIndex(),
         settings=Settings(chunk=SHORT),
-    )
+    ).samples
     assert [call.f0 for call in voice.calls] == [None, None]
     assert len(out) > 5.9 * voice.sample_rate
 
@@ -296,7 +296,7 @@ def test_the_shortest_sounds_keep_their_length(length: int, plan: str | ChunkPla
         noise=SeededNoise(0),
         pitch_model=FakePitch(),
         settings=Settings(chunk=plan, volume_envelope=0.5),
-    )
+    ).samples
     assert len(out) == 2 * length
     assert np.isfinite(out).all()
 

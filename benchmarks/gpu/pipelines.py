@@ -25,9 +25,9 @@ from rvc_fast.bench.models import HUBERT, RMVPE, VOICE
 from rvc_fast.converter import warm_sound
 from rvc_fast.features.hubert import HubertModel
 from rvc_fast.layers import NORMAL, PackedLayer
-from rvc_fast.ops import gpu, packed
-from rvc_fast.pipeline import Settings
+from rvc_fast.ops import epilogue, gpu
 from rvc_fast.pitch.rmvpe import Rmvpe
+from rvc_fast.settings import Settings
 from rvc_fast.synthesizer import Synthesizer
 from rvc_fast.synthesizer.config import SynthesizerConfig
 
@@ -96,7 +96,7 @@ def noted(backend: str) -> Iterator[set[Pipeline]]:
         return launch
 
     def expression(
-        y: mx.array, bias: mx.array | None, activation: str | None, residual: mx.array | None
+        y: mx.array, bias: mx.array | None, residual: mx.array | None, activation: str | None
     ) -> mx.array:
         parts = (
             "bias" if bias is not None else "",
@@ -111,7 +111,7 @@ def noted(backend: str) -> Iterator[set[Pipeline]]:
         with (
             route(backend),
             mock.patch.object(mx.fast, f"{backend}_kernel", construct),
-            mock.patch.object(packed, "_fused", expression),
+            mock.patch.object(epilogue, "_fused", expression),
         ):
             yield found
     finally:

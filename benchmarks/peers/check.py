@@ -1,13 +1,9 @@
 """Compare the peers with the recorded outputs of the public code.
 
-    python -m benchmarks.peers.check FOLDER [--record]
+    python -m benchmarks.peers.check FOLDER
 
 FOLDER holds golden cases (tests/golden is one; `rvc_fast.verify` describes it). Prints the SNR of every output
 tensor and ends with status 1 if one is below the bar. Decoders other than HiFi-GAN have no peer: skipped.
-
-With --record, and if all are above it, writes recorded.safetensors: what full-size models with seeded weights give,
-a sample of each stage (`rvc_fast.bench.sides.recorded`). It is made again when `rvc_fast.bench.models` or the inputs in
-`work` change.
 """
 
 from __future__ import annotations
@@ -20,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
 from torch import nn
 
 from rvc_fast.errors import RvcFastError
@@ -115,28 +110,12 @@ def forwards(folder: Folder) -> Iterator[tuple[str, str, nn.Module, tuple[np.nda
             yield name, "audio", Render(voice), (z, speaker, want["f0"], source), want["audio"]
 
 
-def record() -> None:
-    """Write recorded.safetensors beside this file."""
-    from rvc_fast.bench.sides import RECORDED_SECONDS, sample
-    from rvc_fast.bench.work import STAGES, Task
-
-    from .sides import Eager
-
-    side, found = Eager(), {}
-    for stage in (*STAGES, "warm"):
-        task = Task("convert" if stage == "warm" else "stages", stage, RECORDED_SECONDS)
-        outputs = [y for run in side.runs(task) for y in side.outputs(task, run())]
-        found |= {f"{stage}.{i}": values for i, values in enumerate(sample(outputs))}
-    save_file(found, Path(__file__).with_name("recorded.safetensors"))
-
-
+@torch.inference_mode()
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compare the PyTorch peers with golden outputs.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--record", action="store_true", help="write what full-size models give")
     args = parser.parse_args()
     worst = None
-    torch.set_grad_enabled(False)
     try:
         for name, tensor, snr in rows(Folder(args.folder)):
             print(f"{name:22} {tensor:16} {snr:7.1f} dB{'' if snr >= BAR_DB else '  FAILED'}", flush=True)
@@ -148,11 +127,7 @@ def main() -> int:
         print("check: no case that the peers cover", file=sys.stderr)
         return 2
     print(f"lowest: {worst:.1f} dB, bar {BAR_DB:.0f} dB")
-    if worst < BAR_DB:
-        return 1
-    if args.record:
-        record()
-    return 0
+    return int(worst < BAR_DB)
 
 
 if __name__ == "__main__":

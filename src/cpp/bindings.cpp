@@ -12,6 +12,7 @@
 #include <limits>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 
 #include "attention/attention.h"
 #include "bigru/bigru.h"
@@ -21,6 +22,7 @@
 #include "conv_transpose2d/conv_transpose2d.h"
 #include "core/mapped.h"
 #include "core/pool.h"
+#include "core/signature.h"
 #include "iir/iir.h"
 #include "isa/bf16.h"
 #include "isa/kernels.h"
@@ -113,6 +115,56 @@ mx::array borrow_numpy(const Numbers& x) {
   return borrow(x.data(), std::move(shape), floats ? mx::float32 : mx::float16);
 }
 
+// Rules that are methods of a Python object, `vjp` and `jvp`.
+class PythonRules : public Rules {
+ public:
+  explicit PythonRules(nb::object object) : object_(std::move(object)) {}
+  // The last array that knows the rules may die in any thread, or after the interpreter.
+  ~PythonRules() override {
+    if (!Py_IsInitialized()) {
+      (void)object_.release();
+      return;
+    }
+    nb::gil_scoped_acquire gil;
+    object_.reset();
+  }
+
+  std::vector<mx::array> vjp(const std::vector<mx::array>& primals, const std::vector<mx::array>& cotangents,
+                             const std::vector<int>& argnums) const override {
+    return call("vjp", primals, cotangents, argnums);
+  }
+  std::vector<mx::array> jvp(const std::vector<mx::array>& primals, const std::vector<mx::array>& tangents,
+                             const std::vector<int>& argnums) const override {
+    return call("jvp", primals, tangents, argnums);
+  }
+
+ private:
+  std::vector<mx::array> call(const char* method, const std::vector<mx::array>& primals,
+                              const std::vector<mx::array>& given, const std::vector<int>& argnums) const {
+    nb::gil_scoped_acquire gil;
+    // Rules call ops, whose primitives have rules of their own.
+    const auto others = std::exchange(Rules::current(), nullptr);
+    struct Restore {
+      std::shared_ptr<const Rules> rules;
+      ~Restore() { Rules::current() = rules; }
+    } restore{others};
+    return nb::cast<std::vector<mx::array>>(object_.attr(method)(primals, given, argnums));
+  }
+
+  nb::object object_;
+};
+
+// run(*arguments), whose primitives are differentiated by `rules`.
+nb::object with_rules(nb::object rules, nb::object run, nb::args arguments) {
+  struct Scope {
+    std::shared_ptr<const Rules> before;
+    explicit Scope(std::shared_ptr<const Rules> rules)
+        : before(std::exchange(Rules::current(), std::move(rules))) {}
+    ~Scope() { Rules::current() = before; }
+  } scope(std::make_shared<PythonRules>(std::move(rules)));
+  return run(*arguments);
+}
+
 }  // namespace
 }  // namespace rvc_fast
 
@@ -134,64 +186,61 @@ NB_MODULE(_ext, m) {
   m.def("int8_peak", &int8_peak, nb::call_guard<nb::gil_scoped_release>());
   m.def("memory_peak", &memory_peak, "kind"_a, "bytes"_a, nb::call_guard<nb::gil_scoped_release>());
 
+  m.def("signature", &signature, "arguments"_a);
+  m.def("with_rules", &with_rules, "rules"_a, "run"_a, "arguments"_a);
+
   m.def("iir", &iir_filter, "b"_a, "a"_a, "x"_a, "delays"_a);
 
-  m.def("conv1d_pack", &conv1d_pack, "weight"_a, nb::kw_only(), "groups"_a = 1, "dtype"_a = "float32",
-        "stream"_a = cpu);
+  m.def("conv1d_pack", &conv1d_pack, "weight"_a, "groups"_a = 1, "dtype"_a = "float32", "stream"_a = cpu);
   m.def("conv1d", &conv1d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
-        nb::kw_only(), "out_channels"_a, "kernel"_a, "stride"_a = 1, "padding"_a = std::pair<int, int>(0, 0),
+        "out_channels"_a, "kernel"_a, "stride"_a = 1, "padding"_a = std::pair<int, int>(0, 0),
         "dilation"_a = 1, "groups"_a = 1, "leaky"_a = 1.0f, "activation"_a = "", "scale"_a = 1.0f,
         "stream"_a = cpu);
 
-  m.def("attention", &attention, "q"_a, "k"_a, "v"_a, nb::kw_only(), "scale"_a, "stream"_a = cpu);
+  m.def("attention", &attention, "q"_a, "k"_a, "v"_a, "scale"_a, "stream"_a = cpu);
   m.def("layer_norm", &layer_norm, "x"_a, "weight"_a.none() = nb::none(), "bias"_a.none() = nb::none(),
-        "residual"_a.none() = nb::none(), nb::kw_only(), "eps"_a = 1e-5f, "stream"_a = cpu);
+        "residual"_a.none() = nb::none(), "eps"_a = 1e-5f, "stream"_a = cpu);
 
-  m.def("bigru", &bigru, "forward"_a, "backward"_a, "w_hh"_a, "b_hh"_a, "h"_a, nb::kw_only(),
-        "stream"_a = cpu);
+  m.def("bigru", &bigru, "forward"_a, "backward"_a, "w_hh"_a, "b_hh"_a, "h"_a, "stream"_a = cpu);
 
-  m.def("linear_pack", &linear_pack, "weight"_a, nb::kw_only(), "dtype"_a = "float32", "stream"_a = cpu);
+  m.def("linear_pack", &linear_pack, "weight"_a, "dtype"_a = "float32", "stream"_a = cpu);
   m.def("linear", &linear, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
-        nb::kw_only(), "out_channels"_a, "activation"_a = "", "stream"_a = cpu);
+        "out_channels"_a, "activation"_a = "", "stream"_a = cpu);
 
   m.def("conv2d_algorithm", &conv2d_algorithm, "shape"_a, "wanted"_a, "dtype"_a = "float32");
-  m.def("conv2d_pack", &conv2d_pack, "weight"_a, nb::kw_only(), "algorithm"_a = "direct",
-        "dtype"_a = "float32", "stream"_a = cpu);
+  m.def("conv2d_pack", &conv2d_pack, "weight"_a, "algorithm"_a = "direct", "dtype"_a = "float32",
+        "stream"_a = cpu);
   m.def("conv2d", &conv2d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
-        nb::kw_only(), "out_channels"_a, "kernel"_a, "padding"_a = std::pair<int, int>(0, 0),
-        "activation"_a = "", "algorithm"_a = "direct", "stream"_a = cpu);
+        "out_channels"_a, "kernel"_a, "padding"_a = std::pair<int, int>(0, 0), "activation"_a = "",
+        "algorithm"_a = "direct", "stream"_a = cpu);
 
-  m.def("conv_transpose1d_pack", &conv_transpose1d_pack, "weight"_a, nb::kw_only(), "stride"_a = 1,
-        "dtype"_a = "float32", "stream"_a = cpu);
+  m.def("conv_transpose1d_pack", &conv_transpose1d_pack, "weight"_a, "stride"_a = 1, "dtype"_a = "float32",
+        "stream"_a = cpu);
   m.def("conv_transpose1d", &conv_transpose1d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(),
-        "residual"_a.none() = nb::none(), nb::kw_only(), "out_channels"_a, "kernel"_a, "stride"_a = 1,
-        "padding"_a = 0, "output_padding"_a = 0, "leaky"_a = 1.0f, "stream"_a = cpu);
+        "residual"_a.none() = nb::none(), "out_channels"_a, "kernel"_a, "stride"_a = 1, "padding"_a = 0,
+        "output_padding"_a = 0, "leaky"_a = 1.0f, "stream"_a = cpu);
 
-  m.def("conv_transpose2d_pack", &conv_transpose2d_pack, "weight"_a, nb::kw_only(),
-        "stride"_a = std::pair<int, int>(1, 1), "dtype"_a = "float32", "stream"_a = cpu);
-  m.def("conv_transpose2d", &conv_transpose2d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), nb::kw_only(),
+  m.def("conv_transpose2d_pack", &conv_transpose2d_pack, "weight"_a, "stride"_a = std::pair<int, int>(1, 1),
+        "dtype"_a = "float32", "stream"_a = cpu);
+  m.def("conv_transpose2d", &conv_transpose2d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(),
         "out_channels"_a, "kernel"_a, "stride"_a = std::pair<int, int>(1, 1),
         "padding"_a = std::pair<int, int>(0, 0), "output_padding"_a = std::pair<int, int>(0, 0),
         "activation"_a = "", "beside"_a.none() = nb::none(), "stream"_a = cpu);
 
-  m.def("wavenet_gate", &wavenet_gate, "x"_a, "g"_a, nb::kw_only(), "stream"_a = cpu);
-  m.def("mel_stft", &mel_stft, "x"_a, "window"_a, "filters"_a, nb::kw_only(), "hop"_a, "floor"_a = 1e-5f,
-        "stream"_a = cpu);
+  m.def("wavenet_gate", &wavenet_gate, "x"_a, "g"_a, "stream"_a = cpu);
+  m.def("mel_stft", &mel_stft, "x"_a, "window"_a, "filters"_a, "hop"_a, "floor"_a = 1e-5f, "stream"_a = cpu);
   m.def("nsf_source", &nsf_source, "f0"_a, "noise"_a, "weight"_a, "bias"_a.none() = nb::none(),
-        "offsets"_a.none() = nb::none(), nb::kw_only(), "hop"_a, "sample_rate"_a,
-        "phase"_a = std::vector<double>{0.0}, "interpolation"_a = "nearest", "accumulation"_a = "frame",
-        "stream"_a = cpu);
+        "offsets"_a.none() = nb::none(), "hop"_a, "sample_rate"_a, "phase"_a = std::vector<double>{0.0},
+        "interpolation"_a = "nearest", "accumulation"_a = "frame", "stream"_a = cpu);
   m.def("resblock_algorithm", &resblock_algorithm, "channels"_a, "kernel"_a, "wanted"_a,
         "dtype"_a = "float32");
-  m.def("resblock_pack", &resblock_pack, "weight"_a, nb::kw_only(), "algorithm"_a, "dtype"_a = "float32",
-        "stream"_a = cpu);
-  m.def("resblock", &resblock, "x"_a, "packed"_a, "biases"_a, "convs"_a, nb::kw_only(), "slope"_a,
-        "stream"_a = cpu);
+  m.def("resblock_pack", &resblock_pack, "weight"_a, "algorithm"_a, "dtype"_a = "float32", "stream"_a = cpu);
+  m.def("resblock", &resblock, "x"_a, "packed"_a, "biases"_a, "convs"_a, "slope"_a, "stream"_a = cpu);
 
-  m.def("knn", &knn, "queries"_a, "vectors"_a, "k"_a, nb::kw_only(), "stream"_a = cpu);
+  m.def("knn", &knn, "queries"_a, "vectors"_a, "k"_a, "stream"_a = cpu);
 
   m.def("relpos_attention", &relpos_attention, "q"_a, "k"_a, "v"_a, "rel_k"_a, "rel_v"_a, "window"_a,
-        nb::kw_only(), "stream"_a = cpu);
+        "stream"_a = cpu);
 
 #ifdef RVC_FAST_PLANTED_FAULTS
   // What the sanitizers have to notice; only in builds for their tests.

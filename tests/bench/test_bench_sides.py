@@ -13,10 +13,11 @@ import pytest
 from rvc_fast import native
 from rvc_fast.bench import kernels, limits, models, sides, work
 from rvc_fast.bench.session import environment
-from rvc_fast.bench.sides import Ours, counted, sample, specs, takes_part
+from rvc_fast.bench.sides import Ours, counted, sample, takes_part
 from rvc_fast.bench.work import Task
 from rvc_fast.bench.worker import Local, Lost, OutOfTime, Remote, loops
 from rvc_fast.features.hubert import HubertConfig
+from rvc_fast.ops.op import specs
 from rvc_fast.pitch.rmvpe import RmvpeConfig
 from rvc_fast.synthesizer import SynthesizerConfig
 

@@ -210,7 +210,7 @@ def test_layers_that_no_encoder_has(tmp_path, layer):
 @pytest.mark.parametrize(
     ("width", "words"),
     [
-        (256, r"\[load\] a v1 voice needs an embedder with final_proj"),
+        (256, r"\[hubert\] a v1 voice needs an embedder with final_proj"),
         (768, r"\[load\] .* 768 values, .* 128"),
     ],
 )

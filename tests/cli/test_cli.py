@@ -178,7 +178,6 @@ def test_info_on_files_and_on_the_installation(
         (["convert", "IN", *MODELS, "-o", "IN"], "overwritten"),
         (["convert", "IN", "IN", *MODELS, "-o", "both"], "would both be written"),
         (["convert", "IN", *MODELS, "-o", "out.wav", "--speaker", "7"], "speaker"),
-        (["convert", "IN", *MODELS, "-o", "out.wav", "--proposed-pitch", "loud"], "loud"),
         (["convert", "IN", *MODELS, "-o", "out.wav", "--f0-file", "missing.csv"], "missing.csv"),
         (["convert", "IN", *MODELS, "-o", "out.wav", "--index", "missing.index"], "missing.index"),
         (["convert", "IN", *MODELS, "-o", "-", "--json"], "stdout"),

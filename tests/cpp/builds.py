@@ -16,7 +16,9 @@ BUILDS = ROOT / "build" / "tests"
 BASE = "neon" if platform.machine() in ("aarch64", "arm64") else "generic"
 
 
-def run(*command: object, **env: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: object, cwd: Path = ROOT, timeout: float | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command, its output caught, with more environment."""
     return subprocess.run(
         [str(part) for part in command],
@@ -24,6 +26,8 @@ def run(*command: object, **env: str) -> subprocess.CompletedProcess[str]:
         text=True,
         errors="replace",
         env={**os.environ, **env},
+        cwd=cwd,
+        timeout=timeout,
         check=False,
     )
 

@@ -12,7 +12,7 @@ from test_fastconv_generator import generate
 
 from rvc_fast import native, ops
 from rvc_fast.errors import InputError
-from rvc_fast.ops.resblock import Block, ResConv, resblock_stage_reference
+from rvc_fast.ops.resblock import SPEC, Block, ResConv
 
 EXT = native.ext()
 pytestmark = pytest.mark.skipif(EXT is None, reason=native.load()[1])
@@ -180,7 +180,7 @@ def test_kernels_without_a_variant(taps: int) -> None:
 def test_slope(slope: float) -> None:
     x, blocks = mx.array(normal(1, 90, 16)), hifigan(16)
     got = ops.resblock_stage(x, packed(blocks, "fast"), slope=slope)
-    assert snr(got, np.array(resblock_stage_reference(x, blocks, slope=slope), dtype=np.float64)) >= 110
+    assert snr(got, np.array(SPEC.reference(x, blocks, slope=slope), dtype=np.float64)) >= 110
 
 
 def test_strided_batched_lazy_compiled_and_half_inputs() -> None:

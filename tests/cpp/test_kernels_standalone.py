@@ -1,5 +1,5 @@
-"""kernels_test, the kernels without MLX and Python: on this machine, as NEON code under qemu, and on kernels
-that were broken on purpose, which it has to notice."""
+"""kernels_test, the kernels without MLX and Python: on this machine, and on kernels that were broken on purpose, which
+it has to notice. tests/release/test_clang.py runs it as NEON code."""
 
 from __future__ import annotations
 
@@ -92,19 +92,3 @@ def test_planted_faults_are_noticed(native: Path, tmp_path: Path, fault: str) ->
     result = run(program, BASE)
     assert result.returncode != 0
     assert f"FAILED {test}" in result.stderr
-
-
-@pytest.mark.ci
-def test_neon_under_qemu(need_tool: Need) -> None:
-    compiler, qemu = need_tool("aarch64-linux-gnu-g++"), need_tool("qemu-aarch64")
-    folder = build(
-        "kernels-arm64",
-        *STANDALONE,
-        "-DCMAKE_SYSTEM_NAME=Linux",
-        "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
-        f"-DCMAKE_CXX_COMPILER={compiler}",
-        "-DCMAKE_EXE_LINKER_FLAGS=-static",
-    )
-    result = run(qemu, folder / "kernels_test")
-    passed(result)
-    assert "neon: " in result.stdout

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from emulator import Emulator, build, nvcc
-from emulator.patch import install
+from emulator.patch import installed
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "ops"))
 
@@ -49,8 +49,8 @@ def gpu(
     """
     need_tool(build.CLANG)
     emulator = Emulator(request.param)
-    install(emulator, monkeypatch)
-    yield emulator
+    with installed(emulator, monkeypatch):
+        yield emulator
     EXECUTED[request.param] += len(emulator.launches)
     if compiler and any(item.name == LAST for item in request.session.items):
         for text, threads in emulator.texts.items():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from emulator import Emulator
 
-from rvc_fast.ops.nsf_source import advance_phase, fixed_cycles, gpu_phases, nsf_source
+from rvc_fast.ops.nsf_source import Options, advance_phase, fixed_cycles, gpu_phases, nsf_source
 
 LANGUAGES = ["metal", "cuda"]
 HOP, RATE = 480, 48000
@@ -30,10 +30,7 @@ def test_the_phase_is_exact_after_an_hour(gpu: Emulator, accumulation: str) -> N
         mx.full((1, HOUR), float(frequency)),
         np.array([[before]]),
         None,
-        hop=HOP,
-        sample_rate=RATE,
-        interpolation="nearest",
-        accumulation=accumulation,
+        Options(HOP, RATE, 0.0, "nearest", accumulation),
     )
     step = frequency / np.float32(RATE)
     if accumulation == "sample":
@@ -49,8 +46,8 @@ def test_the_phase_is_exact_after_an_hour(gpu: Emulator, accumulation: str) -> N
 @pytest.mark.parametrize("step", [2**-41, 1e-12, 0.1, 0.75, 3.5, 1e9, 2.0**40, -0.25, 0.0])
 def test_any_advance_is_exact(gpu: Emulator, step: float) -> None:
     f0 = mx.full((1, 9), step)
-    options = {"interpolation": "nearest", "accumulation": "sample"}
-    phases = gpu_phases(gpu.language, f0, np.zeros((1, 1)), None, hop=1, sample_rate=1, **options)
+    options = Options(1, 1, 0.0, "nearest", "sample")
+    phases = gpu_phases(gpu.language, f0, np.zeros((1, 1)), None, options)
     exact = Fraction(float(np.float32(step)))
     assert [int(n) for n in np.array(phases)[0, 0]] == [in_fixed_point(n * exact) for n in range(9)]
 
@@ -60,10 +57,8 @@ def test_any_advance_is_exact(gpu: Emulator, step: float) -> None:
 def test_interpolated_frequencies_are_rounded_once(gpu: Emulator, hop: int) -> None:
     frames, rate = 300, 100 * hop
     f0 = np.random.default_rng(0).uniform(60, 900, frames).astype(np.float32)
-    options = {"interpolation": "linear", "accumulation": "sample"}
-    phases = gpu_phases(
-        gpu.language, mx.array(f0)[None], np.zeros((1, 1)), None, hop=hop, sample_rate=rate, **options
-    )
+    options = Options(hop, rate, 0.0, "linear", "sample")
+    phases = gpu_phases(gpu.language, mx.array(f0)[None], np.zeros((1, 1)), None, options)
     halves = 2 * np.arange(hop) + 1 - hop
     other = np.where(halves < 0, np.r_[f0[0], f0[:-1]][:, None], np.r_[f0[1:], f0[-1]][:, None])
     change = (other - f0[:, None]).astype(np.float64)

@@ -9,11 +9,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from emulator import Emulator, build
-from emulator.patch import install
+from emulator.patch import installed
 from exact import EXACT
 from support import SPECS
 
-from rvc_fast.ops import dispatch
+from rvc_fast.ops import registry
 from rvc_fast.ops.spec import errors
 
 # Emulation does some tens of millions of these a second.
@@ -54,7 +54,7 @@ def arguments_and_answer(op: str, index: int, dtype: str) -> tuple[dict[str, Any
 def _params() -> list[Any]:
     found = []
     for op, spec in SPECS.items():
-        backends = sorted(dispatch.backends(op) & {"metal", "cuda"})
+        backends = sorted(registry.backends(op) & {"metal", "cuda"})
         for index, case in enumerate(spec.cases):
             if not backends or (case.benchmark and spec.flops(**arguments(op, index)) > MOST_FLOPS):
                 continue
@@ -73,8 +73,7 @@ def compiled_together(request: pytest.FixtureRequest, need_tool: Any) -> None:
     chosen = [i.callspec.params for i in request.session.items if getattr(i, "function", None) is test_case]
     for language in sorted({c["gpu"] for c in chosen}):
         emulator = Emulator(language, rehearsal=True)
-        with pytest.MonkeyPatch.context() as monkeypatch:
-            install(emulator, monkeypatch)
+        with pytest.MonkeyPatch.context() as monkeypatch, installed(emulator, monkeypatch):
             for c in chosen:
                 if c["gpu"] == language:
                     SPECS[c["op"]].op(**rounded(c["op"], c["index"], c["dtype"]))
@@ -87,10 +86,10 @@ def test_case(gpu: Emulator, op: str, index: int, dtype: str) -> None:
     kwargs, want = arguments_and_answer(op, index, dtype)
     got = spec.op(**kwargs)
     mx.eval(got)
-    assert gpu.launches or dispatch.of_mlx(op, gpu.language), f"{op} launched nothing"
+    assert gpu.launches or registry.of_mlx(op, gpu.language), f"{op} launched nothing"
     max_abs, rms = errors(got, want)
     tolerance = spec.tolerance[dtype]
     # Where MLX's own kernels serve, its CPU kernels ran here: they add long sums one term after the other.
-    slack = 4 if dispatch.of_mlx(op, gpu.language) else 1
+    slack = 4 if registry.of_mlx(op, gpu.language) else 1
     assert max_abs <= slack * tolerance.max_abs
     assert rms <= slack * tolerance.rms

@@ -13,7 +13,7 @@ from emulator import EmulationError, Emulator, rules, texts
 from emulator.build import cell_shift, place_storage, read_storage
 from support import SPECS
 
-from rvc_fast.ops import dispatch
+from rvc_fast.ops import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ROOT / "src" / "kernels"
@@ -122,9 +122,9 @@ def head(file: Path) -> dict[str, str]:
 def test_kernels_are_found() -> None:
     ours = {
         op
-        for op in dispatch.ops()
-        for backend in dispatch.backends(op) & {"metal", "cuda"}
-        if not dispatch.of_mlx(op, backend)
+        for op in registry.ops()
+        for backend in registry.backends(op) & {"metal", "cuda"}
+        if not registry.of_mlx(op, backend)
     }
     # Whose kernel is another op's.
     assert ours - {p.parent.name for p in FILES} == {"conv_transpose1d"}

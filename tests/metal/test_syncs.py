@@ -15,8 +15,8 @@ from syncs import count
 
 from rvc_fast.converter import Converter
 from rvc_fast.noise import SeededNoise
-from rvc_fast.pipeline import ChunkPlan
 from rvc_fast.retrieval import load_index
+from rvc_fast.settings import ChunkPlan
 from rvc_fast.verify.golden import Folder
 
 PLAN = ChunkPlan(0.1, 0.05, 0.2, 0.3)

@@ -18,10 +18,10 @@ from emulator import Emulator, checker
 from fakes import voiced_sound
 from rvc_fast import ops
 from rvc_fast.converter import load
-from rvc_fast.ops import dispatch, trust
-from rvc_fast.ops.wavenet_gate import wavenet_gate_reference
-from rvc_fast.pipeline import ChunkPlan
+from rvc_fast.ops import dispatch, registry, trust
+from rvc_fast.ops.wavenet_gate import SPEC
 from rvc_fast.resources import demo_dir
+from rvc_fast.settings import ChunkPlan
 
 # One with a fault, one without; the other ops are left without GPU kernels, which other tests execute.
 FAULTY, SOUND = "wavenet_gate", "nsf_source"
@@ -49,8 +49,8 @@ def first_use(gpu: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(trust, "LIMIT", 30.0)
     monkeypatch.setattr(trust, "_checks", {})
     monkeypatch.setattr(trust, "_verdicts", {})
-    kernels = {op: backends - {"metal", "cuda"} for op, backends in dispatch._KERNELS.items()}
-    kernels |= {op: dispatch._KERNELS[op] for op in (FAULTY, SOUND)}
+    kernels = {op: backends - {"metal", "cuda"} for op, backends in registry._KERNELS.items()}
+    kernels |= {op: registry._KERNELS[op] for op in (FAULTY, SOUND)}
     monkeypatch.setattr(dispatch, "_KERNELS", kernels)
 
 
@@ -85,7 +85,7 @@ def test_a_fault_ends_in_the_reference_and_the_right_sound(
     monkeypatch.setenv("RVC_FAST_BACKEND", gpu.language)
     x, g = mx.ones((1, 9, 8)), mx.ones((1, 1, 8))
     if fault == "wrong numbers":
-        assert not np.allclose(ops.wavenet_gate(x, g), wavenet_gate_reference(x, g), atol=1e-3)
+        assert not np.allclose(ops.wavenet_gate(x, g), SPEC.reference(x, g), atol=1e-3)
     else:
         with pytest.raises((RuntimeError, AssertionError)):
             ops.wavenet_gate(x, g)

@@ -198,7 +198,7 @@ def test_pieces_along_time_are_the_whole(monkeypatch):
                 rng.standard_normal(layer.weight.shape, dtype=np.float32) * np.float32(0.05)
             )
     x = mx.array(rng.standard_normal((1, 700, 8), dtype=np.float32))
-    whole = resblock.resblock_stage_reference(x, [block.block()])
+    whole = resblock.SPEC.reference(x, [block.block()])
     monkeypatch.setattr(resblock, "PIECE", 1)
     monkeypatch.setenv("RVC_FAST_BACKEND", "reference")
     pieces = resblock.resblock_stage(x, [block.block()])

@@ -147,12 +147,13 @@ def bigru(x: Array, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array) -> Array
 
 
 def knn(queries: Array, vectors: Array, k: int) -> tuple[Array, Array]:
-    """Distances in float64; rows are checked against these, as float32 may swap near ties."""
-    d2 = np.full((len(queries), max(k, len(vectors))), np.inf)
+    """Distances from differences, of 64 more than asked for that a product in float64 finds."""
+    product = (vectors**2).sum(1) - 2 * queries @ vectors.T
+    near = np.sort(np.argsort(product, axis=1)[:, : k + 64], axis=1)
+    d2 = np.full((len(queries), max(k, near.shape[1])), np.inf)
     rows = np.full(d2.shape, -1)
-    for i, q in enumerate(queries):
-        d2[i, : len(vectors)] = ((vectors - q) ** 2).sum(1)
-    rows[:, : len(vectors)] = np.arange(len(vectors))
+    d2[:, : near.shape[1]] = [((vectors[of] - q) ** 2).sum(1) for of, q in zip(near, queries, strict=True)]
+    rows[:, : near.shape[1]] = near
     order = np.argsort(d2, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(d2, order, 1), np.take_along_axis(rows, order, 1)
 

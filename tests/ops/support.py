@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
 import mlx.core as mx
 
-import rvc_fast.ops
 from rvc_fast import native
-from rvc_fast.ops.spec import OpSpec
+from rvc_fast.ops.op import specs
 
-
-def all_specs() -> dict[str, OpSpec]:
-    """Every `SPEC` of the modules of rvc_fast.ops, by the module's name."""
-    names = [m.name for m in pkgutil.iter_modules(rvc_fast.ops.__path__)]
-    modules = {name: importlib.import_module(f"rvc_fast.ops.{name}") for name in names}
-    return {name: module.SPEC for name, module in modules.items() if hasattr(module, "SPEC")}
-
-
-SPECS = all_specs()
+SPECS = specs()
 
 
 # Their kernels in float32 are those of avx512.

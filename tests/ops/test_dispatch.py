@@ -6,7 +6,7 @@ import mlx.core as mx
 import pytest
 
 from rvc_fast.errors import BackendError
-from rvc_fast.ops import dispatch, trust
+from rvc_fast.ops import dispatch, registry, trust
 
 
 @pytest.fixture
@@ -16,26 +16,22 @@ def op(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(dispatch, "_OF_MLX", {})
     monkeypatch.setattr(dispatch, "_device_backend", lambda: "metal")
     monkeypatch.setattr(trust, "verdict", lambda op, backend, *_, **__: trust.Verdict(backend, "trusted"))
-    dispatch.register("twice", "metal", of_mlx=("cuda",))
+    registry.register("twice", "metal", of_mlx=("cuda",))
     return "twice"
-
-
-CHOICES = {"metal": lambda: "kernel", "cuda": lambda: "stock kernel", "reference": lambda: "reference"}
 
 
 def test_a_call_beyond_a_limit_takes_the_reference_and_says_why(op, monkeypatch):
     monkeypatch.setenv("RVC_FAST_BACKEND", "auto")
-    assert dispatch.select(op, CHOICES)() == "kernel"
-    assert dispatch.select(op, CHOICES, {"metal": None, "cuda": "it is too wide"})() == "kernel"
-    assert dispatch.select(op, CHOICES, {"metal": "it is too wide"})() == "reference"
+    assert dispatch.route(op).backend == "metal"
+    assert dispatch.route(op, {"metal": None, "cuda": "it is too wide"}).backend == "metal"
     assert dispatch.route(op, {"metal": "it is too wide"}) == ("reference", "it is too wide")
 
 
 def test_an_explicit_backend_refuses_a_call_beyond_a_limit(op, monkeypatch):
     monkeypatch.setenv("RVC_FAST_BACKEND", "metal")
-    assert dispatch.select(op, CHOICES, {"metal": None})() == "kernel"
+    assert dispatch.route(op, {"metal": None}).backend == "metal"
     with pytest.raises(BackendError, match=r"\[twice\] backend 'metal' was asked for, but it is too wide"):
-        dispatch.select(op, CHOICES, {"metal": "it is too wide"})
+        dispatch.route(op, {"metal": "it is too wide"})
 
 
 @pytest.mark.parametrize(("device", "kernels"), [("metal", "our kernel"), ("cuda", "MLX's own kernels")])
@@ -59,10 +55,10 @@ def test_a_gpus_kernel_is_taken_only_if_it_is_trusted(op, monkeypatch):
 
     monkeypatch.setattr(trust, "verdict", verdict)
     monkeypatch.setenv("RVC_FAST_BACKEND", "auto")
-    assert dispatch.select(op, CHOICES)() == "kernel"
-    assert dispatch.select(op, CHOICES, dtype=mx.float16)() == "reference"
+    assert dispatch.route(op).backend == "metal"
+    assert dispatch.route(op, dtype=mx.float16).backend == "reference"
     assert dispatch.route(op, dtype=mx.float16, first_use=False) == ("reference", "a test says so")
-    assert dispatch.select(op, CHOICES, {"metal": "it is too wide"})() == "reference"
+    assert dispatch.route(op, {"metal": "it is too wide"}).backend == "reference"
     assert asked == [
         (op, "metal", mx.float32, True),
         (op, "metal", mx.float16, True),
@@ -71,3 +67,20 @@ def test_a_gpus_kernel_is_taken_only_if_it_is_trusted(op, monkeypatch):
     monkeypatch.setattr(dispatch, "_device_backend", lambda: "cpu")
     assert dispatch.route(op).backend == "reference"
     assert len(asked) == 3
+
+
+@pytest.mark.parametrize("wanted", ["reference", "metal", "cuda"])
+def test_why_the_compiled_kernels_do_not_run(wanted, monkeypatch):
+    monkeypatch.setenv("RVC_FAST_BACKEND", wanted)
+    assert dispatch.compiled_missing() == f"RVC_FAST_BACKEND is {wanted}"
+    assert (
+        dispatch.bfloat16_missing() == f"it needs the compiled CPU kernels, and RVC_FAST_BACKEND is {wanted}"
+    )
+
+
+def test_the_compiled_kernels_run_here(ext, monkeypatch):
+    for wanted in ("auto", "cpu"):
+        monkeypatch.setenv("RVC_FAST_BACKEND", wanted)
+        assert dispatch.compiled_missing() is None
+        with dispatch.pretending("metal"):
+            assert (dispatch.compiled_missing() is None) == (wanted == "cpu")

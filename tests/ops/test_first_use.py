@@ -12,7 +12,8 @@ import pytest
 from rvc_fast import native
 from rvc_fast.bench import first_use
 from rvc_fast.bench.first_use import chosen, examine, real_shapes, tolerance, wrong
-from rvc_fast.ops import dispatch, knn
+from rvc_fast.ops import dispatch
+from rvc_fast.ops.knn import KNN
 from rvc_fast.ops.spec import Tolerance
 
 ALLOWED = Tolerance(max_abs=1e-5, rms=1e-5)
@@ -111,9 +112,10 @@ def test_an_error_is_a_line_not_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rows_that_are_elsewhere_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(first_use, "real_shapes", lambda spec: [])
     assert examine("knn", "reference", "metal", "float32")["error"] is None
-    module = sys.modules[knn.__module__]
-    right = module.knn_reference
-    monkeypatch.setattr(module, "_knn_gpu", lambda q, v, k: (right(q, v, k)[0], right(q, v, k)[1] + 1))
+    dispatch.forget()
+    monkeypatch.setitem(
+        KNN._run, "metal", lambda *given: (KNN.reference(*given)[0], KNN.reference(*given)[1] + 1)
+    )
     assert "of the rows are others" in examine("knn", "metal", "metal", "float32")["error"]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from rvc_fast import ops
 from rvc_fast.errors import InputError
-from rvc_fast.ops.conv1d import conv1d_reference
+from rvc_fast.ops.conv1d import SPEC
 from rvc_fast.ops.spec import errors
 
 pytestmark = pytest.mark.usefixtures("ext")
@@ -40,7 +40,7 @@ def close(got: mx.array, want: mx.array) -> bool:
 def test_a_graph_runs_lazily_and_keeps_its_inputs() -> None:
     want = X
     for _ in range(3):
-        want = conv1d_reference(want, WEIGHT, BIAS, padding=(3, 3), leaky=0.1, residual=want)
+        want = SPEC.reference(want, WEIGHT, BIAS, padding=(3, 3), leaky=0.1, residual=want)
     y = X
     for _ in range(3):
         y = step(y)  # the residual's memory becomes the result's where nobody else holds it
@@ -53,7 +53,7 @@ def test_residual_memory_is_not_taken_from_others() -> None:
     residual = X * 2
     y = ops.conv1d(X, WEIGHT, padding=3, residual=residual)
     total = y + residual
-    assert close(total, conv1d_reference(X, WEIGHT, padding=(3, 3)) + 4 * X)
+    assert close(total, SPEC.reference(X, WEIGHT, padding=(3, 3)) + 4 * X)
     assert mx.array_equal(residual, X * 2)
 
 
@@ -194,7 +194,7 @@ def test_bad_arguments_are_one_clear_error() -> None:
         ("groups must be", lambda: ops.conv1d(normal(1, 9, 12), w, groups=3)),
         ("leaky must be from 0 to 1, got 2", lambda: ops.conv1d(normal(1, 9, 4), w, leaky=2)),
         ("activation must be", lambda: ops.conv1d(normal(1, 9, 4), w, activation="swish")),  # type: ignore[arg-type]
-        ("stride and dilation", lambda: ops.conv1d(normal(1, 9, 4), w, stride=0)),
+        ("stride must be at least 1, got 0", lambda: ops.conv1d(normal(1, 9, 4), w, stride=0)),
         ("x must be 3 channels wide", lambda: ops.linear(normal(2, 4), normal(5, 3))),
     ]
     for message, call in cases:

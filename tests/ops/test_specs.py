@@ -12,7 +12,7 @@ import pytest
 from exact import EXACT
 from support import SPECS, routes
 
-from rvc_fast.ops import dispatch
+from rvc_fast.ops import registry
 from rvc_fast.ops.spec import OpSpec, errors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +41,7 @@ def inputs_and_answer(op: str, index: int) -> tuple[dict[str, Any], Any]:
 def test_case(op: str, index: int, route: str) -> None:
     spec = SPECS[op]
     backend = route.partition("/")[0]
-    if backend not in ("reference", *dispatch.backends(op)):
+    if backend not in ("reference", *registry.backends(op)):
         pytest.skip(f"{op} has no {backend} kernel")
     if backend == "reference" and op in EXACT and spec.cases[index].benchmark:
         pytest.skip("stock MLX takes seconds for this one, and its small cases are checked")
@@ -50,7 +50,7 @@ def test_case(op: str, index: int, route: str) -> None:
     max_abs, rms = errors(got, want)
     tolerance = spec.tolerance["float32"]
     # Stock MLX adds long sums one term after the other: its own error, not the op's.
-    slack = 4 if backend == "reference" or dispatch.of_mlx(op, backend) else 1
+    slack = 4 if backend == "reference" or registry.of_mlx(op, backend) else 1
     assert max_abs <= slack * tolerance.max_abs
     assert rms <= slack * tolerance.rms
     if backend == "reference":
@@ -67,12 +67,12 @@ def test_work_is_counted(spec: OpSpec) -> None:
 
 def test_every_op_is_complete() -> None:
     """One slug everywhere: module, spec, benchmark, a C++ folder for a CPU kernel, a text for a GPU kernel."""
-    assert set(SPECS) == set(dispatch.ops())
+    assert set(SPECS) == set(registry.ops())
     for op, spec in SPECS.items():
         assert spec.name == op
         assert any(case.benchmark for case in spec.cases), op
         assert (ROOT / "benchmarks" / "ops" / f"bench_{op}.py").is_file()
-        if "cpu" in dispatch.backends(op):
+        if "cpu" in registry.backends(op):
             assert (ROOT / "src" / "cpp" / op / f"{op}.cpp").is_file()
     for folder in (ROOT / "src" / "kernels").iterdir():
-        assert folder.name == "common" or dispatch.backends(folder.name) >= {"metal", "cuda"}
+        assert folder.name == "common" or registry.backends(folder.name) >= {"metal", "cuda"}

@@ -11,29 +11,13 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from builds import run
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "build" / "release"
-sys.path.insert(0, str(ROOT / "release"))
 
 # Debian 12's Python, which runs under qemu; its wheels are made for it whatever Python runs the tests.
 ARM64 = "3.11"
-
-
-def run(
-    *command: object, cwd: Path = ROOT, timeout: float | None = None, **env: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a command, its output caught, with more environment."""
-    return subprocess.run(
-        [str(c) for c in command],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        env={**os.environ, **env},
-        cwd=cwd,
-        timeout=timeout,
-        check=False,
-    )
 
 
 def beside(folder: Path, *arguments: object, **env: str) -> subprocess.CompletedProcess[str]:

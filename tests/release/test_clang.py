@@ -6,13 +6,9 @@ For arm64-apple-macos14 test_wheels.py compiles it, with warnings as errors too.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cpp"))
 from builds import build, passed, run
 
 Need = Callable[[str], str]
@@ -33,7 +29,8 @@ def tools(need_tool: Need) -> None:
 
 def test_x86_64() -> None:
     """Kernels of every instruction set, MLX primitives and bindings."""
-    folder = build("clang", *CLANG)
+    # MLX's encoder.h calls std::bind, where Clang finds what libstdc++ 12 itself calls deprecated.
+    folder = build("clang", *CLANG, "-DCMAKE_CXX_FLAGS=-Wno-deprecated-declarations")
     assert list(folder.glob("_ext*.so"))
     result = run(folder / "kernels_test")
     passed(result)

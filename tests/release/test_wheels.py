@@ -147,7 +147,7 @@ class TestMacos:
 LINUX = {"linux-x86_64": ("x86_64", THIS), "linux-arm64": ("aarch64", ARM64)}
 
 
-@pytest.mark.parametrize("system", LINUX)
+@pytest.mark.parametrize("system", [pytest.param("linux-x86_64", marks=pytest.mark.wheels), "linux-arm64"])
 class TestLinux:
     """The wheels for Linux, as auditwheel sees them."""
 
@@ -187,6 +187,7 @@ class TestLinux:
         no_paths(extension)
 
 
+@pytest.mark.wheels
 def test_the_wheel_of_this_machine_computes(tmp_path: Path) -> None:
     """Installed beside nothing of the checkout."""
     (wheel,) = dist("linux-x86_64", THIS).glob("*.whl")

@@ -17,6 +17,7 @@ import rvc_fast
 from rvc_fast import pipeline
 from rvc_fast.features.hubert import load_hubert
 from rvc_fast.pitch.rmvpe import decode_salience
+from rvc_fast.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,7 +80,7 @@ def test_features_of_training_are_those_of_a_conversion(rebuilt: Path) -> None:
     encoder.eval()
     sound = corpus.Corpus.load(rebuilt / "data" / "test.npz").utterance(0)
     want = synthesizer.features(encoder, sound)
-    prepared = pipeline.prepare(sound, pipeline.Settings())
+    prepared = pipeline.prepare(sound, Settings())
     model = load_hubert(rebuilt / "models" / "embedder")
     got = np.array(model.features(mx.array(prepared.padded), "v2"))
     got = got[prepared.pad // corpus.FRAME :][: len(want)]

@@ -23,7 +23,7 @@ from rvc_fast import native
 from rvc_fast.cli import main
 from rvc_fast.errors import FileFormatError, InputError
 from rvc_fast.layers import PackedLayer, Packing, packed_layers
-from rvc_fast.ops.packed import bfloat16_missing
+from rvc_fast.ops.dispatch import bfloat16_missing
 from rvc_fast.resources import demo_dir
 from rvc_fast.synthesizer import load_voice
 from rvc_fast.weights import load_checkpoint, save_packed

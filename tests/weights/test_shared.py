@@ -13,7 +13,7 @@ import pytest
 import rvc_fast
 from rvc_fast.errors import InputError
 from rvc_fast.layers import Packing
-from rvc_fast.ops.packed import bfloat16_missing
+from rvc_fast.ops.dispatch import bfloat16_missing
 from rvc_fast.resources import demo_dir
 from rvc_fast.synthesizer import load_voice
 

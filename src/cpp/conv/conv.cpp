@@ -1,5 +1,6 @@
 #include "conv/conv.h"
 
+#include <algorithm>
 #include <limits>
 #include <memory>
 #include <stdexcept>
@@ -10,6 +11,12 @@
 namespace rvc_fast {
 namespace {
 
+WeightType type_of(const mx::array& weight) {
+  return weight.dtype() == mx::float32   ? WeightType::float32
+         : weight.dtype() == mx::float16 ? WeightType::float16
+                                         : WeightType::bfloat16;
+}
+
 class Pack : public CpuPrimitive {
  public:
   Pack(mx::Stream stream, ConvParams params) : CpuPrimitive(stream), params_(std::move(params)) {}
@@ -17,11 +24,8 @@ class Pack : public CpuPrimitive {
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     const mx::array& weight = inputs[0];
     allocate(outputs[0]);
-    WeightType type = weight.dtype() == mx::float32   ? WeightType::float32
-                      : weight.dtype() == mx::float16 ? WeightType::float16
-                                                      : WeightType::bfloat16;
     mx::cpu::get_command_encoder(stream()).dispatch(
-        [p = params_, from = weight.data<void>(), type, to = outputs[0].data<void>()] {
+        [p = params_, from = weight.data<void>(), type = type_of(weight), to = outputs[0].data<void>()] {
           run_pack(p, from, type, to);
         });
   }
@@ -33,6 +37,9 @@ class Pack : public CpuPrimitive {
   std::vector<mx::Shape> output_shapes(const std::vector<mx::array>&) override {
     return {{static_cast<int>(packed_size(params_))}};
   }
+
+ protected:
+  mx::Dtype output_type(int) const override { return params_.bf16 ? mx::bfloat16 : mx::float32; }
 
  private:
   ConvParams params_;
@@ -51,7 +58,7 @@ class Conv : public CpuPrimitive {
     return out;
   }
 
-  // Inputs: x, packed weight, then bias and residual or beside if there are any.
+  // Inputs: x, weight (flat if it is packed), then bias and residual or beside if there are any.
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     const mx::array& x = inputs[0];
     mx::array& out = outputs[0];
@@ -63,7 +70,16 @@ class Conv : public CpuPrimitive {
     }
     ConvArrays a{};
     a.x = x.data<float>();
-    a.weights = inputs[1].data<void>();
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    mx::array weight = inputs[1];
+    if (weight.ndim() > 1) {
+      weight = mx::array({static_cast<int>(packed_size(params_))}, mx::float32, nullptr, {});
+      allocate(weight);
+      encoder.add_temporary(weight);
+      encoder.dispatch([p = params_, from = inputs[1].data<void>(), type = type_of(inputs[1]),
+                        to = weight.data<void>()] { run_pack(p, from, type, to); });
+    }
+    a.weights = weight.data<void>();
     a.bias = params_.has_bias ? inputs[2].data<float>() : nullptr;
     a.residual = residual ? residual->data<float>() : nullptr;
     a.beside = params_.beside > 0 ? inputs.back().data<float>() : nullptr;
@@ -76,7 +92,7 @@ class Conv : public CpuPrimitive {
     } else {
       a.batch = in[0], a.height = in[1], a.width = in[2], a.out_height = to[1], a.out_width = to[2];
     }
-    mx::cpu::get_command_encoder(stream()).dispatch([p = params_, a] { run_conv(p, a); });
+    encoder.dispatch([p = params_, a] { run_conv(p, a); });
   }
 
   const char* name() const override { return params_.op.c_str(); }
@@ -119,22 +135,31 @@ mx::array pack_conv(const ConvParams& p, const mx::array& weight, mx::StreamOrDe
                    std::make_shared<Pack>(mx::to_stream(s), p), {readable(weight, weight.dtype(), s)});
 }
 
-mx::array conv(ConvParams p, const mx::array& x, const mx::array& packed,
+mx::array conv(ConvParams p, const mx::array& x, const mx::array& weight,
                const std::optional<mx::array>& bias, const std::optional<mx::array>& residual,
                mx::StreamOrDevice s, const std::optional<mx::array>& beside) {
   const char* op = p.op.c_str();
   require(is_floating(x), op, "x must be float32, float16 or bfloat16");
   require(x.ndim() >= 2 && x.ndim() <= 4, op, "x must have 2 to 4 dimensions, got " + to_string(x.shape()));
   p.in_channels = x.shape(-1);
-  p.bf16 = packed.dtype() == mx::bfloat16;
+  const bool packed = weight.ndim() == 1;
+  p.bf16 = packed && weight.dtype() == mx::bfloat16;
   if (p.bf16) require_bf16(op);
   require(x.size() > 0, op, "x must not be empty, got " + to_string(x.shape()));
   check(p);
-  require(
-      packed.ndim() == 1 && (p.bf16 || packed.dtype() == mx::float32) && packed.shape(0) == packed_size(p),
-      op,
-      "weight must be packed for these channels, kernel, stride and groups: " +
-          std::to_string(packed_size(p)) + " values, got " + to_string(packed.shape()));
+  if (packed) {
+    require((p.bf16 || weight.dtype() == mx::float32) && weight.shape(0) == packed_size(p), op,
+            "weight must be packed for these channels, kernel, stride and groups: " +
+                std::to_string(packed_size(p)) + " values, got " + to_string(weight.shape()));
+  } else {
+    mx::Shape wanted{p.out_channels};
+    for (int i = 4 - weight.ndim(); i < 2; ++i) wanted.push_back(p.kernel[std::max(i, 0)]);
+    wanted.push_back(p.in_channels / p.groups);
+    require(is_floating(weight), op, "weight must be float32, float16 or bfloat16");
+    require(p.tile == 1, op, "algorithm must be \"direct\" unless weight is packed");
+    require(weight.ndim() <= 4 && weight.shape() == wanted, op,
+            "weight must be of shape " + to_string(wanted) + ", got " + to_string(weight.shape()));
+  }
   if (x.ndim() > 2) {
     for (int axis = x.ndim() == 3 ? 1 : 0, i = 1; axis < 2; ++axis, ++i) {
       int64_t length = output_length(p, axis, x.shape(i));
@@ -145,7 +170,7 @@ mx::array conv(ConvParams p, const mx::array& x, const mx::array& packed,
   mx::Shape shape = Conv::shape(p, x.shape());
   p.has_bias = bias.has_value();
   p.has_residual = residual.has_value();
-  std::vector<mx::array> inputs{dense(x, mx::float32, s), mx::contiguous(packed, false, s)};
+  std::vector<mx::array> inputs{dense(x, mx::float32, s), readable(weight, weight.dtype(), s)};
   if (bias) {
     require(
         bias->shape() == mx::Shape{p.out_channels}, op,

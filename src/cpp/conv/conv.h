@@ -15,8 +15,9 @@ namespace rvc_fast {
 // The result's type is what the convolution will multiply in.
 mx::array pack_conv(const ConvParams& p, const mx::array& weight, mx::StreamOrDevice s);
 
-// x: 2-D (rows, C), 3-D (B, T, C) or 4-D (B, H, W, C).
-mx::array conv(ConvParams p, const mx::array& x, const mx::array& packed,
+// x: 2-D (rows, C), 3-D (B, T, C) or 4-D (B, H, W, C). weight: what `pack_conv` made, or what it takes: that
+// is then packed on the way, as "direct".
+mx::array conv(ConvParams p, const mx::array& x, const mx::array& weight,
                const std::optional<mx::array>& bias, const std::optional<mx::array>& residual,
                mx::StreamOrDevice s, const std::optional<mx::array>& beside = std::nullopt);
 

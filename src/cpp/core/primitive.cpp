@@ -1,5 +1,6 @@
 #include "core/primitive.h"
 
+#include <new>
 #include <stdexcept>
 #include <utility>
 
@@ -16,11 +17,65 @@ void CpuPrimitive::eval_gpu(const std::vector<mx::array>&, std::vector<mx::array
                            "] this compiled kernel runs on the CPU, not on a GPU stream");
 }
 
+std::shared_ptr<const Rules>& Rules::current() {
+  static thread_local std::shared_ptr<const Rules> rules;
+  return rules;
+}
+
+const Rules& CpuPrimitive::rules() const {
+  require(
+      rules_ != nullptr, name(),
+      "this kernel alone has no gradient: rvc_fast.ops has the op with one, of plain weights and of what is "
+      "not packed");
+  return *rules_;
+}
+
+std::vector<mx::array> CpuPrimitive::vjp(const std::vector<mx::array>& primals,
+                                         const std::vector<mx::array>& cotangents,
+                                         const std::vector<int>& argnums, const std::vector<mx::array>&) {
+  return rules().vjp(primals, cotangents, argnums);
+}
+
+std::vector<mx::array> CpuPrimitive::jvp(const std::vector<mx::array>& primals,
+                                         const std::vector<mx::array>& tangents,
+                                         const std::vector<int>& argnums) {
+  return rules().jvp(primals, tangents, argnums);
+}
+
+std::pair<std::vector<mx::array>, std::vector<int>> CpuPrimitive::vmap(const std::vector<mx::array>& inputs,
+                                                                       const std::vector<int>& axes) {
+  int items = 0;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (axes[i] >= 0) items = inputs[i].shape(axes[i]);
+  }
+  require(items > 0, name(), "vmap needs at least one item");
+  std::vector<std::vector<mx::array>> made;  // by output, then by item
+  for (int item = 0; item < items; ++item) {
+    std::vector<mx::array> parts;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      const mx::array& x = inputs[i];
+      parts.push_back(axes[i] < 0 ? x
+                                  : mx::contiguous(mx::take(x, item, axes[i], stream()), false, stream()));
+    }
+    auto shapes = output_shapes(parts);
+    std::vector<mx::Dtype> types;
+    for (size_t i = 0; i < shapes.size(); ++i) types.push_back(output_type(static_cast<int>(i)));
+    made.resize(shapes.size());
+    auto outputs = mx::array::make_arrays(std::move(shapes), types, shared_from_this(), parts);
+    for (size_t i = 0; i < outputs.size(); ++i) made[i].push_back(outputs[i]);
+  }
+  std::vector<mx::array> stacked;
+  for (auto& parts : made) stacked.push_back(mx::stack(parts, 0, stream()));
+  return {stacked, std::vector<int>(stacked.size(), 0)};
+}
+
 void allocate(mx::array& out) {
   // Vector loads that straddle cache lines cost double, and MLX's CPU memory begins 8 bytes past a multiple
   // of 16.
   constexpr size_t kLine = 64;
   auto data = mx::allocator::malloc(out.nbytes() + kLine);
+  // MLX's CPU memory is null where there is none left. Thrown here, on the caller's thread, it is a MemoryError.
+  if (data.buffer().ptr() == nullptr) throw std::bad_alloc();
   auto address = reinterpret_cast<uintptr_t>(mx::allocator::Buffer(data.buffer()).raw_ptr());
   int64_t offset = static_cast<int64_t>((kLine - address % kLine) % kLine);
   if (offset % out.itemsize() != 0) offset = 0;

@@ -129,6 +129,9 @@ class Knn : public CpuPrimitive {
     return {shape, shape};
   }
 
+ protected:
+  mx::Dtype output_type(int output) const override { return output == 0 ? mx::float32 : mx::int32; }
+
  private:
   int k_;
 };

@@ -14,6 +14,15 @@ namespace {
 
 constexpr const char* kOp = "resblock";
 
+ConvParams direct_params(int channels, int kernel, bool bf16) {
+  return {.op = kOp, .kernel = {1, kernel}, .in_channels = channels, .out_channels = channels, .bf16 = bf16};
+}
+
+int64_t packed_values(int variant, int channels, int kernel, bool bf16) {
+  return variant == kDirect ? packed_size(direct_params(channels, kernel, bf16))
+                            : fast_packed_size(variant, channels);
+}
+
 class PackFast : public CpuPrimitive {
  public:
   PackFast(mx::Stream stream, int variant, int channels)
@@ -43,7 +52,7 @@ class Resblock : public CpuPrimitive {
  public:
   Resblock(mx::Stream stream, ResStage stage) : CpuPrimitive(stream), stage_(std::move(stage)) {}
 
-  // Inputs: x, the weights, the biases.
+  // Inputs: x, the weights (flat where they are packed), the biases.
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     const mx::array& x = inputs[0];
     mx::array& out = outputs[0];
@@ -51,15 +60,15 @@ class Resblock : public CpuPrimitive {
     const size_t convs = stage_.convs.size();
     std::vector<const void*> weights;
     std::vector<const float*> biases;
+    auto& encoder = mx::cpu::get_command_encoder(stream());
     for (size_t i = 1; i <= convs; ++i) {
-      weights.push_back(inputs[i].data<void>());
+      weights.push_back(inputs[i].ndim() == 1 ? inputs[i].data<void>() : pack(i - 1, inputs[i]));
       biases.push_back(inputs[convs + i].data<float>());
     }
-    mx::cpu::get_command_encoder(stream()).dispatch(
-        [stage = stage_, from = x.data<float>(), batch = x.shape(0), length = x.shape(1),
-         weights = std::move(weights), biases = std::move(biases), to = out.data<float>()] {
-          run_resblock(stage, from, batch, length, weights.data(), biases.data(), to);
-        });
+    encoder.dispatch([stage = stage_, from = x.data<float>(), batch = x.shape(0), length = x.shape(1),
+                      weights = std::move(weights), biases = std::move(biases), to = out.data<float>()] {
+      run_resblock(stage, from, batch, length, weights.data(), biases.data(), to);
+    });
   }
 
   const char* name() const override { return "rvc_fast_resblock"; }
@@ -71,6 +80,24 @@ class Resblock : public CpuPrimitive {
   }
 
  private:
+  // The weight (C, K, C) of a convolution, to be packed before what is dispatched next.
+  const void* pack(size_t conv, const mx::array& weight) {
+    const int channels = stage_.channels, variant = stage_.convs[conv].variant, kernel = weight.shape(1);
+    mx::array packed({static_cast<int>(packed_values(variant, channels, kernel, false))}, mx::float32,
+                     nullptr, {});
+    allocate(packed);
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    encoder.add_temporary(packed);
+    encoder.dispatch([=, from = weight.data<float>(), to = packed.data<float>()] {
+      if (variant == kDirect) {
+        run_pack(direct_params(channels, kernel, false), from, WeightType::float32, to);
+      } else {
+        pack_fast(variant, channels, from, to);
+      }
+    });
+    return packed.data<void>();
+  }
+
   ResStage stage_;
 };
 
@@ -87,12 +114,6 @@ void check_shape(int variant, int channels, int kernel) {
           std::string("algorithm \"") + v.name + "\" must be used with " + std::to_string(v.taps) +
               " taps and a multiple of 16 channels, got " + std::to_string(kernel) + " and " +
               std::to_string(channels));
-}
-
-int64_t packed_values(int variant, int channels, int kernel, bool bf16) {
-  if (variant != kDirect) return fast_packed_size(variant, channels);
-  return packed_size(
-      {.op = kOp, .kernel = {1, kernel}, .in_channels = channels, .out_channels = channels, .bf16 = bf16});
 }
 
 }  // namespace
@@ -154,14 +175,25 @@ mx::array resblock(const mx::array& x, const std::vector<mx::array>& packed,
     require(ends_step || !ends_block, kOp, "blocks must end with a step");
     int variant = known_variant(algorithm);
     check_shape(variant, channels, kernel);
-    const bool bf16 = variant == kDirect && packed[i].dtype() == mx::bfloat16;
+    const bool plain = packed[i].ndim() == 3;
+    const bool bf16 = variant == kDirect && !plain && packed[i].dtype() == mx::bfloat16;
     if (bf16) require_bf16(kOp);
-    int64_t size = packed_values(variant, channels, kernel, bf16);
-    require(packed[i].ndim() == 1 && (bf16 || packed[i].dtype() == mx::float32) && packed[i].shape(0) == size,
-            kOp,
-            "weight must be packed for these channels and taps and this algorithm: " + std::to_string(size) +
-                " values, got " + to_string(packed[i].shape()));
-    inputs.push_back(mx::contiguous(packed[i], false, s));
+    const int64_t size = packed_values(variant, channels, kernel, bf16);
+    require(size <= std::numeric_limits<int>::max(), kOp,
+            "weight must have fewer than 2^31 values when packed");
+    if (plain) {
+      const mx::Shape wanted{channels, kernel, channels};
+      require(is_floating(packed[i]), kOp, "weight must be float32, float16 or bfloat16");
+      require(packed[i].shape() == wanted, kOp,
+              "weight must be of shape " + to_string(wanted) + ", got " + to_string(packed[i].shape()));
+    } else {
+      require(
+          packed[i].ndim() == 1 && (bf16 || packed[i].dtype() == mx::float32) && packed[i].shape(0) == size,
+          kOp,
+          "weight must be packed for these channels and taps and this algorithm: " + std::to_string(size) +
+              " values, got " + to_string(packed[i].shape()));
+    }
+    inputs.push_back(readable(packed[i], bf16 ? mx::bfloat16 : mx::float32, s));
     stage.convs.push_back({kernel, dilation, variant, ends_step, ends_block, bf16});
   }
   require(stage.convs.back().ends_block, kOp, "blocks must end with a step");

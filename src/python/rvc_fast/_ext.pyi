@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 
@@ -13,15 +16,16 @@ def fma_peak(dtype: str = "float32") -> float: ...
 def int8_peak() -> float: ...
 def memory_peak(kind: str, bytes: int) -> float: ...
 def iir(b: np.ndarray, a: np.ndarray, x: np.ndarray, delays: np.ndarray) -> np.ndarray: ...
+def signature(arguments: tuple[Any, ...]) -> bytes | None: ...
+def with_rules(rules: Any, run: Callable[..., Any], *arguments: Any) -> Any: ...
 def conv1d_pack(
-    weight: mx.array, *, groups: int = 1, dtype: str = "float32", stream: mx.Stream | mx.Device | None = ...
+    weight: mx.array, groups: int = 1, dtype: str = "float32", stream: mx.Stream | mx.Device | None = ...
 ) -> mx.array: ...
 def conv1d(
     x: mx.array,
     packed: mx.array,
-    bias: mx.array | None = None,
-    residual: mx.array | None = None,
-    *,
+    bias: mx.array | None,
+    residual: mx.array | None,
     out_channels: int,
     kernel: int,
     stride: int = 1,
@@ -39,31 +43,28 @@ def bigru(
     w_hh: mx.array,
     b_hh: mx.array,
     h: mx.array,
-    *,
     stream: mx.Stream | mx.Device | None = ...,
 ) -> tuple[mx.array, mx.array]: ...
 def linear_pack(
-    weight: mx.array, *, dtype: str = "float32", stream: mx.Stream | mx.Device | None = ...
+    weight: mx.array, dtype: str = "float32", stream: mx.Stream | mx.Device | None = ...
 ) -> mx.array: ...
 def linear(
     x: mx.array,
     packed: mx.array,
-    bias: mx.array | None = None,
-    residual: mx.array | None = None,
-    *,
+    bias: mx.array | None,
+    residual: mx.array | None,
     out_channels: int,
     activation: str = "",
     stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def conv2d_pack(
-    weight: mx.array, *, dtype: str = "float32", stream: mx.Stream | mx.Device | None = ...
+    weight: mx.array, dtype: str = "float32", stream: mx.Stream | mx.Device | None = ...
 ) -> mx.array: ...
 def conv2d(
     x: mx.array,
     packed: mx.array,
-    bias: mx.array | None = None,
-    residual: mx.array | None = None,
-    *,
+    bias: mx.array | None,
+    residual: mx.array | None,
     out_channels: int,
     kernel: tuple[int, int],
     padding: tuple[int, int] = (0, 0),
@@ -71,14 +72,13 @@ def conv2d(
     stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def conv_transpose1d_pack(
-    weight: mx.array, *, stride: int = 1, dtype: str = "float32", stream: mx.Stream | mx.Device | None = ...
+    weight: mx.array, stride: int = 1, dtype: str = "float32", stream: mx.Stream | mx.Device | None = ...
 ) -> mx.array: ...
 def conv_transpose1d(
     x: mx.array,
     packed: mx.array,
-    bias: mx.array | None = None,
-    residual: mx.array | None = None,
-    *,
+    bias: mx.array | None,
+    residual: mx.array | None,
     out_channels: int,
     kernel: int,
     stride: int = 1,
@@ -89,7 +89,6 @@ def conv_transpose1d(
 ) -> mx.array: ...
 def conv_transpose2d_pack(
     weight: mx.array,
-    *,
     stride: tuple[int, int] = (1, 1),
     dtype: str = "float32",
     stream: mx.Stream | mx.Device | None = ...,
@@ -97,8 +96,7 @@ def conv_transpose2d_pack(
 def conv_transpose2d(
     x: mx.array,
     packed: mx.array,
-    bias: mx.array | None = None,
-    *,
+    bias: mx.array | None,
     out_channels: int,
     kernel: tuple[int, int],
     stride: tuple[int, int] = (1, 1),
@@ -108,12 +106,11 @@ def conv_transpose2d(
     beside: mx.array | None = None,
     stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
-def wavenet_gate(x: mx.array, g: mx.array, *, stream: mx.Stream | mx.Device | None = ...) -> mx.array: ...
+def wavenet_gate(x: mx.array, g: mx.array, stream: mx.Stream | mx.Device | None = ...) -> mx.array: ...
 def mel_stft(
     x: mx.array,
     window: mx.array,
     filters: mx.array,
-    *,
     hop: int,
     floor: float = 1e-5,
     stream: mx.Stream | mx.Device | None = ...,
@@ -122,9 +119,8 @@ def nsf_source(
     f0: mx.array,
     noise: mx.array,
     weight: mx.array,
-    bias: mx.array | None = None,
-    offsets: mx.array | None = None,
-    *,
+    bias: mx.array | None,
+    offsets: mx.array | None,
     hop: int,
     sample_rate: int,
     phase: list[float] = ...,
@@ -133,13 +129,12 @@ def nsf_source(
     stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
 def knn(
-    queries: mx.array, vectors: mx.array, k: int, *, stream: mx.Stream | mx.Device | None = ...
+    queries: mx.array, vectors: mx.array, k: int, stream: mx.Stream | mx.Device | None = ...
 ) -> tuple[mx.array, mx.array]: ...
 def attention(
     q: mx.array,
     k: mx.array,
     v: mx.array,
-    *,
     scale: float,
     stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
@@ -148,7 +143,6 @@ def layer_norm(
     weight: mx.array | None = None,
     bias: mx.array | None = None,
     residual: mx.array | None = None,
-    *,
     eps: float = 1e-5,
     stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...
@@ -159,6 +153,5 @@ def relpos_attention(
     rel_k: mx.array,
     rel_v: mx.array,
     window: int,
-    *,
     stream: mx.Stream | mx.Device | None = ...,
 ) -> mx.array: ...

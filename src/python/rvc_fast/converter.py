@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import mlx.core as mx
@@ -19,15 +19,22 @@ from . import device as devices
 from .device import Device
 from .errors import InputError, RvcFastError
 from .layers import Packing
-from .noise import NoiseSource, SeededNoise
+from .noise import NoiseSource
 from .ops import Dtype, dispatch
-from .pipeline import ChunkPlan, Embedder, Prepared, Progress, Semantics, Settings, Stopwatch, Voice
+from .pipeline import Embedder, Kept, Progress, Stopwatch, Voice
 from .pitch import f0 as pitch
+from .settings import ChunkPlan, Settings, check_integer, documented
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .retrieval import Index
+    from .settings import Options
 
 Path = str | os.PathLike[str]
+
+MOST_CHANNELS = 64
+"""More than this is not a sound with its channels last."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +70,6 @@ class ConversionResult:
         audio.write_audio(path, self.samples, self.sample_rate, subtype=subtype)
 
 
-@dataclass
-class _Kept:
-    """What depends on nothing but the last sound and the values in `key`."""
-
-    key: tuple[object, ...] = ()
-    prepared: Prepared | None = None
-    features: list[mx.array] | None = None
-    f0: dict[float, np.ndarray] = field(default_factory=dict)
-
-
 class Converter:
     """A voice with what it needs to speak. Made by `rvc_fast.load`.
 
@@ -99,7 +96,7 @@ class Converter:
         self.pitch_model = pitch_model
         self._lock = threading.Lock()
         self._worker: int | None = None
-        self._kept = _Kept()
+        self._kept = Kept()
         self._warm = False
         self.index = index
 
@@ -130,21 +127,13 @@ class Converter:
             if self._warm or dispatch.gpu_backend() is None:
                 return
             sound, settings = warm_sound()
-            pipeline.run(
-                sound,
-                voice=self.voice,
-                embedder=self.embedder,
-                pitch_model=self.pitch_model,
-                index=self._index,
-                settings=settings,
-                noise=SeededNoise(0),
-            )
+            self._run(sound, settings, kept=None)
             self._warm = True
 
     def forget(self) -> None:
         """Free what is kept of the last sound."""
         with self._turn():
-            self._kept = _Kept()
+            self._kept.clear()
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -161,29 +150,29 @@ class Converter:
             finally:
                 self._worker = None
 
+    def _run(self, sound: np.ndarray, settings: Settings, **options: Any) -> pipeline.Rendering:
+        return pipeline.run(
+            sound,
+            voice=self.voice,
+            embedder=self.embedder,
+            pitch_model=self.pitch_model,
+            index=self._index,
+            settings=settings,
+            **options,
+        )
+
+    @documented
     def convert(
         self,
         sound: Path | np.ndarray | mx.array,
         *,
         sample_rate: int | None = None,
-        speaker: int = 0,
-        transpose: float = 0.0,
-        index_rate: float = 0.75,
-        exact_search: bool = False,
-        protect: float = 0.33,
-        volume_envelope: float = 1.0,
-        autotune: float = 0.0,
-        proposed_pitch: float | str | None = None,
-        f0_file: Path | None = None,
         f0: np.ndarray | mx.array | None = None,
-        f0_threshold: float = 0.03,
-        chunk: str | ChunkPlan = "fp32",
-        semantics: Semantics = "applio",
-        output_rate: int | None = None,
-        seed: int = 0,
+        f0_file: Path | None = None,
         strict: bool = False,
         noise: NoiseSource | None = None,
         progress: Progress | None = None,
+        **settings: Unpack[Options],
     ) -> ConversionResult:
         """Return `sound` in the voice.
 
@@ -191,96 +180,35 @@ class Converter:
         f0: the pitch before transposition instead of an estimate, one value in Hz per 10 ms of the sound, 0
             where unvoiced.
         f0_file: lines `seconds,hertz` that replace the pitch in their span, after transposition.
-        output_rate: Hz to resample to; None keeps the voice's.
         strict: InputError for a file that ends before its header says so; otherwise a warning.
-        seed: of the noise in the synthesis; `noise` gives the numbers themselves.
+        noise: the numbers of the synthesis themselves, in place of a seed.
         progress: called as progress(stage, done, total).
-        The others are those of `pipeline.Settings`. InputError names what is wrong.
+
+        InputError names what is wrong.
         """
-        settings = Settings(
-            speaker=speaker,
-            transpose=transpose,
-            index_rate=index_rate,
-            exact_search=exact_search,
-            protect=protect,
-            volume_envelope=volume_envelope,
-            autotune=autotune,
-            proposed_pitch=proposed_pitch,
-            f0_points=None if f0_file is None else pitch.read_points(f0_file),
-            f0_threshold=f0_threshold,
-            chunk=chunk,
-            semantics=semantics,
-        )
-        if output_rate is not None:
-            pipeline.check_integer("convert", "output_rate", output_rate, 1000, 384000)
-        pipeline.check_integer("convert", "seed", seed, 0, 2**64 - 1)
-        if speaker >= (speakers := self.voice.config.spk_embed_dim):
-            raise InputError(f"[convert] speaker must be less than {speakers} for this voice, got {speaker}")
-        if not self.voice.config.use_f0 and (settings.moves_pitch or f0 is not None):
-            raise InputError("[convert] this voice does not follow the pitch: nothing may be asked of it")
-        given = None if f0 is None else pitch.check(np.array(f0), "convert")
+        points = None if f0_file is None else pitch.read_points(f0_file)
+        wanted = Settings(**settings, f0_points=points)
+        if wanted.speaker >= (speakers := self.voice.config.spk_embed_dim):
+            raise InputError(
+                f"[convert] speaker must be less than {speakers} for this voice, got {wanted.speaker}"
+            )
+        if not self.voice.config.use_f0 and (wanted.moves_pitch or f0 is not None):
+            raise InputError(
+                "[convert] this voice does not follow the pitch of its input, so the pitch cannot be changed"
+            )
+        given = None if f0 is None else partial(_around, pitch.check(np.array(f0), "convert"))
         watch = Stopwatch()
         with watch("read"):
             # Before it is our turn: a file is read while another thread converts or warms up.
             signal = audio.limit_peak(_load_16k(sound, sample_rate, strict), 0.95)
+        if points is not None and f0_file is not None:
+            pitch.check_span(points, len(signal) / audio.RATE, f0_file)
         with self._turn(), devices.on(self.device):
-            with watch("read"):
-                prepared = self._prepare(signal, settings)
-            if settings.f0_points is not None and f0_file is not None:
-                pitch.check_span(settings.f0_points, prepared.length / audio.RATE, f0_file)
-            with watch("features"):
-                features = self._features(prepared, progress)
-            with watch("pitch"):
-                contour = self._pitch(prepared, given, settings, progress)
-            samples = pipeline.render(
-                prepared,
-                features,
-                contour,
-                self.voice,
-                self._index,
-                settings,
-                SeededNoise(seed) if noise is None else noise,
-                progress=progress,
-                stopwatch=watch,
+            done = self._run(
+                signal, wanted, f0=given, noise=noise, kept=self._kept, progress=progress, stopwatch=watch
             )
-            with watch("post"):
-                rate = output_rate or self.voice.sample_rate
-                samples = _finished(audio.resample(samples, self.voice.sample_rate, rate))
             self._warm = True
-        if contour is not None:
-            first = prepared.pad // pitch.HOP
-            contour = contour[first : first + max(1, prepared.length // pitch.HOP)].copy()
-        return ConversionResult(samples, rate, contour, watch.seconds)
-
-    def _prepare(self, signal: np.ndarray, settings: Settings) -> Prepared:
-        digest = hashlib.blake2b(np.ascontiguousarray(signal).data, digest_size=16).digest()
-        key = (digest, settings.plan, settings.semantics)
-        if self._kept.key != key or self._kept.prepared is None:
-            self._kept = _Kept()
-            self._kept = _Kept(key, pipeline.prepare(signal, settings))
-        assert self._kept.prepared is not None
-        return self._kept.prepared
-
-    def _features(self, prepared: Prepared, progress: Progress | None) -> list[mx.array]:
-        if self._kept.features is None:
-            self._kept.features = pipeline.content_features(prepared, self.embedder, self.voice, progress)
-        return self._kept.features
-
-    def _pitch(
-        self, prepared: Prepared, given: np.ndarray | None, settings: Settings, progress: Progress | None
-    ) -> np.ndarray | None:
-        if not self.voice.config.use_f0:
-            return None
-        if given is not None:
-            return pipeline.move_pitch(prepared, _around(given, prepared), settings)
-        estimates = self._kept.f0
-        if settings.f0_threshold not in estimates:
-            assert self.pitch_model is not None
-            estimates.clear()
-            estimates[settings.f0_threshold] = pipeline.estimate_pitch(
-                prepared, self.pitch_model, settings, progress
-            )
-        return pipeline.move_pitch(prepared, estimates[settings.f0_threshold], settings)
+        return ConversionResult(done.samples, done.sample_rate, done.f0, watch.seconds)
 
 
 def warm_sound() -> tuple[np.ndarray, Settings]:
@@ -358,15 +286,12 @@ def _load(
     return converter
 
 
-# What voices' files call ContentVec, the encoder of nearly all of them; hubert_base.pt is RVC's copy of it.
-_CONTENTVEC = ("contentvec", "hubert", "hubert-base")
-
-
 def _warn_of_other_embedder(name: str) -> None:
     """Warn that the default encoder is not the one that the voice's file names."""
     plain = os.path.basename(name.replace("\\", "/")).lower().replace("_", "-").replace(" ", "-")
-    plain = plain.removesuffix(".pt").removesuffix("-base") if plain != "hubert-base" else plain
-    if name and plain not in _CONTENTVEC and not plain.startswith("contentvec"):
+    plain = plain.removesuffix(".pt").removesuffix("-base")
+    # ContentVec is the encoder of nearly all voices; hubert_base.pt is RVC's copy of it.
+    if name and plain != "hubert" and not plain.startswith("contentvec"):
         shown = name if name.isprintable() else ascii(name)
         warnings.warn(
             f"rvc_fast: this voice was trained on the features of {shown!r}, not of contentvec, and will not "
@@ -383,10 +308,7 @@ def _check_embedder(voice: Voice, embedder: Embedder) -> None:
     if not isinstance(embedder, HubertModel):
         return
     config = voice.config
-    try:
-        got = embedder.width(config.version)
-    except InputError as e:
-        raise InputError(str(e).replace("[hubert]", "[load]")) from None
+    got = embedder.width(config.version)
     if got != config.text_enc_hidden_dim:
         raise InputError(
             f"[load] the voice takes features of {config.text_enc_hidden_dim} values, the embedder gives {got}"
@@ -415,34 +337,29 @@ def _load_16k(sound: Any, sample_rate: int | None, strict: bool) -> np.ndarray:
         return audio.to_mono_16k(*audio.read_mono(sound, strict=strict))
     if sample_rate is None:
         raise InputError("[convert] sample_rate must be given with samples")
-    pipeline.check_integer("convert", "sample_rate", sample_rate, 1000, 768000)
-    if isinstance(sound, mx.array):
-        sound = np.array(sound.astype(mx.float32))
-    samples = np.asarray(sound)
-    if samples.dtype.kind != "f":
-        raise InputError(f"[convert] samples must be floats with full scale 1.0, got {samples.dtype}")
+    check_integer("convert", "sample_rate", sample_rate, 1000, 768000)
+    floats = not isinstance(sound, mx.array) or mx.issubdtype(sound.dtype, mx.floating)
+    # NumPy has no bfloat16.
+    samples = (
+        np.array(sound.astype(mx.float32)) if isinstance(sound, mx.array) and floats else np.asarray(sound)
+    )
+    if not floats or samples.dtype.kind != "f":
+        dtype = str(getattr(sound, "dtype", samples.dtype)).removeprefix("mlx.core.")
+        raise InputError(f"[convert] samples must be floats with full scale 1.0, got {dtype}")
     if samples.ndim not in (1, 2) or 0 in samples.shape:
         raise InputError(
             f"[convert] samples must be (n,) or (n, channels), not empty, got shape {samples.shape}"
         )
-    if not np.isfinite(samples).all():
-        raise InputError("[convert] samples must not be NaN or infinite")
+    if samples.ndim == 2 and samples.shape[1] > MOST_CHANNELS:
+        raise InputError(
+            f"[convert] samples must be (n, channels), at most {MOST_CHANNELS} of these, got shape {samples.shape}: "
+            "transpose them if they are (channels, n)"
+        )
+    audio.check_values("[convert] samples", samples)
     return audio.to_mono_16k(samples, sample_rate)
 
 
-def _finished(samples: np.ndarray) -> np.ndarray:
-    """Return the sound as it is handed out: some samples, finite, none beyond the peak. Nothing may follow this."""
-    if len(samples) == 0:
-        raise InputError(
-            "[convert] the models gave a sound without samples: this embedder does not fit the voice"
-        )
-    samples = audio.limit_peak(samples, pipeline.PEAK)
-    if not np.isfinite(samples).all():
-        raise InputError("[convert] the result has NaN or infinite samples")
-    return samples
-
-
-def _around(f0: np.ndarray, prepared: Prepared) -> np.ndarray:
+def _around(f0: np.ndarray, prepared: pipeline.Prepared) -> np.ndarray:
     """Return a contour of the sound itself as one of the padded sound."""
     frames = prepared.length // pitch.HOP
     if not max(1, frames) <= len(f0) <= frames + 2:

@@ -16,7 +16,9 @@ from mlx.utils import tree_flatten
 
 from . import native, ops
 from .errors import FileFormatError, InputError
-from .ops.packed import Activation, Weight, check_dtype
+from .ops import checks
+from .ops.epilogue import Activation
+from .ops.packed import Weight
 
 if TYPE_CHECKING:
     from .weights.kernels import Kernels
@@ -39,7 +41,7 @@ class Packing:
     def __post_init__(self) -> None:
         if self.memory not in ("normal", "low"):
             raise InputError(f"[load] memory must be 'normal' or 'low', got {self.memory!r}")
-        check_dtype("load", self.dtype)
+        checks.dtype("load", self.dtype)
 
 
 NORMAL = Packing()

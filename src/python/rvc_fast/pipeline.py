@@ -7,12 +7,14 @@ thing not: where the sound is digital silence for longer than the models see, so
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -20,14 +22,12 @@ import numpy as np
 from . import audio, memory
 from .audio.process import RATE
 from .errors import InputError
-from .noise import NoiseSource
+from .noise import NoiseSource, SeededNoise
 from .pitch import f0 as pitch
+from .settings import WINDOW, ChunkPlan, Semantics, Settings
 
 if TYPE_CHECKING:
     from .retrieval import Index
-
-WINDOW = pitch.HOP
-"""Samples at 16 kHz per frame of pitch."""
 
 PEAK = 0.99
 """No sample of a result is larger."""
@@ -40,19 +40,8 @@ _SHORTEST, _CONTINUED = 400, 720
 SIGHT = 64 * 320
 _SILENCE = 1e-8
 
-Semantics = Literal["applio", "classic"]
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total), stage being "features", "pitch" or "synthesis"."""
-
-
-def check_number(what: str, name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not low <= value <= high:
-        raise InputError(f"[{what}] {name} must be a number from {low:g} to {high:g}, got {value!r}")
-
-
-def check_integer(what: str, name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-        raise InputError(f"[{what}] {name} must be a whole number from {low} to {high}, got {value!r}")
 
 
 class Embedder(Protocol):
@@ -83,121 +72,6 @@ class Voice(Protocol):
     ) -> mx.array:
         """Return (T * hop,) samples of phone (1, T, dim), pitch (1, T) int32 and f0 (1, T) Hz."""
         ...
-
-
-@dataclass(frozen=True)
-class ChunkPlan:
-    """How a long sound is cut, all in seconds.
-
-    Sounds longer than `x_max` are cut near every multiple of `x_center`, at the quietest point at most
-    `x_query` away. Each chunk is rendered with `x_pad` more on both sides, which is then cut off.
-    """
-
-    x_pad: float
-    x_query: float
-    x_center: float
-    x_max: float
-
-    def __post_init__(self) -> None:
-        for name in ("x_pad", "x_query", "x_center", "x_max"):
-            value = getattr(self, name)
-            check_number("chunk", name, value, 0.01, 3600)
-            if abs(value * 100 - round(value * 100)) > 1e-6:
-                raise InputError(f"[chunk] {name} must be a multiple of 0.01 s, got {value!r}")
-        if 2 * self.x_query > self.x_center:
-            raise InputError(
-                f"[chunk] x_query must be at most x_center / 2, got {self.x_query} of {self.x_center}"
-            )
-        if self.x_max < self.x_center:
-            raise InputError(f"[chunk] x_max must be at least x_center, got {self.x_max} of {self.x_center}")
-
-    @property
-    def pad(self) -> int:
-        """Samples at 16 kHz on each side of a chunk, a multiple of the window."""
-        return round(self.x_pad * 100) * WINDOW
-
-
-PLANS = {
-    "fp32": ChunkPlan(1, 6, 38, 41),
-    "fp16": ChunkPlan(3, 10, 60, 65),
-    "small": ChunkPlan(1, 5, 30, 32),
-}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a conversion is asked for. Every value is checked; InputError names the one that is wrong.
-
-    speaker: id within a voice of several speakers.
-    transpose: semitones, -48 to 48.
-    index_rate: share of the retrieved features, 0 to 1 (without an index there is nothing to retrieve).
-    exact_search: search all vectors of the index, not only the lists that it was built to probe.
-    protect: share of the retrieval that unvoiced frames keep, 0 to 0.5; 0.5 protects nothing.
-    volume_envelope: 1 keeps the loudness of the voice, 0 takes over that of the input.
-    autotune: 0 (off) to 1 (on the note); applies after the transposition.
-    proposed_pitch: Hz, or "male" (155) or "female" (255): moves the median pitch there by whole semitones, at
-        most an octave, on top of `transpose`.
-    f0_points: (n, 2) seconds and Hz that replace the estimate (`pitch.f0.read_points`), not transposed.
-    f0_threshold: salience up to which a frame is unvoiced.
-    chunk: a ChunkPlan or the name of one: fp32, fp16, small.
-    semantics: "applio" or "classic". Classic seeks the quietest point by the sum of absolute values (applio:
-        the absolute value of the sum) and pads the pitch network's input with zeros (applio: by reflection).
-    """
-
-    speaker: int = 0
-    transpose: float = 0.0
-    index_rate: float = 0.75
-    exact_search: bool = False
-    protect: float = 0.33
-    volume_envelope: float = 1.0
-    autotune: float = 0.0
-    proposed_pitch: float | str | None = None
-    f0_points: np.ndarray | None = field(default=None, compare=False)
-    f0_threshold: float = 0.03
-    chunk: ChunkPlan | str = "fp32"
-    semantics: Semantics = "applio"
-
-    def __post_init__(self) -> None:
-        check_integer("convert", "speaker", self.speaker, 0, 2**31 - 1)
-        check_number("convert", "transpose", self.transpose, -48, 48)
-        check_number("convert", "index_rate", self.index_rate, 0, 1)
-        check_number("convert", "protect", self.protect, 0, 0.5)
-        check_number("convert", "volume_envelope", self.volume_envelope, 0, 1)
-        check_number("convert", "autotune", self.autotune, 0, 1)
-        check_number("convert", "f0_threshold", self.f0_threshold, 0, 1)
-        if isinstance(self.proposed_pitch, str) and self.proposed_pitch not in pitch.TARGETS:
-            raise InputError(
-                f"[convert] proposed_pitch must be male, female or a frequency, got {self.proposed_pitch!r}"
-            )
-        if self.proposed_pitch is not None and not isinstance(self.proposed_pitch, str):
-            check_number("convert", "proposed_pitch", self.proposed_pitch, pitch.F0_MIN, pitch.F0_MAX)
-        if not isinstance(self.chunk, ChunkPlan) and self.chunk not in PLANS:
-            raise InputError(
-                f"[convert] chunk must be a ChunkPlan or one of {', '.join(PLANS)}, got {self.chunk!r}"
-            )
-        if self.semantics not in get_args(Semantics):
-            raise InputError(f"[convert] semantics must be applio or classic, got {self.semantics!r}")
-
-    @property
-    def plan(self) -> ChunkPlan:
-        """The chunk plan itself."""
-        return self.chunk if isinstance(self.chunk, ChunkPlan) else PLANS[self.chunk]
-
-    @property
-    def target(self) -> float | None:
-        """The proposed pitch in Hz."""
-        return (
-            pitch.TARGETS[self.proposed_pitch]
-            if isinstance(self.proposed_pitch, str)
-            else self.proposed_pitch
-        )
-
-    @property
-    def moves_pitch(self) -> bool:
-        """Whether anything is asked of the pitch."""
-        return bool(self.transpose or self.autotune) or not (
-            self.proposed_pitch is None and self.f0_points is None
-        )
 
 
 @dataclass(frozen=True)
@@ -247,31 +121,116 @@ class Stopwatch:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
+class Rendering(NamedTuple):
+    """What a run makes: the sound float32 (m,) at `sample_rate` Hz, and the pitch that the voice got, if it takes one.
+
+    f0: float32, Hz, one value per 10 ms of the source.
+    """
+
+    samples: np.ndarray
+    sample_rate: int
+    f0: np.ndarray | None
+
+
+class Kept:
+    """What `run` keeps of its last sound, so that a run that changes only later steps begins there.
+
+    Content features and estimated pitch take about 0.2 MB per second of sound.
+    """
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Give up what is kept."""
+        self._key: tuple[object, ...] = ()
+        self._prepared: Prepared | None = None
+        self._features: list[mx.array] | None = None
+        self._f0: dict[float, np.ndarray] = {}
+
+    def prepared(self, sound: np.ndarray, settings: Settings) -> Prepared:
+        """Return `prepare(sound, settings)`; what is kept of another sound, or of other chunks, is given up."""
+        digest = hashlib.blake2b(np.ascontiguousarray(sound).data, digest_size=16).digest()
+        key = (digest, sound.dtype, settings.plan, settings.semantics)
+        if self._prepared is None or self._key != key:
+            self.clear()
+            self._key, self._prepared = key, prepare(sound, settings)
+        return self._prepared
+
+    def features(self, compute: Callable[[], list[mx.array]]) -> list[mx.array]:
+        """Return the content features, computed once."""
+        if self._features is None:
+            self._features = compute()
+        return self._features
+
+    def f0(self, threshold: float, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        """Return the estimated pitch, computed once for a threshold."""
+        if threshold not in self._f0:
+            self._f0 = {threshold: compute()}
+        return self._f0[threshold]
+
+
 def run(
     sound: np.ndarray,
     *,
     voice: Voice,
     embedder: Embedder,
-    noise: NoiseSource,
     pitch_model: pitch.PitchModel | None = None,
-    f0: np.ndarray | None = None,
+    f0: Callable[[Prepared], np.ndarray] | None = None,
     index: Index | None = None,
     settings: Settings | None = None,
-) -> np.ndarray:
-    """Return the converted sound float32 (m,) at the voice's rate of `sound` (n,) at 16 kHz.
+    noise: NoiseSource | None = None,
+    kept: Kept | None = None,
+    progress: Progress | None = None,
+    stopwatch: Stopwatch | None = None,
+) -> Rendering:
+    """Convert `sound` (n,) at 16 kHz: all steps of a conversion from the high-pass on, in their order.
 
-    Begins at the high-pass and ends after the 0.99 peak rule. `f0` gives the pitch before transposition
-    instead of `pitch_model`, one value per 160 samples of the padded sound.
+    Args:
+        f0: gives the pitch of the padded sound before transposition, in Hz, one value per 160 samples, in place of
+            `pitch_model`.
+        noise: the numbers of the synthesis; those that follow from `settings.seed` by default.
+        kept: of an earlier run with the same models; what it holds of this sound is not computed again.
     """
-    settings = settings or Settings()
-    prepared = prepare(sound, settings)
-    features = content_features(prepared, embedder, voice)
-    if f0 is None and voice.config.use_f0:
-        if pitch_model is None:
-            raise InputError("[convert] this voice needs a pitch model or an f0 contour")
-        f0 = estimate_pitch(prepared, pitch_model, settings)
-    contour = None if f0 is None else move_pitch(prepared, f0, settings)
-    return render(prepared, features, contour, voice, index, settings, noise)
+    settings, kept, watch = settings or Settings(), kept or Kept(), stopwatch or Stopwatch()
+    with watch("read"):
+        prepared = kept.prepared(sound, settings)
+    with watch("features"):
+        features = kept.features(lambda: content_features(prepared, embedder, voice, progress))
+    contour = None
+    with watch("pitch"):
+        if voice.config.use_f0:
+            if f0 is not None:
+                estimate = f0(prepared)
+            elif pitch_model is not None:
+                compute = partial(estimate_pitch, prepared, pitch_model, settings, progress)
+                estimate = kept.f0(settings.f0_threshold, compute)
+            else:
+                raise InputError("[convert] this voice needs a pitch model or an f0 contour")
+            contour = move_pitch(prepared, estimate, settings)
+    noise = SeededNoise(settings.seed) if noise is None else noise
+    samples = render(
+        prepared, features, contour, voice, index, settings, noise, progress=progress, stopwatch=watch
+    )
+    with watch("post"):
+        rate = settings.output_rate or voice.sample_rate
+        samples = _finished(audio.resample(samples, voice.sample_rate, rate))
+    if contour is not None:
+        first = prepared.pad // WINDOW
+        contour = contour[first : first + max(1, prepared.length // WINDOW)].copy()
+    return Rendering(samples, rate, contour)
+
+
+def _finished(samples: np.ndarray) -> np.ndarray:
+    """Return the sound as it is handed out: some samples, finite, none beyond the peak. Nothing may follow this."""
+    if len(samples) == 0:
+        raise InputError(
+            "[convert] the models gave a sound without samples: this embedder does not fit the voice"
+        )
+    samples = audio.limit_peak(samples, PEAK)
+    if not np.isfinite(samples).all():
+        raise InputError("[convert] the result has NaN or infinite samples")
+    return samples
 
 
 def prepare(sound: np.ndarray, settings: Settings) -> Prepared:
@@ -422,7 +381,6 @@ def render(
 ) -> np.ndarray:
     """Return the sound float32 (m,) at the voice's rate, from features and the final pitch (steps 4 to 9)."""
     watch = stopwatch or Stopwatch()
-    f0 = f0 if voice.config.use_f0 else None
     bins = None if f0 is None else pitch.coarse(f0)
     # Frames are 10 ms, so the padding is the same number of them everywhere.
     pad = prepared.pad // WINDOW * voice.hop

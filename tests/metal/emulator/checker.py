@@ -18,7 +18,7 @@ import mlx.core as mx
 import pytest
 
 from .launch import Emulator
-from .patch import install
+from .patch import installed
 
 FAULTS = ("wrong numbers", "exception at compile", "exception at launch", "crash", "hang")
 # What the emulator gets through in a second or two.
@@ -59,8 +59,7 @@ def main() -> None:
 
     kernel, fault, language = sys.argv[1:4]
     del sys.argv[1:3]
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        install(Emulator(language), monkeypatch)
+    with pytest.MonkeyPatch.context() as monkeypatch, installed(Emulator(language), monkeypatch):
         if fault:
             plant(monkeypatch, language, kernel, fault, deadly=True)
         monkeypatch.setattr(first_use, "MOST_FLOPS", MOST_FLOPS)

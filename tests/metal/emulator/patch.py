@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import mlx.core as mx
 import pytest
@@ -21,11 +23,13 @@ def forget_kernels() -> None:
             value.cache_clear()
 
 
-def install(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def installed(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Route `mx.fast.metal_kernel` or `cuda_kernel` to the emulator, and every op to that backend."""
     from rvc_fast.ops import dispatch
 
     forget_kernels()
     monkeypatch.setattr(mx.fast, f"{emulator.language}_kernel", emulator.kernel)
-    monkeypatch.setattr(dispatch, "_device_backend", lambda: emulator.language)
     monkeypatch.setenv("RVC_FAST_BACKEND", emulator.language)
+    with dispatch.pretending(emulator.language):
+        yield

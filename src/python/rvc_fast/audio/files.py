@@ -23,6 +23,7 @@ from .. import writing
 from ..errors import FileFormatError, InputError
 from ..filekinds import stranger
 from .claims import Claim, read_claim
+from .process import check_values
 
 _BLOCK = 1 << 16
 LOWEST_RATE, HIGHEST_RATE = 1000, 768_000
@@ -70,8 +71,7 @@ def _read(path: str | os.PathLike[str], mono: bool, strict: bool) -> tuple[np.nd
                 f"[audio] {name} must have a sample rate from {LOWEST_RATE} to {HIGHEST_RATE} Hz, got {rate}"
             )
         for block in _blocks(sound, name):
-            if not np.isfinite(block).all():
-                raise InputError(f"[audio] {name} has NaN or infinite samples")
+            check_values(f"[audio] {name}: samples", block)
             data += (block.mean(axis=1) if mono else block).tobytes()
     if not data:
         raise InputError(f"[audio] {name} has no samples")
@@ -231,8 +231,7 @@ def write_audio(
         raise InputError(
             f"[audio] samples must be (n,) or (n, channels), not empty, got shape {samples.shape}"
         )
-    if not all(np.isfinite(samples[at : at + _BLOCK]).all() for at in range(0, len(samples), _BLOCK)):
-        raise InputError("[audio] samples must not be NaN or infinite")
+    check_values("[audio] samples", samples)
     if os.fspath(path) == "-":
         if sys.stdout is None:
             raise InputError("[audio] cannot write stdout: it is closed")

@@ -10,6 +10,9 @@ from ..errors import InputError
 RATE = 16000
 """Sample rate of everything before the synthesizer, Hz."""
 
+LOUDEST = 1e10
+"""No sample may be larger. Full scale is 1.0, or 2^31 where a program writes its whole numbers as they are."""
+
 _BLOCK = 1 << 20
 
 # scipy's butter(5, 48, "high", fs=16000) and lfilter_zi of it. Importing scipy.signal takes half a second, a
@@ -47,6 +50,17 @@ def resample(x: np.ndarray, rate: int, to: int) -> np.ndarray:
     if len(y) < length:
         y = np.concatenate([y, np.zeros((length - len(y), *y.shape[1:]), np.float32)])
     return y[:length]
+
+
+def check_values(where: str, x: np.ndarray) -> None:
+    """InputError if a sample of x is NaN, infinite or larger than LOUDEST; `where` begins its message."""
+    for start in range(0, len(x), _BLOCK):
+        block = x[start : start + _BLOCK]
+        low, high = block.min(), block.max()  # NaN if one is
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise InputError(f"{where} must not be NaN or infinite")
+        if max(high, -low) > LOUDEST:
+            raise InputError(f"{where} must have a full scale of 1.0, got {max(high, -low):g}")
 
 
 def to_mono_16k(x: np.ndarray, rate: int) -> np.ndarray:

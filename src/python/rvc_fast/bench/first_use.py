@@ -23,7 +23,7 @@ import mlx.core as mx
 import numpy as np
 
 from .. import device, env
-from ..ops import dispatch, gpu
+from ..ops import gpu, registry
 from ..ops.spec import HALF, Case, OpSpec, Tolerance, errors
 from . import kernels
 
@@ -94,7 +94,7 @@ def _launches() -> Iterator[set[Any]]:
 
 @functools.cache
 def _specs() -> dict[str, OpSpec]:
-    return {op: importlib.import_module(f"rvc_fast.ops.{op}").SPEC for op in dispatch.ops()}
+    return {op: importlib.import_module(f"rvc_fast.ops.{op}").SPEC for op in registry.ops()}
 
 
 @functools.lru_cache(maxsize=1)
@@ -106,7 +106,7 @@ def chosen(op: str, backend: str, dtype: str) -> list[Case]:
     spec = _specs()[op]
     small = [case for case in spec.cases if not case.benchmark]
     shapes = real_shapes(spec)
-    if dispatch.of_mlx(op, backend):
+    if registry.of_mlx(op, backend):
         return small + shapes[:1] + shapes[1:][-1:]
     seen: set[Any] = set()
     real: list[Case] = []
@@ -149,7 +149,7 @@ def tolerance(spec: OpSpec, backend: str, dtype: str) -> Tolerance:
     To that comes what the reference may be off itself, which stock MLX computes in float32.
     """
     single = spec.tolerance["float32"]
-    if backend != "reference" and not dispatch.of_mlx(spec.name, backend):
+    if backend != "reference" and not registry.of_mlx(spec.name, backend):
         bar, slack = spec.tolerance.get(dtype, single), 1
     elif dtype == "float32" and not env.tf32():
         bar, slack = single, OF_MLX

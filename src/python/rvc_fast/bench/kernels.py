@@ -12,7 +12,6 @@ import numpy as np
 from .. import ops
 from ..errors import BackendError, InputError
 from ..ops import dispatch
-from ..ops.packed import bfloat16_missing
 from ..ops.resblock import ResConv
 from ..ops.spec import Case, OpSpec
 from ..verify.golden import EXACT_DB
@@ -75,7 +74,7 @@ def has(spec: OpSpec, dtype: str) -> bool:
         return True
     if dispatch.route(spec.name).backend == "cpu":
         packs = spec.name in PACK or spec.name in ("conv2d", "resblock")
-        return dtype == "bfloat16" and packs and bfloat16_missing() is None
+        return dtype == "bfloat16" and packs and dispatch.bfloat16_missing() is None
     return dtype in spec.tolerance
 
 

@@ -19,7 +19,8 @@ from typing import Any
 
 from .. import native
 from ..errors import BackendError, InputError
-from ..ops import dispatch
+from ..ops import dispatch, registry
+from ..ops.op import specs
 from ..verify.golden import BAR_DB
 from . import chips, kernels, limits, machine, results, sides, worker
 from .results import Row
@@ -137,7 +138,7 @@ def plan(options: Options) -> list[list[Task]]:
     alone = set(options.suites) == {"kernels"}  # else batches of kernels would take minutes from the rest
     found: list[Task] = []
     if "kernels" in options.suites:
-        for spec in kernels.choose(sides.specs(), options.ops, options.dtype):
+        for spec in kernels.choose(specs(), options.ops, options.dtype):
             for case in kernels.cases(spec):
                 for batch in dict.fromkeys((1, options.batch)) if alone else (1,):
                     found.append(Task("kernels", f"{spec.name}/{case.name}", None, batch))
@@ -146,7 +147,7 @@ def plan(options: Options) -> list[list[Task]]:
     if options.dtype not in sides.BARS:
         raise InputError(f"[bench] stages have the dtypes {', '.join(sides.BARS)}, got {options.dtype!r}")
     try:
-        for op in dispatch.ops():
+        for op in registry.ops():
             dispatch.route(op)
     except BackendError as e:
         raise InputError(str(e)) from e

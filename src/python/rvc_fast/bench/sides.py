@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import inspect
-import pkgutil
 import subprocess
 import sys
 import tempfile
@@ -26,14 +23,15 @@ from .. import ops, pipeline
 from ..errors import RvcFastError
 from ..features.hubert import load_hubert
 from ..layers import Packing
-from ..noise import SeededNoise
-from ..ops import dispatch
+from ..ops import dispatch, registry
+from ..ops.op import Op, specs, watching
 from ..ops.spec import Case, OpSpec, errors
 from ..pitch.f0 import PitchModel
 from ..pitch.rmvpe import load_rmvpe, log_mel
 from ..resources import peers_dir
 from ..retrieval import blend
 from ..retrieval.index import Index
+from ..settings import Settings
 from ..synthesizer import load_voice
 from ..synthesizer.hifigan import SLOPE
 from ..verify.golden import compare
@@ -79,7 +77,7 @@ def sample(outputs: Sequence[np.ndarray]) -> list[np.ndarray]:
 def recorded(stage: str) -> list[np.ndarray]:
     """Return `sample` of what a stage gives for `RECORDED_SECONDS`, by PyTorch models that match the public code's.
 
-    benchmarks/peers/check.py compares those with the golden cases and writes the file.
+    benchmarks/peers/record.py compares those with the golden cases and writes the file.
     """
     tensors = load_file(peers_dir() / "recorded.safetensors")
     return [tensors[f"{stage}.{i}"] for i in range(sum(name.startswith(f"{stage}.") for name in tensors))]
@@ -160,13 +158,7 @@ class Replay:
 
 def backends() -> str:
     """Return the backends that the ops take now, joined by "+"."""
-    return "+".join(sorted({dispatch.route(op).backend for op in dispatch.ops()}))
-
-
-def specs() -> dict[str, OpSpec]:
-    """Return the OpSpec of every op by its name."""
-    found = [importlib.import_module(f"{ops.__name__}.{m.name}") for m in pkgutil.iter_modules(ops.__path__)]
-    return {module.SPEC.name: module.SPEC for module in found if hasattr(module, "SPEC")}
+    return "+".join(sorted({dispatch.route(op).backend for op in registry.ops()}))
 
 
 def op_and_case(task: Task) -> tuple[OpSpec, Case]:
@@ -217,9 +209,8 @@ class Ours(Side):
             voice=self._voice,
             embedder=self._hubert,
             pitch_model=pitch or self._rmvpe,
-            noise=SeededNoise(0),
-            settings=pipeline.Settings(),
-        )
+            settings=Settings(),
+        ).samples
 
     def prepare(self, stage: str, arrays: Arrays) -> Callable[[], Any]:
         if stage == "warm":
@@ -263,9 +254,7 @@ class Ours(Side):
         spec, case = op_and_case(task)
         kwargs = kernels.arguments(spec, case, self.dtype)
         given = kernels.packed(spec, kwargs, self.dtype, self.algorithm)
-        module = importlib.import_module(f"{ops.__name__}.{spec.name}")
-        # Looked up when it is called, so that `counted` sees it.
-        return lambda: [getattr(module, spec.op.__name__)(**given) for _ in range(task.batch)]
+        return lambda: [spec.op(**given) for _ in range(task.batch)]
 
     def _sounds(self, task: Task) -> list[np.ndarray]:
         assert task.seconds is not None
@@ -419,42 +408,15 @@ def _sized(value: Any) -> Any:
 def counted() -> Iterator[Work]:
     """Add up the flops and bytes that the OpSpecs state of every op that is called inside.
 
-    Each module's reference to an op is replaced meanwhile. Of an op that calls others only its own numbers count;
-    what is not an op (pooling, additions between ops) does not.
+    Of an op that calls others only its own numbers count; what is not an op (pooling, additions between ops) does not.
     """
-    work, inside = Work(), False
+    work = Work()
 
-    def counting(spec: OpSpec) -> Callable[..., Any]:
-        signature = inspect.signature(spec.op)
+    def add(op: Op, arguments: dict[str, Any]) -> None:
+        given = {name: _sized(value) for name, value in arguments.items()}
+        assert op.spec is not None
+        work.flops += op.spec.flops(**given)
+        work.bytes += op.spec.bytes(**given)
 
-        @functools.wraps(spec.op)
-        def op(*args: Any, **kwargs: Any) -> Any:
-            nonlocal inside
-            if inside:
-                return spec.op(*args, **kwargs)
-            given = {k: _sized(v) for k, v in signature.bind(*args, **kwargs).arguments.items()}
-            work.flops += spec.flops(**given)
-            work.bytes += spec.bytes(**given)
-            inside = True
-            try:
-                return spec.op(*args, **kwargs)
-            finally:
-                inside = False
-
-        return op
-
-    wrapped = {id(spec.op): counting(spec) for spec in specs().values()}
-    places = [
-        (module, name, value)
-        for key, module in list(sys.modules.items())
-        if key.partition(".")[0] == "rvc_fast"
-        for name, value in list(vars(module).items())
-        if id(value) in wrapped
-    ]
-    for module, name, value in places:
-        setattr(module, name, wrapped[id(value)])
-    try:
+    with watching(add):
         yield work
-    finally:
-        for module, name, value in places:
-            setattr(module, name, value)

@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import pipeline
 from ..pitch import f0 as pitch
+from ..settings import Settings
 from . import models
 
 Arrays = tuple[np.ndarray, ...]
@@ -102,12 +103,12 @@ def _contour(frames: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)
 def _prepared(seconds: float) -> pipeline.Prepared:
-    return pipeline.prepare(synthetic_sound(seconds), pipeline.Settings())
+    return pipeline.prepare(synthetic_sound(seconds), Settings())
 
 
 def padded_seconds(seconds: float) -> float:
     """Return about how many seconds are computed, the padding of all chunks included."""
-    plan = pipeline.Settings().plan
+    plan = Settings().plan
     chunks = 1 if seconds <= plan.x_max else math.ceil(seconds / plan.x_center)
     return seconds + 2 * plan.x_pad * chunks
 

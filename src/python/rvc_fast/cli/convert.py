@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..notes import printable
-from .common import describe, note, number, peak_memory_mb, print_json, progress_wanted, tell
+from ..settings import ABOUT, About, options
+from .common import describe, note, peak_memory_mb, print_json, progress_wanted, tell
 
 if TYPE_CHECKING:
     from ..converter import ConversionResult, Converter
@@ -56,98 +57,44 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "--memory",
         choices=("normal", "low"),
         default="normal",
-        help="low: hold no more than the weights, slower (normal)",
+        help="low: keep no second copy of the weights in the kernels' layout, which is slower (default: normal)",
     )
     g.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
         default="float32",
-        help="bfloat16: faster and less accurate, on CPUs with the instructions (float32)",
+        help="bfloat16: faster and less accurate, on CPUs that have the instructions (default: float32)",
     )
     g.add_argument(
         "--device", choices=("cpu", "gpu"), help="where to work (MLX's default: the GPU if there is one)"
     )
 
-    g = p.add_argument_group("voice and pitch")
-    g.add_argument("--speaker", type=int, default=0, metavar="N", help="speaker of a voice with several (0)")
-    g.add_argument(
-        "-t",
-        "--transpose",
-        type=number(-48, 48),
-        default=0.0,
-        metavar="SEMITONES",
-        help="shift the pitch (0); 12 is one octave up",
-    )
-    g.add_argument(
-        "--autotune",
-        type=number(0, 1),
-        default=0.0,
-        metavar="STRENGTH",
-        help="pull the pitch to the nearest note, 0 to 1 (0)",
-    )
-    g.add_argument(
-        "--proposed-pitch",
-        metavar="TARGET",
-        help="transpose so that the median pitch meets TARGET: Hz, 'male' (155) or 'female' (255)",
-    )
-    g.add_argument(
+    groups = {"voice": g, "pitch": p.add_argument_group("pitch"), "sound": p.add_argument_group("sound")}
+    for name, about in ABOUT.items():
+        _add_setting(groups[about.group], name, about)
+    groups["pitch"].add_argument(
         "--f0-file",
         metavar="FILE",
         help="pitch contour to use: lines of seconds,hertz (README: what it reads)",
     )
-    g.add_argument(
-        "--f0-threshold",
-        type=number(0, 1),
-        default=0.03,
-        metavar="X",
-        help="salience below which a frame is unvoiced (0.03)",
-    )
-
-    g = p.add_argument_group("sound")
-    g.add_argument(
-        "--index-rate",
-        type=number(0, 1),
-        default=0.75,
-        metavar="R",
-        help="share of retrieved features, 0 to 1 (0.75; only with --index)",
-    )
-    g.add_argument(
-        "--exact-search", action="store_true", help="search all of the index, not nprobe lists of it"
-    )
-    g.add_argument(
-        "--protect",
-        type=number(0, 0.5),
-        default=0.33,
-        metavar="P",
-        help="keep consonants and breath: 0 most, 0.5 off (0.33)",
-    )
-    g.add_argument(
-        "--volume-envelope",
-        type=number(0, 1),
-        default=1.0,
-        metavar="R",
-        help="loudness: 0 follows the input's envelope, 1 keeps the voice's own (1)",
-    )
-    g.add_argument(
-        "--rate",
-        type=int,
-        metavar="HZ",
-        help="output sample rate (default: the voice's own; 44100 for an MP3 that cannot have that)",
-    )
-    g.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the synthesis noise (0)")
-    g.add_argument(
-        "--chunk",
-        choices=("fp32", "fp16", "small"),
-        default="fp32",
-        help="chunk lengths of the classic profiles (fp32)",
-    )
-    g.add_argument(
-        "--semantics",
-        choices=("applio", "classic"),
-        default="applio",
-        help="whose behaviour to follow where the two differ (applio)",
-    )
     p.set_defaults(run=run)
+
+
+def _add_setting(group: argparse._ArgumentGroup, name: str, about: About) -> None:
+    flags = options(name)
+    if about.value is False:
+        group.add_argument(*flags, dest=name, action="store_true", help=about.help)
+        return
+
+    def parse(text: str) -> str | int | float:
+        try:
+            return about.parse(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be {about.expected}, got {text!r}") from None
+
+    shown = about.metavar or "{" + ",".join(about.choices) + "}"
+    text = about.help if about.value is None else f"{about.help} (default: {about.default})"
+    group.add_argument(*flags, dest=name, type=parse, default=about.value, metavar=shown, help=text)
 
 
 def _into_folder(inputs: list[str], output: str) -> bool:
@@ -278,15 +225,7 @@ def _models(args: argparse.Namespace) -> dict[str, Any]:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the keyword arguments of `Converter.convert`, of the same names."""
-    names = (
-        "speaker transpose autotune proposed_pitch f0_file f0_threshold index_rate exact_search protect "
-        "volume_envelope seed strict chunk semantics"
-    )
-    options = {name: getattr(args, name) for name in names.split()}
-    options["output_rate"] = args.rate
-    if args.proposed_pitch not in (None, "male", "female"):
-        options["proposed_pitch"] = number(1, 20000)(args.proposed_pitch)
-    return options
+    return {name: getattr(args, name) for name in (*ABOUT, "f0_file", "strict")}
 
 
 class _Bar:
@@ -352,10 +291,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.json and args.output == "-":
         raise InputError("[convert] --json and -o - would both write to stdout")
-    try:
-        options = _options(args)
-    except argparse.ArgumentTypeError as e:
-        raise InputError(f"[convert] --proposed-pitch {e}, or male or female") from e
+    wanted = _options(args)
     jobs, broken = _jobs(args.inputs, args.output, args.format)
     folder = args.output if _into_folder(args.inputs, args.output) else None
     models = _models(args)
@@ -370,8 +306,7 @@ def run(args: argparse.Namespace) -> int:
     # The first sound is read while a GPU's kernels are compiled.
     with ThreadPoolExecutor(1) as worker:
         warming = worker.submit(converter.warm)
-        reports, code = _convert_all(args, converter, jobs, broken, options)
-        warming.result()  # raises what was raised there
+        reports, code = _convert_all(args, converter, jobs, broken, wanted)
     failed = [r for r in reports if not r["ok"]]
     if len(reports) > 1:
         note(args, f"{len(reports) - len(failed)} of {len(reports)} converted")
@@ -387,6 +322,7 @@ def run(args: argparse.Namespace) -> int:
                 "peak_memory_mb": round(peak_memory_mb(), 1),
             }
         )
+    warming.result()  # raises what was raised there, once the reports are out
     return code
 
 

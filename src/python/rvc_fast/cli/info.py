@@ -36,7 +36,7 @@ def _installation() -> dict[str, Any]:
     import mlx.core as mx
 
     from .. import __version__, env, native, ops
-    from ..ops import dispatch, trust
+    from ..ops import dispatch, registry, trust
 
     assert ops  # importing the ops registers their kernels
     backend = dispatch.gpu_backend()
@@ -55,7 +55,7 @@ def _installation() -> dict[str, Any]:
             v.name: {"value": os.environ.get(v.name), "default": v.default, "help": v.help}
             for v in env.VARIABLES
         },
-        "ops": {name: dispatch.route(name, first_use=False)._asdict() for name in dispatch.ops()},
+        "ops": {name: dispatch.route(name, first_use=False)._asdict() for name in registry.ops()},
     }
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from . import dispatch
+from .. import native
+from . import checks, gpu
 from .blocks import blocks
-from .spec import HALF, Case, OpSpec, Tolerance
-
-dispatch.register("attention", "cpu", of_mlx=("metal", "cuda"))
+from .op import Op
+from .spec import HALF, Case, Tolerance, normal
 
 # MLX's attention on Metal is fused for these head widths; for others it makes all scores of the rows at hand, in
 # the dtype of q.
@@ -19,29 +19,44 @@ _FUSED = (64, 72, 80, 96, 128)
 _ROWS = 1024
 
 
-def attention_reference(q: mx.array, k: mx.array, v: mx.array, *, scale: float) -> mx.array:
-    """The definition, in stock MLX."""
-    return mx.softmax((q * scale) @ k.swapaxes(-1, -2), axis=-1, precise=True) @ v
+class Options(NamedTuple):
+    """What a call states beside its arrays."""
+
+    scale: float
 
 
-def _attention_cpu(q: mx.array, k: mx.array, v: mx.array, *, scale: float) -> mx.array:
-    from .. import native
+def _check(q: mx.array, k: mx.array, v: mx.array, o: Options) -> Options:
+    op = "attention"
+    checks.arrays(op, q=q, k=k, v=v)
+    checks.finite(op, scale=o.scale)
+    checks.rank(op, "q", q, "(B, H, T, D)")
+    fits = k.ndim == 4 and (k.shape[:2], k.shape[3]) == (q.shape[:2], q.shape[3])
+    checks.check(op, fits, "k", f"of shape {(*q.shape[:2], 'S', q.shape[3])}", tuple(k.shape))
+    checks.shape(op, "v", v, tuple(k.shape))
+    return o
 
-    ext = native.ext()
-    assert ext is not None
-    return ext.attention(q, k, v, scale=scale)
+
+def _reference(q: mx.array, k: mx.array, v: mx.array, o: Options) -> mx.array:
+    return mx.softmax((q * o.scale) @ k.swapaxes(-1, -2), axis=-1, precise=True) @ v
 
 
-def _attention_gpu(q: mx.array, k: mx.array, v: mx.array, *, scale: float) -> mx.array:
+def _cpu(q: mx.array, k: mx.array, v: mx.array, o: Options) -> mx.array:
+    return native.ext().attention(q, k, v, o.scale)
+
+
+def _gpu(q: mx.array, k: mx.array, v: mx.array, o: Options) -> mx.array:
     """MLX's own attention is fused for the head widths of content encoders, with softmax and sums in float32."""
     dtype = q.dtype
     if q.shape[3] not in _FUSED:
         q, k, v = (a.astype(mx.float32) for a in (q, k, v))
     rows = [
-        mx.fast.scaled_dot_product_attention(q[:, :, start:end], k, v, scale=scale)
+        mx.fast.scaled_dot_product_attention(q[:, :, start:end], k, v, scale=o.scale)
         for start, end in blocks(q.shape[2], _ROWS)
     ]
     return mx.concatenate(rows, axis=2).astype(dtype)
+
+
+ATTENTION = Op("attention", Options, _check, _reference, {"cpu": _cpu}, of_mlx=gpu.alike(_gpu))
 
 
 def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float) -> mx.array:
@@ -59,20 +74,7 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float) -> mx.arra
     Raises:
         InputError: a shape that does not fit, named with the argument.
     """
-    op = "attention"
-    dispatch.check_arrays(op, q=q, k=k, v=v)
-    dispatch.check_finite(op, scale=scale)
-    dispatch.check(op, q.ndim == 4 and q.size > 0, "q", "of shape (B, H, T, D), none 0", tuple(q.shape))
-    fits = k.ndim == 4 and k.size > 0 and (k.shape[:2], k.shape[3]) == (q.shape[:2], q.shape[3])
-    dispatch.check(op, fits, "k", f"of shape {(*q.shape[:2], 'S', q.shape[3])}", tuple(k.shape))
-    dispatch.check_shape(op, "v", v, tuple(k.shape))
-    backends = {
-        "cpu": _attention_cpu,
-        "reference": attention_reference,
-        "metal": _attention_gpu,
-        "cuda": _attention_gpu,
-    }
-    return dispatch.select(op, backends, dtype=q.dtype)(q, k, v, scale=scale)
+    return ATTENTION(q, k, v, scale)
 
 
 def _case(
@@ -80,10 +82,7 @@ def _case(
 ) -> Case:
     def make(rng: np.random.Generator) -> dict[str, Any]:
         # As a transformer has them: the heads of a row side by side, seen as (B, H, T, D).
-        q, k, v = (
-            mx.array(rng.standard_normal((batch, n, heads, dim), dtype=np.float32)).swapaxes(1, 2)
-            for n in (queries, keys, keys)
-        )
+        q, k, v = (normal(rng, batch, n, heads, dim).swapaxes(1, 2) for n in (queries, keys, keys))
         return {"q": q, "k": k, "v": v, "scale": dim**-0.5}
 
     return Case(name, make, benchmark)
@@ -91,22 +90,12 @@ def _case(
 
 def _sharp(rng: np.random.Generator) -> dict[str, Any]:
     """Scores far apart, the largest in the last block of keys: the running maximum has to catch up."""
-    q, k, v = (mx.array(rng.standard_normal((1, 1, 700, 16), dtype=np.float32)) for _ in range(3))
+    q, k, v = (normal(rng, 1, 1, 700, 16) for _ in range(3))
     return {"q": q, "k": k * mx.linspace(0, 5, 700)[:, None], "v": v, "scale": 0.5}
 
 
-def _flops(q: mx.array, k: mx.array, v: mx.array, *, scale: float) -> int:
-    return 4 * q.size * k.shape[2]
-
-
-def _bytes(q: mx.array, k: mx.array, v: mx.array, *, scale: float) -> int:
-    return 4 * (2 * q.size + k.size + v.size)
-
-
-SPEC = OpSpec(
-    name="attention",
-    op=attention,
-    reference=attention_reference,
+SPEC = ATTENTION.describe(
+    attention,
     cases=(
         _case("one query, one key", 1, 1, 1, 1, 1),
         _case("primes", 2, 3, 53, 31, 17),
@@ -117,7 +106,7 @@ SPEC = OpSpec(
         _case("HuBERT, 5 s", 1, 12, 250, 250, 64, benchmark=True),
         _case("HuBERT, 20 s", 1, 12, 1000, 1000, 64, benchmark=True),
     ),
-    flops=_flops,
-    bytes=_bytes,
+    flops=lambda q, k, v, scale: 4 * q.size * k.shape[2],
+    bytes=lambda q, k, v, scale: 4 * (2 * q.size + k.size + v.size),
     tolerance={"float32": Tolerance(max_abs=2e-6, rms=1e-6), **HALF},
 )

@@ -6,23 +6,27 @@ h' = (1 - z) * n + z * h, from h = 0. Rows of the weights are those of r, z, n i
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from . import dispatch, gpu
+from .. import native
+from . import checks, gpu
 from .blocks import after, blocks
+from .epilogue import epilogue
 from .linear import linear
+from .op import Op
 from .packed import PackedWeight, Weight
-from .spec import Case, OpSpec, Tolerance
-
-dispatch.register("bigru", "cpu", "metal", "cuda")
+from .spec import Case, Tolerance, normal
 
 # Steps whose gates are projected at a time: 6H numbers each.
 BLOCK = 1024
 
 Pair = tuple[Weight, Weight]
+Biases = tuple[mx.array | None, mx.array | None]
 
 
 def _scan_reference(
@@ -47,10 +51,15 @@ def _scan_reference(
     return mx.concatenate([y[0], y[1][:, ::-1]], axis=-1).astype(forward.dtype)
 
 
-def _scan_cpu(forward: mx.array, backward: mx.array, w_hh: mx.array, b_hh: mx.array, h: mx.array) -> mx.array:
-    from .. import native
+def _halves(
+    forward: mx.array, backward: mx.array, w_hh: mx.array, b_hh: mx.array, h: mx.array, _: Options
+) -> tuple[mx.array, ...]:
+    """What the CPU's primitive computes: the states of each direction by themselves."""
+    return tuple(mx.split(_scan_reference(forward, backward, w_hh, b_hh, h), 2, axis=-1))
 
-    return mx.concatenate([*native.ext().bigru(forward, backward, w_hh, b_hh, h)], axis=-1)
+
+def _scan_cpu(forward: mx.array, backward: mx.array, w_hh: mx.array, b_hh: mx.array, h: mx.array) -> mx.array:
+    return mx.concatenate(native.ext().bigru(forward, backward, w_hh, b_hh, h), axis=-1)
 
 
 class Limits(NamedTuple):
@@ -164,15 +173,78 @@ def _scan_gpu(
     return y[0]
 
 
-def pack_bigru(w_hh: mx.array) -> Weight:
-    """Rearrange recurrent weights (2, 3H, H) for the backend in use, in their own dtype."""
-    dispatch.check_arrays("bigru", w_hh=w_hh)
+class Options(NamedTuple):
+    """What a call states beside its arrays: nothing."""
+
+
+def _check(
+    x: mx.array, w_ih: mx.array | Pair, w_hh: Weight, b_ih: mx.array | Biases, b_hh: mx.array, o: Options
+) -> Options:
+    op = "bigru"
+    checks.arrays(op, x=x, w_hh=w_hh, b_hh=b_hh)
+    for argument, value in (("w_ih", w_ih), ("b_ih", b_ih)):
+        if isinstance(value, tuple | list):
+            count = len(value)
+        else:
+            checks.arrays(op, **{argument: value})
+            count = value.shape[0] if value.ndim else 0
+        checks.check(op, count == 2, argument, "two, one per direction", count)
+        checks.arrays(op, **{f"{argument}[{d}]": value[d] for d in (0, 1)})
+    checks.rank(op, "x", x, "(B, T, I)")
+    checks.packed(op, w_hh, beside=x)
     _check_recurrent(w_hh)
-    return dispatch.select("bigru", {"cpu": _keep, "reference": _keep, **gpu.both(_pack_gpu)})(w_hh)
+    rows = 3 * w_hh.shape[2]
+    checks.shape(op, "b_hh", b_hh, (2, rows))
+    for d in (0, 1):
+        checks.packed(op, w_ih[d], "linear", beside=x)
+        checks.shape(op, f"w_ih[{d}]", w_ih[d], (rows, x.shape[2]))
+        checks.shape(op, f"b_ih[{d}]", b_ih[d], (rows,))
+    return o
 
 
-def _keep(w_hh: mx.array) -> mx.array:
-    return w_hh
+def _check_recurrent(w_hh: Weight) -> None:
+    fits = w_hh.ndim == 3 and w_hh.shape[0] == 2 and w_hh.shape[1] == 3 * w_hh.shape[2]
+    checks.check("bigru", fits, "w_hh", "of shape (2, 3H, H)", tuple(w_hh.shape))
+
+
+def _reference(
+    x: mx.array,
+    w_ih: mx.array | tuple[mx.array, mx.array],
+    w_hh: mx.array,
+    b_ih: mx.array | Biases,
+    b_hh: mx.array,
+    _: Options,
+) -> mx.array:
+    # A pair may have None for a bias.
+    forward, backward = (epilogue(x @ w_ih[d].T, b_ih[d]) for d in (0, 1))
+    h = mx.zeros((2, x.shape[0], w_hh.shape[2]))
+    return _scan_reference(forward, backward, w_hh, b_hh, h)
+
+
+def _in_blocks(
+    scan: Callable[..., mx.array],
+    x: mx.array,
+    w_ih: mx.array | Pair,
+    w_hh: Weight,
+    b_ih: mx.array | Biases,
+    b_hh: mx.array,
+    _: Options,
+) -> mx.array:
+    """Project the gates in blocks from both ends, and `scan` each."""
+    batch, length, _width = x.shape
+    hidden = w_hh.shape[2]
+    h = mx.zeros((2, batch, hidden))
+    if length <= BLOCK:
+        return scan(linear(x, w_ih[0], b_ih[0]), linear(x, w_ih[1], b_ih[1]), w_hh, b_hh, h)
+    done: list[mx.array] = []
+    for start, end in blocks(length, BLOCK):
+        mirrored = slice(length - end, length - start)
+        forward = linear(after(x[:, start:end], done), w_ih[0], b_ih[0])
+        backward = linear(after(x[:, mirrored], done), w_ih[1], b_ih[1])
+        done.append(scan(forward, backward, w_hh, b_hh, h))
+        h = mx.stack([done[-1][:, -1, :hidden], done[-1][:, 0, hidden:]]).astype(mx.float32)
+    ahead, back = [y[..., :hidden] for y in done], [y[..., hidden:] for y in reversed(done)]
+    return mx.concatenate([mx.concatenate(ahead, axis=1), mx.concatenate(back, axis=1)], axis=-1)
 
 
 def _pack_gpu(backend: str, w_hh: mx.array) -> Weight:
@@ -190,17 +262,46 @@ def _pack_gpu(backend: str, w_hh: mx.array) -> Weight:
     return PackedWeight("bigru", data, tuple(w_hh.shape), backend=backend)
 
 
-def _check_recurrent(w_hh: Weight) -> None:
-    shape = tuple(w_hh.shape)
-    fits = len(shape) == 3 and shape[0] == 2 and shape[1] == 3 * shape[2]
-    dispatch.check("bigru", fits, "w_hh", "of shape (2, 3H, H)", shape)
+def _keep(w_hh: mx.array) -> mx.array:
+    return w_hh
 
 
-def bigru_reference(x: mx.array, w_ih: mx.array, w_hh: mx.array, b_ih: mx.array, b_hh: mx.array) -> mx.array:
-    """The definition, in stock MLX."""
-    forward, backward = (x @ w_ih[d].T + b_ih[d] for d in (0, 1))
-    h = mx.zeros((2, x.shape[0], w_hh.shape[2]))
-    return _scan_reference(forward, backward, w_hh, b_hh, h)
+def _unpack(weight: PackedWeight) -> mx.array:
+    """The inverse of `_pack_gpu`."""
+    hidden = weight.shape[2]
+    chunks, _, _, _, rows, split, part = weight.data.shape
+    data = weight.data.transpose(2, 1, 4, 0, 5, 3, 6).reshape(2, 3, rows, chunks * split * 4 * part)
+    return data[:, :, :hidden, :hidden].reshape(weight.shape)
+
+
+def _regroup(_: tuple[Any, ...], o: Options, inputs: list[mx.array]) -> tuple[tuple[Any, ...], Options]:
+    return tuple(inputs), o
+
+
+_BACKENDS = {
+    "cpu": functools.partial(_in_blocks, _scan_cpu),
+    "reference": functools.partial(_in_blocks, _scan_reference),
+    **{name: functools.partial(_in_blocks, scan) for name, scan in gpu.both(_scan_gpu).items()},
+}
+_PACK = {"cpu": _keep, "reference": _keep, **gpu.both(_pack_gpu)}
+BIGRU = Op(
+    "bigru",
+    Options,
+    _check,
+    _reference,
+    _BACKENDS,
+    pack=_PACK,
+    unpack=_unpack,
+    regroup=_regroup,
+    smooth=_halves,
+)
+
+
+def pack_bigru(w_hh: mx.array) -> Weight:
+    """Rearrange recurrent weights (2, 3H, H) for the backend in use, in their own dtype."""
+    checks.arrays("bigru", w_hh=w_hh)
+    _check_recurrent(w_hh)
+    return BIGRU.packed(w_hh)
 
 
 def bigru(
@@ -212,8 +313,7 @@ def bigru(
 ) -> mx.array:
     """Bidirectional GRU; see the module's formula.
 
-    The gates are projected in blocks from both ends, so memory beyond the result does not grow with T; with
-    more than one block the result is evaluated before it returns.
+    The gates are projected in blocks from both ends, so memory beyond the result does not grow with T.
 
     Args:
         x: (B, T, I).
@@ -225,77 +325,28 @@ def bigru(
     Returns:
         (B, T, 2H) in x's dtype, forward states then backward states.
     """
-    check = dispatch.check
-    dispatch.check_arrays("bigru", x=x, w_hh=w_hh, b_hh=b_hh)
-    for argument, value in (("w_ih", w_ih), ("b_ih", b_ih)):
-        if isinstance(value, tuple | list):
-            count = len(value)
-        else:
-            dispatch.check_arrays("bigru", **{argument: value})
-            count = value.shape[0] if value.ndim else 0
-        check("bigru", count == 2, argument, "two, one per direction", count)
-        dispatch.check_arrays("bigru", **{f"{argument}[{d}]": value[d] for d in (0, 1)})
-    check("bigru", x.ndim == 3 and min(x.shape) >= 1, "x", "of shape (B, T, I), none 0", tuple(x.shape))
-    dispatch.check_packed("bigru", w_hh, dtype=x.dtype)
-    _check_recurrent(w_hh)
-    batch, length, width = x.shape
-    hidden = w_hh.shape[2]
-    dispatch.check_shape("bigru", "b_hh", b_hh, (2, 3 * hidden))
-    for d in (0, 1):
-        dispatch.check_packed("bigru", w_ih[d], "linear", dtype=x.dtype)
-        shape = tuple(w_ih[d].shape)
-        check("bigru", shape == (3 * hidden, width), f"w_ih[{d}]", f"of shape {(3 * hidden, width)}", shape)
-        dispatch.check_shape("bigru", f"b_ih[{d}]", b_ih[d], (3 * hidden,))
-    scans = {"cpu": _scan_cpu, "reference": _scan_reference, **gpu.both(_scan_gpu)}
-    scan = dispatch.select("bigru", scans, dtype=x.dtype)
-    h = mx.zeros((2, batch, hidden))
-    done: list[mx.array] = []
-    for start, end in blocks(length, BLOCK):
-        mirrored = slice(length - end, length - start)
-        forward = linear(after(x[:, start:end], done), w_ih[0], b_ih[0])
-        backward = linear(after(x[:, mirrored], done), w_ih[1], b_ih[1])
-        done.append(scan(forward, backward, w_hh, b_hh, h))
-        h = mx.stack([done[-1][:, -1, :hidden], done[-1][:, 0, hidden:]]).astype(mx.float32)
-    if len(done) == 1:
-        return done[0]
-    ahead, back = [y[..., :hidden] for y in done], [y[..., hidden:] for y in reversed(done)]
-    return mx.concatenate([mx.concatenate(ahead, axis=1), mx.concatenate(back, axis=1)], axis=-1)
+    return BIGRU(x, w_ih, w_hh, b_ih, b_hh)
 
 
 def _case(name: str, batch: int, length: int, width: int, hidden: int, benchmark: bool = False) -> Case:
     def make(rng: np.random.Generator) -> dict[str, Any]:
-        def normal(*shape: int, scale: float = 1.0) -> mx.array:
-            return mx.array(rng.standard_normal(shape, dtype=np.float32) * np.float32(scale))
-
         return {
-            "x": normal(batch, length, width),
-            "w_ih": normal(2, 3 * hidden, width, scale=width**-0.5),
-            "w_hh": normal(2, 3 * hidden, hidden, scale=hidden**-0.5),
-            "b_ih": normal(2, 3 * hidden, scale=0.1),
-            "b_hh": normal(2, 3 * hidden, scale=0.1),
+            "x": normal(rng, batch, length, width),
+            "w_ih": normal(rng, 2, 3 * hidden, width) * width**-0.5,
+            "w_hh": normal(rng, 2, 3 * hidden, hidden) * hidden**-0.5,
+            "b_ih": normal(rng, 2, 3 * hidden) * 0.1,
+            "b_hh": normal(rng, 2, 3 * hidden) * 0.1,
         }
 
     return Case(name, make, benchmark)
 
 
-def _dims(x: mx.array, w_ih: mx.array, w_hh: mx.array, b_ih: mx.array, b_hh: mx.array) -> dict[str, int]:
-    batch, length, width = x.shape
-    return {"B": batch, "T": length, "I": width, "H": w_hh.shape[2]}
+def _dims(x: mx.array, w_hh: mx.array, **_: Any) -> dict[str, int]:
+    return dict(zip("BTIH", (*x.shape, w_hh.shape[2]), strict=True))
 
 
-def _flops(x: mx.array, w_ih: mx.array, w_hh: mx.array, b_ih: mx.array, b_hh: mx.array) -> int:
-    return 2 * x.shape[0] * x.shape[1] * (w_ih.size + w_hh.size)
-
-
-def _bytes(x: mx.array, w_ih: mx.array, w_hh: mx.array, b_ih: mx.array, b_hh: mx.array) -> int:
-    out = x.shape[0] * x.shape[1] * 2 * w_hh.shape[2]
-    return 4 * (x.size + w_ih.size + w_hh.size + b_ih.size + b_hh.size + out)
-
-
-SPEC = OpSpec(
-    name="bigru",
-    op=bigru,
-    reference=bigru_reference,
+SPEC = BIGRU.describe(
+    bigru,
     cases=(
         _case("one step", 1, 1, 5, 3),
         _case("primes", 2, 13, 7, 11),
@@ -307,8 +358,18 @@ SPEC = OpSpec(
         _case("rmvpe, 10 s", 1, 1024, 384, 256, benchmark=True),
     ),
     dims=_dims,
-    flops=_flops,
-    bytes=_bytes,
+    flops=lambda x, w_ih, w_hh, **_: 2 * x.shape[0] * x.shape[1] * (w_ih.size + w_hh.size),
+    bytes=lambda x, w_ih, w_hh, b_ih, b_hh: (
+        4
+        * (
+            x.size
+            + w_ih.size
+            + w_hh.size
+            + b_ih.size
+            + b_hh.size
+            + 2 * x.shape[0] * x.shape[1] * w_hh.shape[2]
+        )
+    ),
     # States stay within [-1, 1], but a step's rounding is carried on to the next. In 16 bits: half an epsilon for
     # a state near 1 and as much for its gates; the epsilon over sqrt(12) in the mean, and a quarter more.
     tolerance={

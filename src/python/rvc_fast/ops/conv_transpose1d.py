@@ -8,100 +8,69 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
-import numpy as np
 
-from . import conv_tiles, dispatch, gpu
-from .packed import (
-    Dtype,
-    PackedWeight,
-    Weight,
-    check_dtype,
-    epilogue,
-    faster_dtype,
-    leaky_relu,
-)
-from .spec import HALF, Case, OpSpec, Tolerance
-
-dispatch.register("conv_transpose1d", "cpu", "metal", "cuda")
+from .. import native
+from . import checks, conv_tiles, gpu
+from .epilogue import epilogue, leaky_relu
+from .op import Op
+from .packed import Dtype, PackedWeight, Weight, faster_dtype
+from .spec import HALF, Case, Tolerance, layer_bytes, layer_case
 
 
-def conv_transpose1d_reference(
-    x: mx.array,
-    weight: mx.array,
-    bias: mx.array | None = None,
-    *,
-    stride: int = 1,
-    padding: int = 0,
-    output_padding: int = 0,
-    leaky: float | None = None,
-    residual: mx.array | None = None,
-) -> mx.array:
-    """The definition, in stock MLX."""
-    if leaky is not None:
-        x = leaky_relu(x, leaky)
-    y = mx.conv_transpose1d(
-        x, weight.astype(x.dtype), stride=stride, padding=padding, output_padding=output_padding
-    )
-    return epilogue(y, bias, None, residual, 1.0)
+class Options(NamedTuple):
+    """What a call states beside its arrays."""
+
+    stride: int
+    padding: int
+    output_padding: int
+    leaky: float | None
 
 
-def pack_conv_transpose1d(weight: mx.array, *, stride: int = 1, dtype: Dtype = "float32") -> Weight:
-    """Rearrange a weight (O, K, C) for the backend in use; see `pack_conv1d`."""
+def _check(
+    x: mx.array, weight: Weight, bias: mx.array | None, residual: mx.array | None, o: Options
+) -> Options:
     op = "conv_transpose1d"
-    dispatch.check_arrays(op, weight=weight)
-    dispatch.check_whole(op, stride=stride)
-    dispatch.check(op, weight.ndim == 3, "weight", "of shape (O, K, C)", tuple(weight.shape))
-    dispatch.check(op, stride >= 1, "stride", "at least 1", stride)
-    check_dtype("conv_transpose1d", dtype)
-    backends: dict[str, Callable[..., Weight]] = {
-        "cpu": _pack_cpu,
-        "reference": _pack_reference,
-        **gpu.both(_pack_gpu),
-    }
-    return dispatch.select(op, backends)(weight, stride, dtype)
+    checks.arrays(op, x=x, weight=weight, bias=bias, residual=residual)
+    checks.whole(op, stride=o.stride, padding=o.padding, output_padding=o.output_padding)
+    checks.packed(op, weight, stride=(o.stride,), beside=x)
+    checks.rank(op, "x", x, "(B, T, C)")
+    checks.rank(op, "weight", weight, "(O, K, C)")
+    checks.channels(op, x, weight)
+    checks.at_least(op, 1, stride=o.stride)
+    checks.at_least(op, 0, padding=o.padding)
+    fits = 0 <= o.output_padding < o.stride
+    checks.check(op, fits, "output_padding", f"from 0 to {o.stride - 1}", o.output_padding)
+    shape = _shape(x, weight, **o._asdict())
+    checks.check(op, shape[1] >= 1, "x", "long enough for one output step", x.shape[1])
+    checks.slope(op, "leaky", o.leaky)
+    checks.epilogue(op, shape, bias, residual)
+    return o
 
 
-def _pack_reference(weight: mx.array, stride: int, dtype: Dtype) -> mx.array:
-    return weight.astype(mx.float32)
-
-
-def _pack_cpu(weight: mx.array, stride: int, dtype: Dtype = "float32") -> PackedWeight:
-    from .. import native
-
-    dtype = faster_dtype(dtype, weight.shape[-1], weight.shape[0])
-    data = native.ext().conv_transpose1d_pack(weight, stride=stride, dtype=dtype)
-    return PackedWeight("conv_transpose1d", data, tuple(weight.shape), stride=(stride,), dtype=dtype)
-
-
-def _conv_transpose1d_cpu(
-    x: mx.array,
-    weight: Weight,
-    bias: mx.array | None,
-    *,
-    stride: int,
-    padding: int,
-    output_padding: int,
-    leaky: float | None,
-    residual: mx.array | None,
+def _reference(
+    x: mx.array, weight: mx.array, bias: mx.array | None, residual: mx.array | None, o: Options
 ) -> mx.array:
-    from .. import native
+    y = mx.conv_transpose1d(
+        leaky_relu(x, o.leaky),
+        weight.astype(x.dtype),
+        stride=o.stride,
+        padding=o.padding,
+        output_padding=o.output_padding,
+    )
+    return epilogue(y, bias, residual)
 
-    packed = weight if isinstance(weight, PackedWeight) else _pack_cpu(weight, stride)
+
+def _cpu(
+    x: mx.array, weight: Weight, bias: mx.array | None, residual: mx.array | None, o: Options
+) -> mx.array:
+    data = weight.data if isinstance(weight, PackedWeight) else weight
+    stride, padding, output_padding, leaky = o
+    slope = 1.0 if leaky is None else leaky
     return native.ext().conv_transpose1d(
-        x,
-        packed.data,
-        bias,
-        residual,
-        out_channels=packed.shape[0],
-        kernel=packed.shape[1],
-        stride=stride,
-        padding=padding,
-        output_padding=output_padding,
-        leaky=1.0 if leaky is None else leaky,
+        x, data, bias, residual, *weight.shape[:2], stride, padding, output_padding, slope
     )
 
 
@@ -109,6 +78,33 @@ def _phases(weight: Weight, stride: int) -> tuple[int, int, int]:
     """Return the shape of the weight of the convolution that makes all phases, the outputs `stride` apart, at once."""
     out, kernel, channels = weight.shape
     return stride * out, -(-kernel // stride), channels
+
+
+def _gpu(
+    backend: str, x: mx.array, weight: Weight, bias: mx.array | None, residual: mx.array | None, o: Options
+) -> mx.array:
+    """One convolution whose rows hold the outputs of all phases: one after the other they are the result."""
+    packed = weight if isinstance(weight, PackedWeight) else _pack_gpu(backend, weight, o.stride)
+    _, length, out = _shape(x, packed, **o._asdict())
+    phases = dataclasses.replace(packed, shape=_phases(packed, o.stride))
+    return conv_tiles.convolve(
+        backend,
+        x,
+        phases,
+        bias,
+        residual,
+        rows=-(-(length + o.padding) // o.stride),
+        shape=(length, out),
+        before=phases.shape[1] - 1,
+        crop=o.padding,
+        leaky=o.leaky,
+    )
+
+
+def _pack_cpu(weight: mx.array, stride: int, dtype: Dtype) -> PackedWeight:
+    dtype = faster_dtype(dtype, weight.shape[-1], weight.shape[0])
+    data = native.ext().conv_transpose1d_pack(weight, stride, dtype)
+    return PackedWeight("conv_transpose1d", data, tuple(weight.shape), stride=(stride,), dtype=dtype)
 
 
 def _pack_gpu(backend: str, weight: mx.array, stride: int, dtype: Dtype = "float32") -> PackedWeight:
@@ -121,35 +117,33 @@ def _pack_gpu(backend: str, weight: mx.array, stride: int, dtype: Dtype = "float
     return dataclasses.replace(packed, shape=tuple(weight.shape), stride=(stride,))
 
 
-def _conv_transpose1d_gpu(
-    backend: str,
-    x: mx.array,
-    weight: Weight,
-    bias: mx.array | None,
-    *,
-    stride: int,
-    padding: int,
-    output_padding: int,
-    leaky: float | None,
-    residual: mx.array | None,
-) -> mx.array:
-    """One convolution whose rows hold the outputs of all phases: one after the other they are the result."""
-    packed = weight if isinstance(weight, PackedWeight) else _pack_gpu(backend, weight, stride)
-    out = packed.shape[0]
-    length = _length(x, packed, stride=stride, padding=padding, output_padding=output_padding)
-    phases = dataclasses.replace(packed, shape=_phases(packed, stride))
-    return conv_tiles.convolve(
-        backend,
-        x,
-        phases,
-        bias,
-        residual,
-        rows=-(-(length + padding) // stride),
-        shape=(length, out),
-        before=phases.shape[1] - 1,
-        crop=padding,
-        leaky=leaky,
-    )
+def _unpack(weight: PackedWeight) -> mx.array:
+    """What is made of an impulse in each channel."""
+    y = conv_transpose1d(mx.eye(weight.shape[2])[:, None], weight, stride=weight.stride[0])
+    return y.transpose(2, 1, 0)
+
+
+_PACK = {"cpu": _pack_cpu, **gpu.both(_pack_gpu)}
+CONV_TRANSPOSE1D = Op(
+    "conv_transpose1d",
+    Options,
+    _check,
+    _reference,
+    {"cpu": _cpu, **gpu.both(_gpu)},
+    pack=_PACK,
+    unpack=_unpack,
+)
+
+
+def pack_conv_transpose1d(weight: mx.array, *, stride: int = 1, dtype: Dtype = "float32") -> Weight:
+    """Rearrange a weight (O, K, C) for the backend in use; see `pack_conv1d`."""
+    op = "conv_transpose1d"
+    checks.arrays(op, weight=weight)
+    checks.whole(op, stride=stride)
+    checks.rank(op, "weight", weight, "(O, K, C)")
+    checks.at_least(op, 1, stride=stride)
+    checks.dtype(op, dtype)
+    return CONV_TRANSPOSE1D.packed(weight, stride, dtype)
 
 
 def conv_transpose1d(
@@ -177,86 +171,20 @@ def conv_transpose1d(
     Returns:
         (B, T', O) in x's dtype.
     """
-    op = "conv_transpose1d"
-    dispatch.check_arrays(op, x=x, weight=weight, bias=bias, residual=residual)
-    dispatch.check_whole(op, stride=stride, padding=padding, output_padding=output_padding)
-    dispatch.check_finite(op, leaky=1.0 if leaky is None else leaky)
-    dispatch.check_packed(op, weight, stride=(stride,), dtype=x.dtype)
-    shape = weight.shape
-    check = dispatch.check
-    check(op, x.ndim == 3, "x", "of shape (B, T, C)", tuple(x.shape))
-    check(op, len(shape) == 3, "weight", "of shape (O, K, C)", tuple(shape))
-    check(op, x.shape[2] == shape[2], "x", f"{shape[2]} channels wide", x.shape[2])
-    check(op, stride >= 1, "stride", "at least 1", stride)
-    check(op, padding >= 0, "padding", "at least 0", padding)
-    check(op, 0 <= output_padding < stride, "output_padding", f"from 0 to {stride - 1}", output_padding)
-    length = (x.shape[1] - 1) * stride - 2 * padding + shape[1] + output_padding
-    check(op, x.shape[1] >= 1 and length >= 1, "x", "long enough for one output step", x.shape[1])
-    dispatch.check_shape(op, "bias", bias, (shape[0],))
-    check(op, leaky is None or 0 <= leaky <= 1, "leaky", "from 0 to 1", leaky)
-    out = (x.shape[0], length, shape[0])
-    dispatch.check_shape(op, "residual", residual, out)
-    backends: dict[str, Callable[..., mx.array]] = {
-        "cpu": _conv_transpose1d_cpu,
-        "reference": conv_transpose1d_reference,
-        **gpu.both(_conv_transpose1d_gpu),
-    }
-    return dispatch.select(op, backends, dtype=x.dtype)(
-        x,
-        weight,
-        bias,
-        stride=stride,
-        padding=padding,
-        output_padding=output_padding,
-        leaky=leaky,
-        residual=residual,
-    )
+    return CONV_TRANSPOSE1D(x, weight, bias, residual, stride, padding, output_padding, leaky)
+
+
+def _shape(
+    x: mx.array, weight: Weight, *, stride: int = 1, padding: int = 0, output_padding: int = 0, **_: Any
+) -> tuple[int, int, int]:
+    length = (x.shape[1] - 1) * stride - 2 * padding + weight.shape[1] + output_padding
+    return x.shape[0], length, weight.shape[0]
 
 
 def _case(
-    name: str,
-    batch: int,
-    length: int,
-    channels: int,
-    out_channels: int,
-    kernel: int,
-    *,
-    residual: bool = False,
-    strided: bool = False,
-    benchmark: bool = False,
-    **options: Any,
+    name: str, batch: int, length: int, channels: int, out_channels: int, kernel: int, **options: Any
 ) -> Case:
-    def make(rng: np.random.Generator) -> dict[str, Any]:
-        def normal(*shape: int) -> mx.array:
-            return mx.array(rng.standard_normal(shape, dtype=np.float32))
-
-        x = normal(batch, channels, length).swapaxes(1, 2) if strided else normal(batch, length, channels)
-        kwargs: dict[str, Any] = {
-            "x": x,
-            "weight": normal(out_channels, kernel, channels) * (kernel * channels) ** -0.5,
-            "bias": normal(out_channels),
-            **options,
-        }
-        if residual:
-            kwargs["residual"] = normal(batch, _length(**kwargs), out_channels)
-        return kwargs
-
-    return Case(name, make, benchmark)
-
-
-def _length(
-    x: mx.array, weight: Weight, *, stride: int = 1, padding: int = 0, output_padding: int = 0, **_: Any
-) -> int:
-    return (x.shape[1] - 1) * stride - 2 * padding + weight.shape[1] + output_padding
-
-
-def _flops(x: mx.array, weight: Weight, **_: Any) -> int:
-    return 2 * x.shape[0] * x.shape[1] * math.prod(weight.shape)
-
-
-def _bytes(x: mx.array, weight: Weight, residual: mx.array | None = None, **options: Any) -> int:
-    y = x.shape[0] * _length(x, weight, **options) * weight.shape[0] * (1 if residual is None else 2)
-    return 4 * (x.size + math.prod(weight.shape) + y)
+    return layer_case(name, (batch, length, channels), (out_channels, kernel, channels), _shape, **options)
 
 
 def _upsample(channels: int, length: int, kernel: int, stride: int) -> Case:
@@ -278,10 +206,8 @@ def _upsample(channels: int, length: int, kernel: int, stride: int) -> Case:
     )
 
 
-SPEC = OpSpec(
-    name="conv_transpose1d",
-    op=conv_transpose1d,
-    reference=conv_transpose1d_reference,
+SPEC = CONV_TRANSPOSE1D.describe(
+    conv_transpose1d,
     cases=(
         _case("one step", 1, 1, 1, 1, 1),
         _case("one step in, four out", 1, 1, 3, 5, 4, stride=4, leaky=0.1),
@@ -298,7 +224,9 @@ SPEC = OpSpec(
         _upsample(128, 6000, 4, 2),
         _upsample(64, 24000, 4, 2),
     ),
-    flops=_flops,
-    bytes=_bytes,
+    flops=lambda x, weight, **_: 2 * math.prod(x.shape[:2]) * math.prod(weight.shape),
+    bytes=lambda x, weight, residual=None, **options: layer_bytes(
+        x, weight, _shape(x, weight, **options), residual
+    ),
     tolerance={"float32": Tolerance(max_abs=2e-6, rms=1e-6), **HALF},
 )

@@ -7,101 +7,119 @@ H' = (H - 1) * stride - 2 * padding + KH + output_padding, W' likewise.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from . import dispatch, gpu
-from .packed import (
-    ACTIVATIONS,
-    Activation,
-    Dtype,
-    PackedWeight,
-    Weight,
-    check_dtype,
-    epilogue,
-    faster_dtype,
-    fused_epilogue,
-    plain_weight,
-)
-from .spec import HALF, Case, OpSpec, Tolerance
-
-dispatch.register("conv_transpose2d", "cpu", of_mlx=("metal", "cuda"))
+from .. import native
+from . import checks, gpu
+from .epilogue import Activation, epilogue, fused_epilogue
+from .op import Op
+from .packed import Dtype, PackedWeight, Weight, faster_dtype
+from .spec import HALF, Case, Tolerance, layer_bytes, layer_case, normal
 
 Pair = tuple[int, int]
 
 
-def conv_transpose2d_reference(
-    x: mx.array,
-    weight: mx.array,
-    bias: mx.array | None = None,
-    *,
-    stride: Pair = (1, 1),
-    padding: Pair = (0, 0),
-    output_padding: Pair = (0, 0),
-    activation: Activation | None = None,
-    beside: mx.array | None = None,
-) -> mx.array:
-    """The definition, in stock MLX."""
-    y = mx.conv_transpose2d(
-        x, weight.astype(x.dtype), stride=stride, padding=padding, output_padding=output_padding
+class Options(NamedTuple):
+    """What a call states beside its arrays."""
+
+    stride: Pair
+    padding: Pair
+    output_padding: Pair
+    activation: Activation | None
+
+
+def _check(
+    x: mx.array, weight: Weight, bias: mx.array | None, beside: mx.array | None, o: Options
+) -> Options:
+    op = "conv_transpose2d"
+    checks.arrays(op, x=x, weight=weight, bias=bias, beside=beside)
+    o = o._replace(
+        stride=checks.pair(op, "stride", o.stride),
+        padding=checks.pair(op, "padding", o.padding),
+        output_padding=checks.pair(op, "output_padding", o.output_padding),
     )
-    y = epilogue(y, bias, activation, None, 1.0)
+    checks.packed(op, weight, stride=o.stride, beside=x)
+    checks.rank(op, "x", x, "(B, H, W, C)")
+    checks.rank(op, "weight", weight, "(O, KH, KW, C)")
+    checks.channels(op, x, weight)
+    checks.at_least(op, 1, stride=o.stride)
+    checks.at_least(op, 0, padding=o.padding)
+    fits = all(0 <= p < s for p, s in zip(o.output_padding, o.stride, strict=True))
+    checks.check(op, fits, "output_padding", f"from 0 to below the stride {o.stride}", o.output_padding)
+    shape = _shape(x, weight, **o._asdict())
+    checks.check(op, min(shape) >= 1, "x", "large enough for one output", tuple(x.shape))
+    checks.epilogue(op, shape, bias, None, o.activation)
+    if beside is not None:
+        fits = tuple(beside.shape[:-1]) == shape[:-1]
+        checks.check(op, fits, "beside", f"of shape {(*shape[:-1], 'S')}", tuple(beside.shape))
+    return o
+
+
+def _join(y: mx.array, beside: mx.array | None) -> mx.array:
     return y if beside is None else mx.concatenate([y, beside.astype(y.dtype)], axis=-1)
 
 
-def pack_conv_transpose2d(weight: mx.array, *, stride: Pair = (1, 1), dtype: Dtype = "float32") -> Weight:
-    """Rearrange a weight (O, KH, KW, C) for the backend in use; see `pack_conv1d`."""
-    op = "conv_transpose2d"
-    dispatch.check_arrays(op, weight=weight)
-    dispatch.check(op, weight.ndim == 4, "weight", "of shape (O, KH, KW, C)", tuple(weight.shape))
-    stride = dispatch.pair(op, "stride", stride)
-    dispatch.check(op, min(stride) >= 1, "stride", "at least 1", stride)
-    check_dtype("conv_transpose2d", dtype)
-    backends: dict[str, Callable[..., Weight]] = {
-        "cpu": _pack_cpu,
-        "reference": plain_weight,
-        **gpu.both(_pack_gpu),
-    }
-    return dispatch.select(op, backends)(weight, stride, dtype)
-
-
-def _pack_cpu(weight: mx.array, stride: Pair, dtype: Dtype = "float32") -> PackedWeight:
-    from .. import native
-
-    dtype = faster_dtype(dtype, weight.shape[-1], weight.shape[0])
-    data = native.ext().conv_transpose2d_pack(weight, stride=stride, dtype=dtype)
-    return PackedWeight("conv_transpose2d", data, tuple(weight.shape), stride=tuple(stride), dtype=dtype)
-
-
-def _conv_transpose2d_cpu(
-    x: mx.array,
-    weight: Weight,
-    bias: mx.array | None,
-    *,
-    stride: Pair,
-    padding: Pair,
-    output_padding: Pair,
-    activation: Activation | None,
-    beside: mx.array | None,
+def _reference(
+    x: mx.array, weight: mx.array, bias: mx.array | None, beside: mx.array | None, o: Options
 ) -> mx.array:
-    from .. import native
-
-    packed = weight if isinstance(weight, PackedWeight) else _pack_cpu(weight, stride)
-    return native.ext().conv_transpose2d(
-        x,
-        packed.data,
-        bias,
-        out_channels=packed.shape[0],
-        kernel=(packed.shape[1], packed.shape[2]),
-        stride=stride,
-        padding=padding,
-        output_padding=output_padding,
-        activation=activation or "",
-        beside=beside,
+    y = mx.conv_transpose2d(
+        x, weight.astype(x.dtype), stride=o.stride, padding=o.padding, output_padding=o.output_padding
     )
+    return _join(epilogue(y, bias, None, o.activation), beside)
+
+
+def _smooth(
+    x: mx.array, weight: mx.array, bias: mx.array | None, beside: mx.array | None, o: Options
+) -> mx.array:
+    """The same without MLX's `output_padding`, which has no second derivatives."""
+    y = mx.conv_transpose2d(x, weight, stride=o.stride)
+    more = [(0, max(0, new - cut)) for new, cut in zip(o.output_padding, o.padding, strict=True)]
+    (top, left), (_, height, width, _) = o.padding, _shape(x, weight, **o._asdict())
+    y = mx.pad(y, [(0, 0), *more, (0, 0)])[:, top : top + height, left : left + width]
+    return _join(epilogue(y, bias, None, o.activation), beside)
+
+
+def _cpu(x: mx.array, weight: Weight, bias: mx.array | None, beside: mx.array | None, o: Options) -> mx.array:
+    out, *kernel, _ = weight.shape
+    data = weight.data if isinstance(weight, PackedWeight) else weight
+    stride, padding, output_padding, activation = o
+    return native.ext().conv_transpose2d(
+        x, data, bias, out, kernel, stride, padding, output_padding, activation or "", beside
+    )
+
+
+def _gpu(
+    backend: str, x: mx.array, weight: Weight, bias: mx.array | None, beside: mx.array | None, o: Options
+) -> mx.array:
+    """By phases, with MLX's convolution of stride 1: its own transposed one multiplies the inserted zeros.
+
+    Row m of the convolution holds the outputs m * stride[0] + r of all phases r, columns likewise.
+    """
+    packed = weight if isinstance(weight, PackedWeight) else _pack_gpu(backend, weight, o.stride)
+    _, *size, out = _shape(x, packed, **o._asdict())
+    taps = packed.data.shape[1:3]
+    (stride, padding), batch = (o.stride, o.padding), x.shape[0]
+    rows = [-(-(size[i] + padding[i]) // stride[i]) for i in (0, 1)]
+    # As many zeros after x as the last rows reach for; the last ones of x may be cropped, too.
+    after = [max(0, rows[i] - x.shape[1 + i]) for i in (0, 1)]
+    y = mx.conv_general(
+        x,
+        packed.data.astype(x.dtype),
+        padding=([t - 1 for t in taps], after),
+    )[:, : rows[0], : rows[1]]
+    y = y.reshape(batch, *rows, *stride, out).transpose(0, 1, 3, 2, 4, 5)
+    y = y.reshape(batch, rows[0] * stride[0], rows[1] * stride[1], out)
+    y = y[:, padding[0] : padding[0] + size[0], padding[1] : padding[1] + size[1]]
+    return _join(fused_epilogue(y, bias, None, o.activation), beside)
+
+
+def _pack_cpu(weight: mx.array, stride: Pair, dtype: Dtype) -> PackedWeight:
+    dtype = faster_dtype(dtype, weight.shape[-1], weight.shape[0])
+    data = native.ext().conv_transpose2d_pack(weight, stride, dtype)
+    return PackedWeight("conv_transpose2d", data, tuple(weight.shape), stride=stride, dtype=dtype)
 
 
 def _pack_gpu(backend: str, weight: mx.array, stride: Pair, dtype: Dtype = "float32") -> PackedWeight:
@@ -115,42 +133,40 @@ def _pack_gpu(backend: str, weight: mx.array, stride: Pair, dtype: Dtype = "floa
     data = mx.pad(weight.astype(mx.float32), [(0, 0), *missing, (0, 0)])
     data = data.reshape(out, taps[0], stride[0], taps[1], stride[1], channels)[:, ::-1, :, ::-1]
     data = mx.contiguous(data.transpose(2, 4, 0, 1, 3, 5).reshape(-1, *taps, channels))
-    return PackedWeight("conv_transpose2d", data, tuple(weight.shape), stride=tuple(stride), backend=backend)
+    return PackedWeight("conv_transpose2d", data, tuple(weight.shape), stride=stride, backend=backend)
 
 
-def _conv_transpose2d_gpu(
-    backend: str,
-    x: mx.array,
-    weight: Weight,
-    bias: mx.array | None,
-    *,
-    stride: Pair,
-    padding: Pair,
-    output_padding: Pair,
-    activation: Activation | None,
-    beside: mx.array | None,
-) -> mx.array:
-    """By phases, with MLX's convolution of stride 1: its own transposed one multiplies the inserted zeros.
+def _unpack(weight: PackedWeight) -> mx.array:
+    """What is made of an impulse in each channel."""
+    stride = weight.stride[0], weight.stride[1]
+    return conv_transpose2d(mx.eye(weight.shape[3])[:, None, None], weight, stride=stride).transpose(
+        3, 1, 2, 0
+    )
 
-    Row m of the convolution holds the outputs m * stride[0] + r of all phases r, columns likewise.
-    """
-    packed = weight if isinstance(weight, PackedWeight) else _pack_gpu(backend, weight, stride)
-    out, *kernel, _ = packed.shape
-    taps = packed.data.shape[1:3]
-    size = [(x.shape[1 + i] - 1) * stride[i] - 2 * padding[i] + kernel[i] + output_padding[i] for i in (0, 1)]
-    rows = [-(-(size[i] + padding[i]) // stride[i]) for i in (0, 1)]
-    # As many zeros after x as the last rows reach for; the last ones of x may be cropped, too.
-    after = [max(0, rows[i] - x.shape[1 + i]) for i in (0, 1)]
-    y = mx.conv_general(
-        x,
-        packed.data.astype(x.dtype),
-        padding=([t - 1 for t in taps], after),
-    )[:, : rows[0], : rows[1]]
-    y = y.reshape(x.shape[0], *rows, *stride, out).transpose(0, 1, 3, 2, 4, 5)
-    y = y.reshape(x.shape[0], rows[0] * stride[0], rows[1] * stride[1], out)
-    y = y[:, padding[0] : padding[0] + size[0], padding[1] : padding[1] + size[1]]
-    y = fused_epilogue(y, bias, activation, None)
-    return y if beside is None else mx.concatenate([y, beside.astype(y.dtype)], axis=-1)
+
+_PACK = {"cpu": _pack_cpu, **gpu.both(_pack_gpu)}
+CONV_TRANSPOSE2D = Op(
+    "conv_transpose2d",
+    Options,
+    _check,
+    _reference,
+    {"cpu": _cpu},
+    of_mlx=gpu.both(_gpu),
+    pack=_PACK,
+    unpack=_unpack,
+    smooth=_smooth,
+)
+
+
+def pack_conv_transpose2d(weight: mx.array, *, stride: Pair = (1, 1), dtype: Dtype = "float32") -> Weight:
+    """Rearrange a weight (O, KH, KW, C) for the backend in use; see `pack_conv1d`."""
+    op = "conv_transpose2d"
+    checks.arrays(op, weight=weight)
+    checks.rank(op, "weight", weight, "(O, KH, KW, C)")
+    stride = checks.pair(op, "stride", stride)
+    checks.at_least(op, 1, stride=stride)
+    checks.dtype(op, dtype)
+    return CONV_TRANSPOSE2D.packed(weight, stride, dtype)
 
 
 def conv_transpose2d(
@@ -170,52 +186,29 @@ def conv_transpose2d(
         x: (B, H, W, C).
         weight: (O, KH, KW, C), or what `pack_conv_transpose2d` made of it.
         bias: (O,) or None.
-        activation: what is applied after the bias, one of `packed.ACTIVATIONS`.
+        activation: what is applied after the bias, "relu", "gelu", "sigmoid" or "tanh".
         beside: (B, H', W', S), whose channels follow the result's.
 
     Returns:
         (B, H', W', O + S) in x's dtype.
     """
-    op = "conv_transpose2d"
-    dispatch.check_arrays(op, x=x, weight=weight, bias=bias)
-    stride, padding = dispatch.pair(op, "stride", stride), dispatch.pair(op, "padding", padding)
-    output_padding = dispatch.pair(op, "output_padding", output_padding)
-    dispatch.check_packed(op, weight, stride=stride, dtype=x.dtype)
-    shape = weight.shape
-    check = dispatch.check
-    check(op, x.ndim == 4, "x", "of shape (B, H, W, C)", tuple(x.shape))
-    check(op, len(shape) == 4, "weight", "of shape (O, KH, KW, C)", tuple(shape))
-    check(op, x.shape[3] == shape[3], "x", f"{shape[3]} channels wide", x.shape[3])
-    check(op, min(stride) >= 1, "stride", "at least 1", stride)
-    check(op, min(padding) >= 0, "padding", "at least 0", padding)
-    fits = all(0 <= p < s for p, s in zip(output_padding, stride, strict=True))
-    check(op, fits, "output_padding", f"from 0 to below the stride {stride}", output_padding)
-    out = [
-        (x.shape[1 + i] - 1) * stride[i] - 2 * padding[i] + shape[1 + i] + output_padding[i] for i in (0, 1)
-    ]
-    check(op, min(x.shape) >= 1 and min(out) >= 1, "x", "large enough for one output", tuple(x.shape))
-    dispatch.check_shape(op, "bias", bias, (shape[0],))
-    if beside is not None:
-        fits = beside.size > 0 and tuple(beside.shape[:-1]) == (x.shape[0], *out)
-        check(op, fits, "beside", f"of shape {(x.shape[0], *out, 'S')}", tuple(beside.shape))
-    check(
-        op, activation is None or activation in ACTIVATIONS, "activation", f"one of {ACTIVATIONS}", activation
+    return CONV_TRANSPOSE2D(x, weight, bias, beside, stride, padding, output_padding, activation)
+
+
+def _shape(
+    x: mx.array,
+    weight: Weight,
+    *,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    output_padding: Pair = (0, 0),
+    **_: Any,
+) -> tuple[int, ...]:
+    size = (
+        (x.shape[1 + i] - 1) * stride[i] - 2 * padding[i] + weight.shape[1 + i] + output_padding[i]
+        for i in (0, 1)
     )
-    backends: dict[str, Callable[..., mx.array]] = {
-        "cpu": _conv_transpose2d_cpu,
-        "reference": conv_transpose2d_reference,
-        **gpu.both(_conv_transpose2d_gpu),
-    }
-    return dispatch.select(op, backends, dtype=x.dtype)(
-        x,
-        weight,
-        bias,
-        stride=stride,
-        padding=padding,
-        output_padding=output_padding,
-        activation=activation,
-        beside=beside,
-    )
+    return x.shape[0], *size, weight.shape[0]
 
 
 def _case(
@@ -223,53 +216,21 @@ def _case(
     batch: int,
     size: Pair,
     channels: int,
-    out_channels: int,
+    outputs: int,
     kernel: Pair,
     *,
-    strided: bool = False,
     beside: int = 0,
-    benchmark: bool = False,
     **options: Any,
 ) -> Case:
+    case = layer_case(name, (batch, *size, channels), (outputs, *kernel, channels), _shape, **options)
+    if not beside:
+        return case
+
     def make(rng: np.random.Generator) -> dict[str, Any]:
-        def normal(*shape: int) -> mx.array:
-            return mx.array(rng.standard_normal(shape, dtype=np.float32))
+        kwargs = case.make(rng)
+        return {**kwargs, "beside": normal(rng, *_shape(**kwargs)[:3], beside)}
 
-        x = (
-            normal(batch, channels, *size).transpose(0, 2, 3, 1)
-            if strided
-            else normal(batch, *size, channels)
-        )
-        weight = normal(out_channels, *kernel, channels) * (kernel[0] * kernel[1] * channels) ** -0.5
-        kwargs = {"x": x, "weight": weight, "bias": normal(out_channels), **options}
-        if beside:
-            shape = conv_transpose2d_reference(**kwargs).shape
-            kwargs["beside"] = normal(*shape[:3], beside)
-        return kwargs
-
-    return Case(name, make, benchmark)
-
-
-def _flops(x: mx.array, weight: Weight, **_: Any) -> int:
-    return 2 * math.prod(x.shape[:3]) * math.prod(weight.shape)
-
-
-def _bytes(
-    x: mx.array,
-    weight: Weight,
-    *,
-    stride: Pair = (1, 1),
-    padding: Pair = (0, 0),
-    output_padding: Pair = (0, 0),
-    beside: mx.array | None = None,
-    **_: Any,
-) -> int:
-    height, width = (
-        (x.shape[1 + i] - 1) * stride[i] - 2 * padding[i] + weight.shape[1 + i] + output_padding[i]
-        for i in (0, 1)
-    )
-    out = x.shape[0] * height * width * weight.shape[0]
-    return 4 * (x.size + math.prod(weight.shape) + out + (0 if beside is None else 2 * beside.size))
+    return Case(name, make, case.benchmark)
 
 
 def _rmvpe(channels: int, height: int, width: int) -> Case:
@@ -288,10 +249,8 @@ def _rmvpe(channels: int, height: int, width: int) -> Case:
     )
 
 
-SPEC = OpSpec(
-    name="conv_transpose2d",
-    op=conv_transpose2d,
-    reference=conv_transpose2d_reference,
+SPEC = CONV_TRANSPOSE2D.describe(
+    conv_transpose2d,
     cases=(
         _case("one pixel", 1, (1, 1), 1, 1, (1, 1)),
         _case("one pixel in, four out", 1, (1, 1), 3, 5, (2, 2), stride=(2, 2)),
@@ -318,7 +277,9 @@ SPEC = OpSpec(
             for shape in ((512, 16, 4), (256, 32, 8), (128, 64, 16), (64, 128, 32), (32, 160, 64))
         ),
     ),
-    flops=_flops,
-    bytes=_bytes,
+    flops=lambda x, weight, **_: 2 * math.prod(x.shape[:3]) * math.prod(weight.shape),
+    bytes=lambda x, weight, beside=None, **options: (
+        layer_bytes(x, weight, _shape(x, weight, **options)) + (0 if beside is None else 8 * beside.size)
+    ),
     tolerance={"float32": Tolerance(max_abs=2e-6, rms=1e-6), **HALF},
 )

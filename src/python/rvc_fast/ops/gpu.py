@@ -154,5 +154,10 @@ def launch(
 
 
 def both(run: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
-    """Return `run` for `dispatch.select`, where it takes the backend's name first."""
+    """Return `run` for the backends of an `Op`, where it takes the backend's name first."""
     return {backend: functools.partial(run, backend) for backend in _SUFFIX}
+
+
+def alike(run: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """Return `run` for the backends of an `Op`, where it does the same on both."""
+    return dict.fromkeys(_SUFFIX, run)

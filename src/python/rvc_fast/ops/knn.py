@@ -10,16 +10,16 @@ A vector that this rounding misplaces by more than 8 ranks is not found.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from . import dispatch
+from .. import native
+from . import checks, gpu
 from .blocks import after, blocks
-from .spec import Case, OpSpec
-
-dispatch.register("knn", "cpu", of_mlx=("metal", "cuda"))
+from .op import Op
+from .spec import Case
 
 MARGIN = 8
 _VECTORS = 4096
@@ -31,7 +31,7 @@ Neighbours = tuple[mx.array, mx.array]
 def _lowest(scores: mx.array, rows: mx.array, count: int) -> Neighbours:
     """The `count` lowest of each query's scores (n, c) and their rows, unordered."""
     if scores.shape[1] > count:
-        keep = mx.argpartition(scores, count - 1, axis=1)[:, :count]
+        keep = mx.stop_gradient(mx.argpartition(scores, count - 1, axis=1)[:, :count])
         scores, rows = mx.take_along_axis(scores, keep, 1), mx.take_along_axis(rows, keep, 1)
     return scores, rows
 
@@ -40,13 +40,24 @@ def _ranked(distances: mx.array, rows: mx.array) -> Neighbours:
     """In order of distance, then of row: MLX's sort does not promise to leave equal ones in order."""
     near, far = distances[:, :, None], distances[:, None]
     before = (far < near) | ((far == near) & (rows[:, None] < rows[:, :, None]))
-    order = mx.argsort(before.sum(axis=2), axis=1)
+    order = mx.stop_gradient(mx.argsort(before.sum(axis=2), axis=1))
     return mx.take_along_axis(distances, order, 1), mx.take_along_axis(rows, order, 1)
 
 
-def knn_reference(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
-    """The definition, in stock MLX."""
-    return _search(queries, vectors, k, None)
+class Options(NamedTuple):
+    """What a call states beside its arrays."""
+
+    k: int
+
+
+def _check(queries: mx.array, vectors: mx.array, o: Options) -> Options:
+    checks.arrays("knn", queries=queries, vectors=vectors)
+    checks.whole("knn", k=o.k)
+    checks.rank("knn", "queries", queries, "(n, d)")
+    fits = vectors.ndim == 2 and vectors.shape[1] == queries.shape[1]
+    checks.check("knn", fits, "vectors", f"of shape (m, {queries.shape[1]})", tuple(vectors.shape))
+    checks.at_least("knn", 1, k=o.k)
+    return o
 
 
 def _search(
@@ -72,12 +83,45 @@ def _search(
             scores, rows = _lowest(
                 mx.concatenate([scores, block], axis=1), mx.concatenate([rows, numbers], axis=1), wanted
             )
-        distances = ((vectors[mx.maximum(rows, 0)] - q[:, None]) ** 2).sum(axis=2)
+        distances = ((vectors[mx.stop_gradient(mx.maximum(rows, 0))] - q[:, None]) ** 2).sum(axis=2)
         distances, rows = _ranked(mx.where(rows < 0, float("inf"), distances), rows)
         missing = [(0, 0), (0, max(0, k - wanted))]
         all_distances.append(mx.pad(distances[:, :k], missing, constant_values=float("inf")))
         all_rows.append(mx.pad(rows[:, :k], missing, constant_values=-1))
     return mx.concatenate(all_distances), mx.concatenate(all_rows)
+
+
+def _reference(queries: mx.array, vectors: mx.array, o: Options) -> Neighbours:
+    return _search(queries, vectors, o.k, None)
+
+
+def _cpu(queries: mx.array, vectors: mx.array, o: Options) -> Neighbours:
+    return native.ext().knn(queries, vectors, o.k)
+
+
+def _gpu(queries: mx.array, vectors: mx.array, o: Options) -> Neighbours:
+    """Matrix products and sorts of blocks, which are MLX's own already: the reference, in float32."""
+    return _reference(queries.astype(mx.float32), vectors.astype(mx.float32), o)
+
+
+KNN = Op("knn", Options, _check, _reference, {"cpu": _cpu}, of_mlx=gpu.alike(_gpu))
+
+
+def knn(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
+    """Nearest neighbours by squared L2 distance, among all vectors; see the module's text.
+
+    Args:
+        queries: (n, d), finite.
+        vectors: (m, d), finite, m >= 1.
+        k: how many.
+
+    Returns:
+        (distances (n, k) float32, rows of `vectors` (n, k) int32).
+
+    Raises:
+        InputError: a shape or value that does not fit, named with the argument.
+    """
+    return KNN(queries, vectors, k)
 
 
 def knn_in_lists(
@@ -112,43 +156,6 @@ def knn_in_lists(
     return _search(queries, vectors, k, seen)
 
 
-def _knn_cpu(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
-    from .. import native
-
-    return native.ext().knn(queries, vectors, k)
-
-
-def _knn_gpu(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
-    """Matrix products and sorts of blocks, which are MLX's own already: the reference, in float32."""
-    return knn_reference(queries.astype(mx.float32), vectors.astype(mx.float32), k)
-
-
-def knn(queries: mx.array, vectors: mx.array, k: int) -> Neighbours:
-    """Nearest neighbours by squared L2 distance, among all vectors; see the module's text.
-
-    Args:
-        queries: (n, d), finite.
-        vectors: (m, d), finite, m >= 1.
-        k: how many.
-
-    Returns:
-        (distances (n, k) float32, rows of `vectors` (n, k) int32).
-
-    Raises:
-        InputError: a shape or value that does not fit, named with the argument.
-    """
-    check = dispatch.check
-    dispatch.check_arrays("knn", queries=queries, vectors=vectors)
-    dispatch.check_whole("knn", k=k)
-    check("knn", queries.ndim == 2 and queries.size > 0, "queries", "of shape (n, d)", tuple(queries.shape))
-    fits = vectors.ndim == 2 and vectors.size > 0 and vectors.shape[1] == queries.shape[1]
-    check("knn", fits, "vectors", f"of shape (m, {queries.shape[1]})", tuple(vectors.shape))
-    check("knn", k >= 1, "k", "at least 1", k)
-    backends = {"cpu": _knn_cpu, "reference": knn_reference, "metal": _knn_gpu, "cuda": _knn_gpu}
-    found: Neighbours = dispatch.select("knn", backends, dtype=queries.dtype)(queries, vectors, k)
-    return found
-
-
 def _case(name: str, n: int, m: int, d: int, k: int, *, copies: int = 1, **options: Any) -> Case:
     def make(rng: np.random.Generator) -> dict[str, Any]:
         # Around a common middle far from 0, as features are.
@@ -160,10 +167,8 @@ def _case(name: str, n: int, m: int, d: int, k: int, *, copies: int = 1, **optio
     return Case(name, make, **options)
 
 
-SPEC = OpSpec(
-    name="knn",
-    op=knn,
-    reference=knn_reference,
+SPEC = KNN.describe(
+    knn,
     cases=(
         _case("one of one", 1, 1, 1, 1),
         _case("fewer than asked for", 3, 5, 7, 9),

@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from . import dispatch
-from .spec import HALF, Case, OpSpec, Tolerance
+from .. import native
+from . import checks, gpu
+from .op import Op
+from .spec import HALF, Case, Tolerance, normal
 
-dispatch.register("layer_norm", "cpu", of_mlx=("metal", "cuda"))
-
-
-def layer_norm_reference(
-    x: mx.array,
-    weight: mx.array | None = None,
-    bias: mx.array | None = None,
-    *,
-    eps: float = 1e-5,
-    residual: mx.array | None = None,
-) -> mx.array:
-    """The definition, in stock MLX."""
-    return mx.fast.layer_norm(x if residual is None else x + residual, weight, bias, eps)
+Array = mx.array | None
 
 
-def _layer_norm_cpu(
-    x: mx.array, weight: mx.array | None, bias: mx.array | None, *, eps: float, residual: mx.array | None
-) -> mx.array:
-    from .. import native
+class Options(NamedTuple):
+    """What a call states beside its arrays."""
 
-    ext = native.ext()
-    assert ext is not None
-    return ext.layer_norm(x, weight, bias, residual, eps=eps)
+    eps: float
 
 
-def _layer_norm_gpu(
-    x: mx.array, weight: mx.array | None, bias: mx.array | None, *, eps: float, residual: mx.array | None
-) -> mx.array:
+def _check(x: mx.array, weight: Array, bias: Array, residual: Array, o: Options) -> Options:
+    op = "layer_norm"
+    checks.arrays(op, x=x, weight=weight, bias=bias, residual=residual)
+    checks.finite(op, eps=o.eps)
+    checks.check(op, x.ndim >= 1, "x", "of shape (..., C)", tuple(x.shape))
+    checks.check(op, o.eps >= 0, "eps", "at least 0", o.eps)
+    checks.shape(op, "weight", weight, (x.shape[-1],))
+    checks.shape(op, "bias", bias, (x.shape[-1],))
+    checks.shape(op, "residual", residual, tuple(x.shape))
+    return o
+
+
+def _reference(x: mx.array, weight: Array, bias: Array, residual: Array, o: Options) -> mx.array:
+    return mx.fast.layer_norm(x if residual is None else x + residual, weight, bias, o.eps)
+
+
+def _cpu(x: mx.array, weight: Array, bias: Array, residual: Array, o: Options) -> mx.array:
+    return native.ext().layer_norm(x, weight, bias, residual, o.eps)
+
+
+def _gpu(x: mx.array, weight: Array, bias: Array, residual: Array, o: Options) -> mx.array:
     """MLX's own layer norm reads its input once; the sum is half a unit in the last place of x's dtype off."""
-    return layer_norm_reference(x, weight, bias, eps=eps, residual=residual).astype(x.dtype)
+    return _reference(x, weight, bias, residual, o).astype(x.dtype)
+
+
+LAYER_NORM = Op("layer_norm", Options, _check, _reference, {"cpu": _cpu}, of_mlx=gpu.alike(_gpu))
 
 
 def layer_norm(
@@ -65,21 +72,7 @@ def layer_norm(
     Raises:
         InputError: a shape that does not fit, named with the argument.
     """
-    op = "layer_norm"
-    dispatch.check_arrays(op, x=x, weight=weight, bias=bias, residual=residual)
-    dispatch.check_finite(op, eps=eps)
-    dispatch.check(op, x.ndim >= 1 and x.size > 0, "x", "of shape (..., C), none 0", tuple(x.shape))
-    dispatch.check(op, eps >= 0, "eps", "at least 0", eps)
-    dispatch.check_shape(op, "weight", weight, (x.shape[-1],))
-    dispatch.check_shape(op, "bias", bias, (x.shape[-1],))
-    dispatch.check_shape(op, "residual", residual, tuple(x.shape))
-    backends = {
-        "cpu": _layer_norm_cpu,
-        "reference": layer_norm_reference,
-        "metal": _layer_norm_gpu,
-        "cuda": _layer_norm_gpu,
-    }
-    return dispatch.select(op, backends, dtype=x.dtype)(x, weight, bias, eps=eps, residual=residual)
+    return LAYER_NORM(x, weight, bias, residual, eps)
 
 
 def _case(
@@ -93,31 +86,18 @@ def _case(
     **options: Any,
 ) -> Case:
     def make(rng: np.random.Generator) -> dict[str, Any]:
-        def normal(*size: int) -> mx.array:
-            return mx.array(rng.standard_normal(size, dtype=np.float32))
-
-        kwargs: dict[str, Any] = {"x": normal(*shape) + offset, **options}
+        kwargs: dict[str, Any] = {"x": normal(rng, *shape) + offset, **options}
         if affine:
-            kwargs |= {"weight": normal(shape[-1]), "bias": normal(shape[-1])}
+            kwargs |= {"weight": normal(rng, shape[-1]), "bias": normal(rng, shape[-1])}
         if residual:
-            kwargs["residual"] = normal(*shape)
+            kwargs["residual"] = normal(rng, *shape)
         return kwargs
 
     return Case(name, make, benchmark)
 
 
-def _flops(x: mx.array, **_: Any) -> int:
-    return 8 * x.size
-
-
-def _bytes(x: mx.array, residual: mx.array | None = None, **_: Any) -> int:
-    return 4 * x.size * (2 if residual is None else 3)
-
-
-SPEC = OpSpec(
-    name="layer_norm",
-    op=layer_norm,
-    reference=layer_norm_reference,
+SPEC = LAYER_NORM.describe(
+    layer_norm,
     cases=(
         _case("one number", (1,)),
         _case("primes", (3, 7, 31), residual=True),
@@ -127,7 +107,7 @@ SPEC = OpSpec(
         _case("HuBERT, 10 s", (1, 500, 768), residual=True, benchmark=True),
         _case("HuBERT projection, 10 s", (1, 500, 512), benchmark=True),
     ),
-    flops=_flops,
-    bytes=_bytes,
+    flops=lambda x, **_: 8 * x.size,
+    bytes=lambda x, residual=None, **_: 4 * x.size * (2 if residual is None else 3),
     tolerance={"float32": Tolerance(max_abs=2e-6, rms=1e-6), **HALF},
 )

@@ -8,17 +8,17 @@ x may be mirrored at its ends first: centred frames have pad = n_fft // 2.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from . import dispatch, gpu
+from .. import native
+from . import checks, gpu
 from .blocks import after, blocks
+from .op import Op
 from .packed import PackedWeight, Weight
-from .spec import Case, OpSpec, Tolerance
-
-dispatch.register("mel_stft", "cpu", "metal", "cuda")
+from .spec import Case, Tolerance
 
 # Frames transformed at a time: a frame's window and spectrum are 12 KB of intermediates.
 BLOCK = 2048
@@ -29,35 +29,59 @@ MOST_POINTS = 2048
 MOST_SHARED_POINTS = 1024
 
 
-def mel_stft_reference(
-    x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floor: float = 1e-5, pad: int = 0
-) -> mx.array:
-    """The definition, in stock MLX."""
-    x = reflect_pad(x, pad, pad)
+class Options(NamedTuple):
+    """What a call states beside its arrays."""
+
+    hop: int
+    floor: float
+    pad: int
+
+
+def _check(x: mx.array, window: mx.array, filters: Weight, o: Options) -> Options:
+    op = "mel_stft"
+    checks.arrays(op, x=x, window=window, filters=filters)
+    checks.packed(op, filters, beside=x)
+    checks.whole(op, hop=o.hop, pad=o.pad)
+    checks.finite(op, floor=o.floor)
+    checks.check(op, window.ndim == 1 and window.shape[0] >= 2, "window", "of shape (n_fft,)", window.shape)
     n_fft = window.shape[0]
-    frames = (x.shape[0] - n_fft) // hop + 1
-    x = mx.as_strided(x, (frames, n_fft), (hop, 1))
-    return mx.log(mx.maximum(mx.abs(mx.fft.rfft(x * window)) @ filters.T, floor))
+    checks.at_least(op, 0, pad=o.pad)
+    fits = x.ndim == 1 and x.shape[0] + 2 * o.pad >= n_fft
+    checks.check(op, fits, "x", f"(n,) with n + 2 * {o.pad} >= {n_fft}", tuple(x.shape))
+    fits = filters.ndim == 2 and filters.shape[1] == n_fft // 2 + 1
+    checks.check(op, fits, "filters", f"of shape (mels, {n_fft // 2 + 1})", tuple(filters.shape))
+    checks.at_least(op, 1, hop=o.hop)
+    checks.check(op, o.floor >= 2.0**-126, "floor", "a normal float32 above 0", o.floor)
+    return o
 
 
-def _mel_stft_blocks(
-    x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floor: float, pad: int
-) -> mx.array:
-    x = reflect_pad(x, pad, pad)
+def _reference(x: mx.array, window: mx.array, filters: mx.array, o: Options) -> mx.array:
+    x = reflect_pad(x, o.pad, o.pad)
+    n_fft = window.shape[0]
+    frames = (x.shape[0] - n_fft) // o.hop + 1
+    x = mx.as_strided(x, (frames, n_fft), (o.hop, 1))
+    return mx.log(mx.maximum(mx.abs(mx.fft.rfft(x * window)) @ filters.T, o.floor))
+
+
+def _in_blocks(x: mx.array, window: mx.array, filters: mx.array, o: Options) -> mx.array:
+    """The reference, some frames after the others."""
+    x = reflect_pad(x, o.pad, o.pad)
     n_fft = window.shape[0]
     out: list[mx.array] = []
-    for start, end in blocks((x.shape[0] - n_fft) // hop + 1, BLOCK):
-        part = after(x[start * hop : (end - 1) * hop + n_fft], out)
-        out.append(mel_stft_reference(part, window, filters, hop=hop, floor=floor))
+    for start, end in blocks((x.shape[0] - n_fft) // o.hop + 1, BLOCK):
+        part = after(x[start * o.hop : (end - 1) * o.hop + n_fft], out)
+        out.append(_reference(part, window, filters, o._replace(pad=0)))
     return mx.concatenate(out)
 
 
-def _mel_stft_cpu(
-    x: mx.array, window: mx.array, filters: mx.array, *, hop: int, floor: float, pad: int
-) -> mx.array:
-    from .. import native
+def _cpu(x: mx.array, window: mx.array, filters: mx.array, o: Options) -> mx.array:
+    x = reflect_pad(x, o.pad, o.pad) if o.pad else x
+    return native.ext().mel_stft(x, window, filters, o.hop, o.floor)
 
-    return native.ext().mel_stft(reflect_pad(x, pad, pad), window, filters, hop=hop, floor=floor)
+
+def _regroup(_: tuple[Any, ...], o: Options, inputs: list[mx.array]) -> tuple[tuple[Any, ...], Options]:
+    """The kernel's input is padded already."""
+    return tuple(inputs), o._replace(pad=0)
 
 
 @functools.cache
@@ -72,9 +96,7 @@ def _points(n_fft: int) -> int:
     return n_fft if n_fft % 2 else n_fft // 2
 
 
-def _mel_stft_gpu(
-    backend: str, x: mx.array, window: mx.array, filters: Weight, *, hop: int, floor: float, pad: int
-) -> mx.array:
+def _gpu(backend: str, x: mx.array, window: mx.array, filters: Weight, o: Options) -> mx.array:
     n_fft = window.shape[0]
     mels = filters.shape[0]
     packed = filters.data if isinstance(filters, PackedWeight) else _pack_gpu(backend, filters).data
@@ -83,33 +105,21 @@ def _mel_stft_gpu(
     if points > MOST_POINTS:
         # MLX's FFT, which takes long transforms through device memory.
         x = x.astype(mx.float32)
-        return _mel_stft_blocks(x, window, packed[:, 2:], hop=hop, floor=floor, pad=pad)
-    frames = (x.shape[0] + 2 * pad - n_fft) // hop + 1
+        return _in_blocks(x, window, packed[:, 2:], o)
+    frames = (x.shape[0] + 2 * o.pad - n_fft) // o.hop + 1
     together = 2 if points <= MOST_SHARED_POINTS else 1
     y = gpu.launch(
         backend,
         "mel_stft",
         "mel_stft",
         {"x": x, "window": window, "roots": _roots(n_fft), "filters": packed},
-        sizes=(x.shape[0], frames, mels, hop, pad),
-        options={"N_FFT": n_fft, "FRAMES": together, "FLOOR": float(floor)},
+        sizes=(x.shape[0], frames, mels, o.hop, o.pad),
+        options={"N_FFT": n_fft, "FRAMES": together, "FLOOR": float(o.floor)},
         groups=(-(-frames // together), 1, 1),
         threads=THREADS,
         outputs=[((frames, mels), mx.float32)],
     )
     return y[0]
-
-
-def pack_mel_stft(filters: mx.array) -> Weight:
-    """Rearrange filters (mels, n_fft // 2 + 1) for the backend in use."""
-    dispatch.check_arrays("mel_stft", filters=filters)
-    dispatch.check("mel_stft", filters.ndim == 2, "filters", "of shape (mels, bins)", tuple(filters.shape))
-    backends = {"cpu": _keep, "reference": _keep, **gpu.both(_pack_gpu)}
-    return dispatch.select("mel_stft", backends)(filters)
-
-
-def _keep(filters: mx.array) -> mx.array:
-    return filters
 
 
 def _pack_gpu(backend: str, filters: mx.array) -> PackedWeight:
@@ -121,6 +131,28 @@ def _pack_gpu(backend: str, filters: mx.array) -> PackedWeight:
     bounds = mx.stack([first, end], axis=1).astype(mx.float32)
     data = mx.concatenate([bounds, filters.astype(mx.float32)], axis=1)
     return PackedWeight("mel_stft", data, tuple(filters.shape), backend=backend)
+
+
+def _unpack(filters: PackedWeight) -> mx.array:
+    return filters.data[:, 2:]
+
+
+def _keep(filters: mx.array) -> mx.array:
+    return filters
+
+
+_BACKENDS = {"cpu": _cpu, "reference": _in_blocks, **gpu.both(_gpu)}
+_PACK = {"cpu": _keep, "reference": _keep, **gpu.both(_pack_gpu)}
+MEL_STFT = Op(
+    "mel_stft", Options, _check, _reference, _BACKENDS, pack=_PACK, unpack=_unpack, regroup=_regroup
+)
+
+
+def pack_mel_stft(filters: mx.array) -> Weight:
+    """Rearrange filters (mels, n_fft // 2 + 1) for the backend in use."""
+    checks.arrays("mel_stft", filters=filters)
+    checks.rank("mel_stft", "filters", filters, "(mels, bins)")
+    return MEL_STFT.packed(filters)
 
 
 def mel_stft(
@@ -139,24 +171,7 @@ def mel_stft(
     Returns:
         (frames, mels) float32, natural logarithm of magnitudes.
     """
-    check = dispatch.check
-    dispatch.check_arrays("mel_stft", x=x, window=window, filters=filters)
-    dispatch.check_packed("mel_stft", filters, dtype=x.dtype)
-    dispatch.check_whole("mel_stft", hop=hop, pad=pad)
-    dispatch.check_finite("mel_stft", floor=floor)
-    check("mel_stft", window.ndim == 1 and window.shape[0] >= 2, "window", "of shape (n_fft,)", window.shape)
-    n_fft = window.shape[0]
-    check("mel_stft", pad >= 0, "pad", "at least 0", pad)
-    fits = x.ndim == 1 and x.shape[0] + 2 * pad >= n_fft
-    check("mel_stft", fits, "x", f"(n,) with n + 2 * {pad} >= {n_fft}", tuple(x.shape))
-    shape = tuple(filters.shape)
-    fits = len(shape) == 2 and shape[1] == n_fft // 2 + 1
-    check("mel_stft", fits, "filters", f"of shape (mels, {n_fft // 2 + 1})", shape)
-    check("mel_stft", hop >= 1, "hop", "at least 1", hop)
-    check("mel_stft", floor >= 2.0**-126, "floor", "a normal float32 above 0", floor)
-    backends = {"cpu": _mel_stft_cpu, "reference": _mel_stft_blocks, **gpu.both(_mel_stft_gpu)}
-    run = dispatch.select("mel_stft", backends, dtype=x.dtype)
-    return run(x, window, filters, hop=hop, floor=floor, pad=pad)
+    return MEL_STFT(x, window, filters, hop, floor, pad)
 
 
 def reflect_pad(x: mx.array, left: int, right: int) -> mx.array:
@@ -165,11 +180,11 @@ def reflect_pad(x: mx.array, left: int, right: int) -> mx.array:
     As PyTorch's reflect padding, which needs more than `left` and `right` steps to mirror; here a shorter
     input is mirrored back and forth, as numpy does it, and a single step is repeated.
     """
-    dispatch.check_arrays("reflect_pad", x=x)
-    dispatch.check_whole("reflect_pad", left=left, right=right)
-    dispatch.check("reflect_pad", x.ndim >= 1, "x", "of shape (n, ...)", tuple(x.shape))
+    checks.arrays("reflect_pad", x=x)
+    checks.whole("reflect_pad", left=left, right=right)
+    checks.check("reflect_pad", x.ndim >= 1, "x", "of shape (n, ...)", tuple(x.shape))
     length = x.shape[0]
-    dispatch.check("reflect_pad", min(left, right) >= 0, "padding", "at least 0", (left, right))
+    checks.check("reflect_pad", min(left, right) >= 0, "padding", "at least 0", (left, right))
     period = max(2 * (length - 1), 1)
 
     def mirrored(start: int, count: int) -> mx.array:
@@ -240,10 +255,8 @@ def _bytes(x: mx.array, window: mx.array, filters: mx.array, **options: Any) -> 
     return 4 * (x.size + window.size + filters.size + out)
 
 
-SPEC = OpSpec(
-    name="mel_stft",
-    op=mel_stft,
-    reference=mel_stft_reference,
+SPEC = MEL_STFT.describe(
+    mel_stft,
     cases=(
         _case("one frame", 1024, 1024, 128, 160),
         _case("a sample short of two frames", 1183, 1024, 128, 160),

@@ -16,16 +16,15 @@ advance of a frame ("frame", 2.4e-7 cycles below 800 Hz: at most 2.4e-5 Hz at 10
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from . import dispatch, gpu
-from .spec import Case, OpSpec, Tolerance
-
-dispatch.register("nsf_source", "cpu", "metal", "cuda")
+from .. import native
+from . import checks, dispatch, gpu
+from .op import Op
+from .spec import Case, Tolerance
 
 Interpolation = Literal["nearest", "linear"]
 Accumulation = Literal["frame", "sample"]
@@ -34,32 +33,40 @@ NOISE_STD = 0.003
 MOST_HARMONICS = 2048
 
 
-def _upsample(f0: np.ndarray, hop: int, interpolation: Interpolation) -> np.ndarray:
+def _upsample(f0: mx.array, hop: int, interpolation: Interpolation) -> mx.array:
     """(B, T) -> (B, T, hop), float32."""
-    f0 = f0[..., None]
+    f0 = f0.astype(mx.float32)[..., None]
     if interpolation == "nearest":
-        return np.broadcast_to(f0, (*f0.shape[:2], hop))
+        return mx.broadcast_to(f0, (*f0.shape[:2], hop))
     place = (np.arange(hop) + 0.5) / hop - 0.5
-    before = np.concatenate([f0[:, :1], f0[:, :-1]], axis=1)
-    after = np.concatenate([f0[:, 1:], f0[:, -1:]], axis=1)
-    y = f0 + (before - f0) * np.maximum(-place, 0) + (after - f0) * np.maximum(place, 0)
-    return y.astype(np.float32)
+    back, ahead = (mx.array(np.maximum(p, 0), dtype=mx.float64) for p in (-place, place))
+    before = mx.concatenate([f0[:, :1], f0[:, :-1]], axis=1)
+    after = mx.concatenate([f0[:, 1:], f0[:, -1:]], axis=1)
+    return (f0 + (before - f0) * back + (after - f0) * ahead).astype(mx.float32)
 
 
 def _cycles(
-    frequency: np.ndarray, sample_rate: int, phase: np.ndarray | float, accumulation: Accumulation
-) -> tuple[np.ndarray, np.ndarray]:
-    """(B, T, hop) Hz -> phase, in cycles and double: at each sample (B, T, hop), and after the last (B,)."""
-    step = frequency / np.float32(sample_rate)
-    within = np.cumsum(step, axis=2, dtype=np.float64)
+    frequency: mx.array, sample_rate: int, start: mx.array, accumulation: Accumulation
+) -> tuple[mx.array, mx.array]:
+    """(B, T, hop) Hz, cycles before the first sample (B, 1) in double -> cycles in double.
+
+    They are given at each sample (B, T, hop), from -0.5 to 0.5, and after the last (B,), from 0 to 1.
+    """
+    step = frequency / mx.array(sample_rate, dtype=mx.float32)
+    within = mx.cumsum(step.astype(mx.float64), axis=2)
     if accumulation == "sample":
         advance = within[:, :, -1]
     else:
-        advance = (step[:, :, 0] * np.float32(step.shape[2]) + np.float32(0.5)).astype(np.float64) - 0.5
-    advance = advance - np.rint(advance)
-    ends = np.reshape(phase, (-1, 1)) + np.cumsum(advance, axis=1)
+        advance = (step[:, :, 0] * step.shape[2] + 0.5).astype(mx.float64) - 0.5
+    advance = advance - mx.round(advance)
+    ends = start + mx.cumsum(advance, axis=1)
     cycles = (ends - advance)[..., None] + within
-    return cycles - np.rint(cycles), ends[:, -1] - np.floor(ends[:, -1])
+    return cycles - mx.round(cycles), ends[:, -1] - mx.floor(ends[:, -1])
+
+
+def _double(numbers: np.ndarray | float) -> mx.array:
+    """Numbers of the host, one or one per row, as (1 or B, 1) in double."""
+    return mx.array(np.reshape(numbers, (-1, 1)), dtype=mx.float64)
 
 
 def advance_phase(
@@ -72,58 +79,92 @@ def advance_phase(
     accumulation: Accumulation = "frame",
 ) -> np.ndarray:
     """Return the phase (B,) after f0 (B, T), double, in [0, 1) cycles: the next chunk's `phase`."""
-    frequency = _upsample(np.array(f0.astype(mx.float32)), hop, interpolation)
-    return _cycles(frequency, sample_rate, phase, accumulation)[1]
+    with mx.stream(mx.cpu):
+        _, end = _cycles(_upsample(f0, hop, interpolation), sample_rate, _double(phase), accumulation)
+    return np.array(end)
 
 
-def nsf_source_reference(
-    f0: mx.array,
-    noise: mx.array,
-    weight: mx.array,
-    bias: mx.array | None = None,
-    *,
-    hop: int,
-    sample_rate: int,
-    phase: np.ndarray | float = 0.0,
-    offsets: mx.array | None = None,
-    interpolation: Interpolation = "nearest",
-    accumulation: Accumulation = "frame",
+Array = mx.array | None
+
+
+class Options(NamedTuple):
+    """What a call states beside its arrays."""
+
+    hop: int
+    sample_rate: int
+    phase: np.ndarray | float
+    interpolation: Interpolation
+    accumulation: Accumulation
+
+
+def _check(
+    f0: mx.array, noise: mx.array, weight: mx.array, bias: Array, offsets: Array, o: Options
+) -> Options:
+    op = "nsf_source"
+    checks.arrays(op, f0=f0, noise=noise, weight=weight, bias=bias, offsets=offsets)
+    checks.whole(op, hop=o.hop, sample_rate=o.sample_rate)
+    checks.rank(op, "f0", f0, "(B, T)")
+    checks.at_least(op, 1, hop=o.hop, sample_rate=o.sample_rate)
+    checks.check(op, weight.ndim == 1, "weight", "of shape (H,)", tuple(weight.shape))
+    batch, frames = f0.shape
+    checks.shape(op, "noise", noise, (batch, frames * o.hop, weight.shape[0]))
+    checks.shape(op, "bias", bias, (1,))
+    checks.shape(op, "offsets", offsets, (batch, weight.shape[0]))
+    finite = isinstance(o.phase, int | float | np.number | np.ndarray) and bool(np.isfinite(o.phase).all())
+    checks.check(op, finite, "phase", "finite, in cycles", repr(o.phase))
+    checks.check(op, np.size(o.phase) in (1, batch), "phase", "one number or one per row", o.phase)
+    known = o.interpolation in ("nearest", "linear")
+    checks.check(op, known, "interpolation", "'nearest' or 'linear'", repr(o.interpolation))
+    whole = o.accumulation == "sample" or (o.accumulation == "frame" and o.interpolation == "nearest")
+    checks.check(op, whole, "accumulation", "'sample', or 'frame' with 'nearest'", repr(o.accumulation))
+    return o
+
+
+def _limits(
+    f0: mx.array, noise: mx.array, weight: mx.array, bias: Array, offsets: Array, o: Options
+) -> dispatch.Limits:
+    # The GPU kernel keeps the phases within a frame in shared memory then.
+    many = o.interpolation == "linear" and weight.shape[0] > MOST_HARMONICS
+    limit = f"more than {MOST_HARMONICS} harmonics are interpolated" if many else None
+    return {"metal": limit, "cuda": limit}
+
+
+def _reference(
+    f0: mx.array, noise: mx.array, weight: mx.array, bias: Array, offsets: Array, o: Options
 ) -> mx.array:
-    """The definition: the phase in double on the host, the rest in stock MLX."""
-    frequency = _upsample(np.array(f0.astype(mx.float32)), hop, interpolation)
+    """The definition, in stock MLX: the phase on the CPU, as a GPU has no double."""
     batch, samples, harmonics = noise.shape
-    voiced = mx.array((frequency > 0).reshape(batch, samples))
+    with mx.stream(mx.cpu):
+        frequency = _upsample(f0, o.hop, o.interpolation)
+        shift = mx.zeros((batch, harmonics)) if offsets is None else offsets.astype(mx.float32)
+        turns = [
+            _cycles(
+                frequency * (h + 1),
+                o.sample_rate,
+                _double(o.phase) * (h + 1) + shift[:, h : h + 1].astype(mx.float64),
+                o.accumulation,
+            )[0]
+            .astype(mx.float32)
+            .reshape(batch, samples)
+            for h in range(harmonics)
+        ]
+    voiced = (frequency > 0).reshape(batch, samples)
     level = mx.where(voiced, NOISE_STD, SINE_AMPLITUDE / 3)
-    shift = (
-        np.zeros((batch, harmonics))
-        if offsets is None
-        else np.array(offsets.astype(mx.float32), dtype=np.float64)
-    )
     y = mx.zeros((batch, samples)) if bias is None else mx.broadcast_to(bias, (batch, samples))
     for h in range(harmonics):
-        overtone = frequency * np.float32(h + 1)
-        start = np.reshape(phase, -1) * (h + 1) + shift[:, h]
-        cycles, _ = _cycles(overtone, sample_rate, start, accumulation)
-        turns = mx.array(cycles.astype(np.float32).reshape(batch, samples))
-        sine = mx.sin(turns * (2 * np.pi)) * SINE_AMPLITUDE
+        sine = mx.sin(turns[h] * (2 * np.pi)) * SINE_AMPLITUDE
         y = y + weight[h] * (mx.where(voiced, sine, 0) + level * noise[:, :, h])
     return mx.tanh(y)[..., None]
 
 
-def _nsf_source_cpu(
-    f0: mx.array,
-    noise: mx.array,
-    weight: mx.array,
-    bias: mx.array | None,
-    *,
-    phase: np.ndarray | float,
-    offsets: mx.array | None,
-    **options: Any,
+def _cpu(
+    f0: mx.array, noise: mx.array, weight: mx.array, bias: Array, offsets: Array, o: Options
 ) -> mx.array:
-    from .. import native
-
-    phases = np.reshape(phase, -1).tolist()
-    return native.ext().nsf_source(f0, noise, weight, bias, offsets, phase=phases, **options)
+    hop, sample_rate, phase, interpolation, accumulation = o
+    phases = [phase] if isinstance(phase, float) else np.reshape(phase, -1).tolist()
+    return native.ext().nsf_source(
+        f0, noise, weight, bias, offsets, hop, sample_rate, phases, interpolation, accumulation
+    )
 
 
 def fixed_cycles(cycles: np.ndarray) -> np.ndarray:
@@ -135,15 +176,7 @@ def fixed_cycles(cycles: np.ndarray) -> np.ndarray:
 
 
 def gpu_phases(
-    backend: str,
-    f0: mx.array,
-    start: np.ndarray,
-    offsets: mx.array | None,
-    *,
-    hop: int,
-    sample_rate: int,
-    interpolation: Interpolation,
-    accumulation: Accumulation,
+    backend: str, f0: mx.array, start: np.ndarray, offsets: mx.array | None, o: Options
 ) -> mx.array:
     """f0 (B, T), cycles of each harmonic before the first sample (B, H) -> before each frame (B, H, T), 2^-64 cycles."""
     batch, frames = f0.shape
@@ -153,53 +186,44 @@ def gpu_phases(
         "nsf_source",
         "nsf_phase",
         {"f0": f0, "offsets": offsets, "start": mx.array(fixed_cycles(start))},
-        sizes=(harmonics, frames, hop, sample_rate),
-        options={"LINEAR": interpolation == "linear", "BY_FRAME": accumulation == "frame"},
+        sizes=(harmonics, frames, o.hop, o.sample_rate),
+        options={"LINEAR": o.interpolation == "linear", "BY_FRAME": o.accumulation == "frame"},
         groups=(batch * harmonics, 1, 1),
         threads=256,
         outputs=[((batch, harmonics, frames), mx.uint64)],
     )[0]
 
 
-def _nsf_source_gpu(
-    backend: str,
-    f0: mx.array,
-    noise: mx.array,
-    weight: mx.array,
-    bias: mx.array | None,
-    *,
-    phase: np.ndarray | float,
-    offsets: mx.array | None,
-    hop: int,
-    sample_rate: int,
-    interpolation: Interpolation,
-    accumulation: Accumulation,
+def _gpu(
+    backend: str, f0: mx.array, noise: mx.array, weight: mx.array, bias: Array, offsets: Array, o: Options
 ) -> mx.array:
     batch, frames = f0.shape
     harmonics = weight.shape[0]
-    start = np.broadcast_to(np.reshape(phase, (-1, 1)) * np.arange(1, harmonics + 1.0), (batch, harmonics))
-    phases = gpu_phases(
-        backend,
-        f0,
-        start,
-        offsets,
-        hop=hop,
-        sample_rate=sample_rate,
-        interpolation=interpolation,
-        accumulation=accumulation,
-    )
+    start = np.reshape(o.phase, (-1, 1)) * np.arange(1, harmonics + 1.0)
+    phases = gpu_phases(backend, f0, np.broadcast_to(start, (batch, harmonics)), offsets, o)
     y = gpu.launch(
         backend,
         "nsf_source",
         "nsf_source",
         {"f0": f0, "noise": noise, "weight": weight, "bias": bias, "phase": phases},
-        sizes=(frames, hop, sample_rate),
-        options={"LINEAR": interpolation == "linear", "HARMONICS": harmonics},
+        sizes=(frames, o.hop, o.sample_rate),
+        options={"LINEAR": o.interpolation == "linear", "HARMONICS": harmonics},
         groups=(frames * batch, 1, 1),
-        threads=32 if hop <= 64 else 128,
-        outputs=[((batch, frames * hop, 1), mx.float32)],
+        threads=32 if o.hop <= 64 else 128,
+        outputs=[((batch, frames * o.hop, 1), mx.float32)],
     )
     return y[0]
+
+
+NSF_SOURCE = Op(
+    "nsf_source",
+    Options,
+    _check,
+    _reference,
+    {"cpu": _cpu, **gpu.both(_gpu)},
+    limits=_limits,
+    constants=("f0", "offsets"),
+)
 
 
 def nsf_source(
@@ -216,6 +240,8 @@ def nsf_source(
     accumulation: Accumulation = "frame",
 ) -> mx.array:
     """Sines at f0 and its harmonics plus noise, merged into one excitation; see the module's formula.
+
+    f0 and offsets have no gradient. Asking for one is an InputError, or gives NaN on a GPU and without a kernel.
 
     Args:
         f0: (B, T) Hz, 0 where unvoiced.
@@ -236,42 +262,7 @@ def nsf_source(
     Raises:
         InputError: a shape or value that does not fit, named with the argument.
     """
-    op = "nsf_source"
-    dispatch.check_arrays(op, f0=f0, noise=noise, weight=weight, bias=bias, offsets=offsets)
-    dispatch.check_whole(op, hop=hop, sample_rate=sample_rate)
-    dispatch.check(op, f0.ndim == 2 and f0.shape[1] >= 1, "f0", "of shape (B, T)", tuple(f0.shape))
-    dispatch.check(op, hop >= 1 and sample_rate >= 1, "hop and sample_rate", "at least 1", (hop, sample_rate))
-    dispatch.check(op, weight.ndim == 1, "weight", "of shape (H,)", tuple(weight.shape))
-    dispatch.check_shape(op, "noise", noise, (f0.shape[0], f0.shape[1] * hop, weight.shape[0]))
-    dispatch.check_shape(op, "bias", bias, (1,))
-    dispatch.check_shape(op, "offsets", offsets, (f0.shape[0], weight.shape[0]))
-    finite = isinstance(phase, int | float | np.number | np.ndarray) and bool(np.isfinite(phase).all())
-    dispatch.check(op, finite, "phase", "finite, in cycles", repr(phase))
-    dispatch.check(op, np.size(phase) in (1, f0.shape[0]), "phase", "one number or one per row", phase)
-    known = interpolation in ("nearest", "linear")
-    dispatch.check(op, known, "interpolation", "'nearest' or 'linear'", repr(interpolation))
-    whole = accumulation == "sample" or (accumulation == "frame" and interpolation == "nearest")
-    dispatch.check(op, whole, "accumulation", "'sample', or 'frame' with 'nearest'", repr(accumulation))
-    backends: dict[str, Callable[..., Any]] = {
-        "cpu": _nsf_source_cpu,
-        "reference": nsf_source_reference,
-        **gpu.both(_nsf_source_gpu),
-    }
-    # The kernel keeps the phases within a frame in shared memory then.
-    many = interpolation == "linear" and weight.shape[0] > MOST_HARMONICS
-    limit = f"more than {MOST_HARMONICS} harmonics are interpolated" if many else None
-    return dispatch.select(op, backends, {"metal": limit, "cuda": limit}, f0.dtype)(
-        f0,
-        noise,
-        weight,
-        bias,
-        hop=hop,
-        sample_rate=sample_rate,
-        phase=phase,
-        offsets=offsets,
-        interpolation=interpolation,
-        accumulation=accumulation,
-    )
+    return NSF_SOURCE(f0, noise, weight, bias, offsets, hop, sample_rate, phase, interpolation, accumulation)
 
 
 def _case(
@@ -302,10 +293,8 @@ def _case(
     return Case(name, make, **options)
 
 
-SPEC = OpSpec(
-    name="nsf_source",
-    op=nsf_source,
-    reference=nsf_source_reference,
+SPEC = NSF_SOURCE.describe(
+    nsf_source,
     cases=(
         _case("length_1", 1, 1, 320, accumulation="frame"),
         _case("one_sample_per_frame", 1, 7, 1),

@@ -10,21 +10,40 @@ Shapes: q, k, v (B, H, T, D); rel_k, rel_v (2w + 1, D), shared by batch and head
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from . import dispatch, gpu
-from .spec import HALF, Case, OpSpec, Tolerance
-
-dispatch.register("relpos_attention", "cpu", "metal", "cuda")
+from .. import native
+from . import checks, gpu
+from .op import Op
+from .spec import HALF, Case, Tolerance, normal
 
 # The GPU kernel's: queries of a group, columns staged at a time, how many of those a group's sums may span.
 QUERIES, SLAB, MOST_COLUMNS, THREADS = 32, 32, 4, 128
 
 # Rows of the score matrix alive at a time: (B, H, _ROWS, T) instead of (B, H, T, T).
 _ROWS = 512
+
+
+class Options(NamedTuple):
+    """What a call states beside its arrays."""
+
+    window: int
+
+
+def _check(q: mx.array, k: mx.array, v: mx.array, rel_k: mx.array, rel_v: mx.array, o: Options) -> Options:
+    op = "relpos_attention"
+    checks.arrays(op, q=q, k=k, v=v, rel_k=rel_k, rel_v=rel_v)
+    checks.whole(op, window=o.window)
+    checks.rank(op, "q", q, "(B, H, T, D)")
+    checks.at_least(op, 0, window=o.window)
+    for name, array in (("k", k), ("v", v)):
+        checks.shape(op, name, array, tuple(q.shape))
+    for name, array in (("rel_k", rel_k), ("rel_v", rel_v)):
+        checks.shape(op, name, array, (2 * o.window + 1, q.shape[3]))
+    return o
 
 
 def _skew(rel: mx.array) -> mx.array:
@@ -41,10 +60,11 @@ def _unskew(band: mx.array, n: int) -> mx.array:
     return flat.reshape(*lead, r, width + 1)[..., :n]
 
 
-def relpos_attention_reference(
-    q: mx.array, k: mx.array, v: mx.array, rel_k: mx.array, rel_v: mx.array, window: int
+def _reference(
+    q: mx.array, k: mx.array, v: mx.array, rel_k: mx.array, rel_v: mx.array, o: Options
 ) -> mx.array:
-    """The definition, in stock MLX, in blocks of query rows."""
+    """In blocks of query rows."""
+    window = o.window
     length, n = q.shape[2], 2 * window + 1
     q, keys = q * q.shape[3] ** -0.5, k.swapaxes(-1, -2)
     out = []
@@ -61,18 +81,12 @@ def relpos_attention_reference(
     return mx.concatenate(out, axis=2)
 
 
-def _relpos_attention_cpu(
-    q: mx.array, k: mx.array, v: mx.array, rel_k: mx.array, rel_v: mx.array, window: int
-) -> mx.array:
-    from .. import native
-
-    ext = native.ext()
-    assert ext is not None
-    return ext.relpos_attention(q, k, v, rel_k, rel_v, window)
+def _cpu(q: mx.array, k: mx.array, v: mx.array, rel_k: mx.array, rel_v: mx.array, o: Options) -> mx.array:
+    return native.ext().relpos_attention(q, k, v, rel_k, rel_v, o.window)
 
 
-def _relpos_attention_gpu(
-    backend: str, q: mx.array, k: mx.array, v: mx.array, rel_k: mx.array, rel_v: mx.array, window: int
+def _gpu(
+    backend: str, q: mx.array, k: mx.array, v: mx.array, rel_k: mx.array, rel_v: mx.array, o: Options
 ) -> mx.array:
     batch, heads, length, dim = q.shape
     columns = min(-(-dim // SLAB), MOST_COLUMNS)
@@ -85,13 +99,16 @@ def _relpos_attention_gpu(
             **{name: a.swapaxes(1, 2).astype(q.dtype) for name, a in (("q", q), ("k", k), ("v", v))},
             **{name: a.astype(q.dtype) for name, a in (("rel_k", rel_k), ("rel_v", rel_v))},
         },
-        sizes=(heads, length, window),
+        sizes=(heads, length, o.window),
         options={"HEAD": dim, "COLUMNS": columns},
         groups=(batch * heads * -(-length // QUERIES), -(-dim // (columns * SLAB)), 1),
         threads=THREADS,
         outputs=[((batch, length, heads, dim), q.dtype)],
     )
     return y[0].swapaxes(1, 2)
+
+
+RELPOS_ATTENTION = Op("relpos_attention", Options, _check, _reference, {"cpu": _cpu, **gpu.both(_gpu)})
 
 
 def relpos_attention(
@@ -111,30 +128,13 @@ def relpos_attention(
     Raises:
         InputError: a shape that does not fit, named with the argument.
     """
-    op = "relpos_attention"
-    dispatch.check_arrays(op, q=q, k=k, v=v, rel_k=rel_k, rel_v=rel_v)
-    dispatch.check_whole(op, window=window)
-    dispatch.check(op, q.ndim == 4 and q.size > 0, "q", "of shape (B, H, T, D)", tuple(q.shape))
-    dispatch.check(op, window >= 0, "window", "at least 0", window)
-    for name, array in (("k", k), ("v", v)):
-        dispatch.check_shape(op, name, array, tuple(q.shape))
-    for name, array in (("rel_k", rel_k), ("rel_v", rel_v)):
-        dispatch.check_shape(op, name, array, (2 * window + 1, q.shape[3]))
-    backends = {
-        "cpu": _relpos_attention_cpu,
-        "reference": relpos_attention_reference,
-        **gpu.both(_relpos_attention_gpu),
-    }
-    return dispatch.select(op, backends, dtype=q.dtype)(q, k, v, rel_k, rel_v, window)
+    return RELPOS_ATTENTION(q, k, v, rel_k, rel_v, window)
 
 
 def _case(name: str, batch: int, heads: int, length: int, dim: int, window: int = 10, **options: Any) -> Case:
     def make(rng: np.random.Generator) -> dict[str, Any]:
-        def draw(*shape: int) -> mx.array:
-            return mx.array(rng.standard_normal(shape, dtype=np.float32))
-
-        q, k, v = (draw(batch, heads, length, dim) for _ in range(3))
-        rel_k, rel_v = (draw(2 * window + 1, dim) for _ in range(2))
+        q, k, v = (normal(rng, batch, heads, length, dim) for _ in range(3))
+        rel_k, rel_v = (normal(rng, 2 * window + 1, dim) for _ in range(2))
         return {"q": q, "k": k, "v": v, "rel_k": rel_k, "rel_v": rel_v, "window": window}
 
     return Case(name, make, **options)
@@ -142,16 +142,14 @@ def _case(name: str, batch: int, heads: int, length: int, dim: int, window: int 
 
 def _sharp(rng: np.random.Generator) -> dict[str, Any]:
     """Scores far apart, the largest at the end: what was summed near the diagonal has to shrink."""
-    q, k, v = (mx.array(rng.standard_normal((1, 2, 700, 16), dtype=np.float32)) for _ in range(3))
-    rel_k, rel_v = (mx.array(rng.standard_normal((9, 16), dtype=np.float32)) for _ in range(2))
+    q, k, v = (normal(rng, 1, 2, 700, 16) for _ in range(3))
+    rel_k, rel_v = (normal(rng, 9, 16) for _ in range(2))
     k = k * mx.linspace(0, 5, 700)[:, None]
     return {"q": q, "k": k, "v": v, "rel_k": 3 * rel_k, "rel_v": rel_v, "window": 4}
 
 
-SPEC = OpSpec(
-    name="relpos_attention",
-    op=relpos_attention,
-    reference=relpos_attention_reference,
+SPEC = RELPOS_ATTENTION.describe(
+    relpos_attention,
     cases=(
         _case("length_1", 1, 2, 1, 16),
         _case("shorter_than_window", 1, 2, 7, 16),

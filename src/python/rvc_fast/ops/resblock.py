@@ -15,19 +15,22 @@ convolution is one. The mean is made in their stores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
+from .. import native
 from ..errors import InputError
-from . import conv_tiles, dispatch, gpu
+from . import checks, conv_tiles, gpu
 from .blocks import after
 from .blocks import blocks as split
 from .conv1d import conv1d, pack_conv1d
-from .packed import Dtype, PackedWeight, Weight, check_dtype, faster_dtype
-from .spec import Case, OpSpec, Tolerance
+from .op import Op
+from .packed import Dtype, PackedWeight, Weight, faster_dtype
+from .spec import Case, Tolerance
 
 
 class ResConv(NamedTuple):
@@ -41,72 +44,35 @@ class ResConv(NamedTuple):
 Step = Sequence[ResConv]
 Block = Sequence[Step]
 
-dispatch.register("resblock", "cpu", "metal", "cuda")
+
+class Options(NamedTuple):
+    """What a call states beside its arrays."""
+
+    slope: float
 
 
-def pack_resblock(weight: mx.array, *, algorithm: str = "auto", dtype: Dtype = "float32") -> Weight:
-    """Rearrange the weight (C, K, C) of one convolution, float32, float16 or bfloat16, for the backend in use.
-
-    Do it once at load; `ResConv` takes the result in place of the weight. On the reference route the weight
-    itself comes back, as float32.
-
-    Args:
-        algorithm: of the CPU kernel. "auto" takes the fastest for the shape; "direct" keeps the weight's size,
-            which saves memory; "fast" insists on a fast one; or the name of one, such as "k7n16e10".
-        dtype: what to multiply in, see `pack_conv1d`. Only "direct" comes in "bfloat16"; "auto" takes it where it
-            is faster than a fast one in float32.
-
-    Raises:
-        InputError: an algorithm that there is not, or not for this shape and dtype; a dtype that the CPU has not.
-    """
-    dispatch.check_arrays("resblock", weight=weight)
-    shape = tuple(weight.shape)
-    fits = len(shape) == 3 and shape[0] == shape[2]
-    dispatch.check("resblock", fits, "weight", "of shape (C, K, C)", shape)
-    check_dtype("resblock", dtype)
-    if algorithm == "direct":
-        return pack_conv1d(weight, dtype=dtype)
-    backends: dict[str, Callable[..., Weight]] = {
-        "cpu": _pack_cpu,
-        "reference": _pack_reference,
-        **gpu.both(_pack_gpu),
-    }
-    return dispatch.select("resblock", backends)(weight, algorithm, dtype)
+def _check(x: mx.array, blocks: Sequence[Block], o: Options) -> Options:
+    op = "resblock"
+    checks.arrays(op, x=x)
+    checks.rank(op, "x", x, "(B, T, C)")
+    full = len(blocks) > 0 and all(len(block) > 0 and all(len(s) > 0 for s in block) for block in blocks)
+    checks.check(op, full, "blocks", "non-empty sequences of non-empty steps", "an empty one")
+    channels = x.shape[2]
+    for conv in _convs(blocks):
+        checks.arrays(op, weight=conv.weight, bias=conv.bias)
+        checks.whole(op, dilation=conv.dilation)
+        checks.packed(op, conv.weight, "resblock", "conv1d", beside=x)
+        shape = tuple(conv.weight.shape)
+        fits = len(shape) == 3 and shape[0] == shape[2] == channels and shape[1] % 2 == 1
+        checks.check(op, fits, "weight", f"of shape ({channels}, odd, {channels})", shape)
+        checks.at_least(op, 1, dilation=conv.dilation)
+        checks.shape(op, "bias", conv.bias, (channels,))
+    checks.slope(op, "slope", o.slope)
+    return o
 
 
-def _check_direct(algorithm: str) -> None:
-    dispatch.check(
-        "resblock", algorithm == "auto", "algorithm", '"auto" or "direct" without the CPU kernel', algorithm
-    )
-
-
-def _pack_reference(weight: mx.array, algorithm: str, dtype: Dtype) -> Weight:
-    """The reference is made of `conv1d`, which may have a kernel."""
-    _check_direct(algorithm)
-    return pack_conv1d(weight, dtype=dtype)
-
-
-def _pack_gpu(backend: str, weight: mx.array, algorithm: str, dtype: Dtype = "float32") -> PackedWeight:
-    _check_direct(algorithm)
-    return conv_tiles.pack(backend, "resblock", weight)
-
-
-def _pack_cpu(weight: mx.array, algorithm: str, dtype: Dtype = "float32") -> PackedWeight:
-    from .. import native
-
-    shape = tuple(weight.shape)
-    dtype = faster_dtype(dtype, shape[2], shape[0])
-    try:
-        if algorithm == "auto":
-            name = native.ext().resblock_algorithm(shape[0], shape[1], "auto", dtype=dtype)
-            if name != "direct":
-                dtype = "float32"
-        else:
-            name = native.ext().resblock_algorithm(shape[0], shape[1], algorithm)
-        data = native.ext().resblock_pack(weight, algorithm=name, dtype=dtype)
-    except ValueError as e:
-        raise InputError(str(e)) from None
-    return PackedWeight("resblock", data, shape, algorithm=name, dtype=dtype)
+def _convs(blocks: Sequence[Block]) -> list[ResConv]:
+    return [conv for block in blocks for step in block for conv in step]
 
 
 def _conv(
@@ -137,20 +103,20 @@ def _block(x: mx.array, block: Block, slope: float, total: mx.array | None, scal
     return x
 
 
-def resblock_stage_reference(x: mx.array, blocks: Sequence[Block], *, slope: float = 0.1) -> mx.array:
-    """The definition, on `conv1d`."""
+def _reference(x: mx.array, blocks: Sequence[Block], o: Options) -> mx.array:
+    """On `conv1d`."""
     *others, last = blocks
     total = None
     for block in others:
-        total = _block(x, block, slope, total, 1.0)
-    return _block(x, last, slope, total, 1 / len(blocks))
+        total = _block(x, block, o.slope, total, 1.0)
+    return _block(x, last, o.slope, total, 1 / len(blocks))
 
 
 # Numbers of an activation that are worked on at a time without a compiled kernel: 4 MB.
 PIECE = 1 << 20
 
 
-def _resblock_stage_pieces(x: mx.array, blocks: Sequence[Block], *, slope: float) -> mx.array:
+def _in_pieces(x: mx.array, blocks: Sequence[Block], o: Options) -> mx.array:
     """The reference in pieces along time that overlap by what the blocks can see.
 
     Done at once, its intermediates would be the peak memory of a conversion, many times x.
@@ -163,28 +129,45 @@ def _resblock_stage_pieces(x: mx.array, blocks: Sequence[Block], *, slope: float
     out: list[mx.array] = []
     for start, stop in split(length, max(PIECE // x.shape[2], 4 * halo, 1)):
         low, high = max(start - halo, 0), min(stop + halo, length)
-        piece = resblock_stage_reference(after(x[:, low:high], out), blocks, slope=slope)
+        piece = _reference(after(x[:, low:high], out), blocks, o)
         out.append(piece[:, start - low : stop - low])
     return mx.concatenate(out, axis=1)
 
 
-def _resblock_stage_cpu(x: mx.array, blocks: Sequence[Block], *, slope: float) -> mx.array:
-    from .. import native
-
+def _cpu(x: mx.array, blocks: Sequence[Block], o: Options) -> mx.array:
+    ext = native.ext()
     weights, biases, convs = [], [], []
     for block in blocks:
-        for i, step in enumerate(block):
-            for j, conv in enumerate(step):
-                packed = conv.weight
-                if not isinstance(packed, PackedWeight):
-                    packed = _pack_cpu(packed, "auto")
-                weights.append(packed.data)
-                biases.append(conv.bias)
-                last = j == len(step) - 1
-                convs.append(
-                    (packed.shape[1], conv.dilation, packed.algorithm, last, last and i == len(block) - 1)
-                )
-    return native.ext().resblock(x, weights, biases, convs, slope=slope)
+        for step in block:
+            for weight, bias, dilation in step:
+                taps = weight.shape[1]
+                if isinstance(weight, PackedWeight):
+                    weights.append(weight.data)
+                    algorithm = weight.algorithm
+                else:
+                    weights.append(weight)
+                    algorithm = ext.resblock_algorithm(x.shape[2], taps, "auto")
+                biases.append(bias)
+                convs.append((taps, dilation, algorithm, False, False))
+            convs[-1] = (*convs[-1][:3], True, False)
+        convs[-1] = (*convs[-1][:3], True, True)
+    return ext.resblock(x, weights, biases, convs, o.slope)
+
+
+def _regroup(
+    operands: tuple[Any, ...], o: Options, inputs: list[mx.array]
+) -> tuple[tuple[Any, ...], Options]:
+    """The kernel's inputs are x, all weights, and all biases, zeros where there is none."""
+    count = len(_convs(operands[1]))
+    x, given = inputs[0], zip(inputs[1 : count + 1], inputs[count + 1 :], strict=True)
+
+    def conv(old: ResConv) -> ResConv:
+        weight, bias = next(given)
+        if isinstance(old.weight, PackedWeight):
+            return ResConv(dataclasses.replace(old.weight, data=weight), bias, old.dilation)
+        return ResConv(weight, bias, old.dilation)
+
+    return (x, [[[conv(c) for c in step] for step in block] for block in operands[1]]), o
 
 
 # Threadgroup memory on any GPU, the sizes of tiles that kernels are compiled for, the rows of a group to try (a weight is
@@ -312,19 +295,83 @@ def _step_gpu(
     return y
 
 
-def _resblock_stage_gpu(
-    backend: str, x: mx.array, blocks: Sequence[Block], *, slope: float = 0.1
-) -> mx.array:
+def _gpu(backend: str, x: mx.array, blocks: Sequence[Block], o: Options) -> mx.array:
     total: mx.array | None = None
     for i, block in enumerate(blocks):
         y = x
         for j, step in enumerate(block):
             last = j == len(block) - 1
             scale = 1 / len(blocks) if last and i == len(blocks) - 1 else 1.0
-            y = _step_gpu(backend, y, step, slope, total if last else None, scale)
+            y = _step_gpu(backend, y, step, o.slope, total if last else None, scale)
         total = y
     assert total is not None
     return total
+
+
+def _pack_cpu(weight: mx.array, algorithm: str, dtype: Dtype) -> PackedWeight:
+    shape = tuple(weight.shape)
+    dtype = faster_dtype(dtype, shape[2], shape[0])
+    try:
+        if algorithm == "auto":
+            name = native.ext().resblock_algorithm(shape[0], shape[1], "auto", dtype=dtype)
+            if name != "direct":
+                dtype = "float32"
+        else:
+            name = native.ext().resblock_algorithm(shape[0], shape[1], algorithm)
+        data = native.ext().resblock_pack(weight, algorithm=name, dtype=dtype)
+    except ValueError as e:
+        raise InputError(str(e)) from None
+    return PackedWeight("resblock", data, shape, algorithm=name, dtype=dtype)
+
+
+def _pack_plain(weight: mx.array, algorithm: str, dtype: Dtype) -> Weight:
+    """The reference is made of `conv1d`, which may have a kernel."""
+    checks.no_algorithm("resblock", algorithm)
+    return pack_conv1d(weight, dtype=dtype)
+
+
+def _pack_gpu(backend: str, weight: mx.array, algorithm: str, dtype: Dtype) -> PackedWeight:
+    checks.no_algorithm("resblock", algorithm)
+    return conv_tiles.pack(backend, "resblock", weight)
+
+
+def _unpack(weight: PackedWeight) -> mx.array:
+    """What a block x + conv(x) makes of an impulse in each channel, but for the impulse."""
+    channels, taps, _ = weight.shape
+    impulses = mx.pad(mx.eye(channels)[:, None], [(0, 0), (taps // 2, taps // 2), (0, 0)])
+    y = resblock_stage(impulses, [[[ResConv(weight, None)]]], slope=1.0) - impulses
+    return y[:, ::-1].transpose(2, 1, 0)
+
+
+_BACKENDS = {"cpu": _cpu, "reference": _in_pieces, **gpu.both(_gpu)}
+_PACK = {"cpu": _pack_cpu, "reference": _pack_plain, **gpu.both(_pack_gpu)}
+RESBLOCK = Op(
+    "resblock", Options, _check, _reference, _BACKENDS, pack=_PACK, unpack=_unpack, regroup=_regroup
+)
+
+
+def pack_resblock(weight: mx.array, *, algorithm: str = "auto", dtype: Dtype = "float32") -> Weight:
+    """Rearrange the weight (C, K, C) of one convolution, float32, float16 or bfloat16, for the backend in use.
+
+    Do it once at load; `ResConv` takes the result in place of the weight. On the reference route the weight
+    itself comes back, as float32.
+
+    Args:
+        algorithm: of the CPU kernel. "auto" takes the fastest for the shape; "direct" keeps the weight's size,
+            which saves memory; "fast" insists on a fast one; or the name of one, such as "k7n16e10".
+        dtype: what to multiply in, see `pack_conv1d`. Only "direct" comes in "bfloat16"; "auto" takes it where it
+            is faster than a fast one in float32.
+
+    Raises:
+        InputError: an algorithm that there is not, or not for this shape and dtype; a dtype that the CPU has not.
+    """
+    checks.arrays("resblock", weight=weight)
+    shape = tuple(weight.shape)
+    checks.check("resblock", len(shape) == 3 and shape[0] == shape[2], "weight", "of shape (C, K, C)", shape)
+    checks.dtype("resblock", dtype)
+    if algorithm == "direct":
+        return pack_conv1d(weight, dtype=dtype)
+    return RESBLOCK.packed(weight, algorithm, dtype)
 
 
 def resblock_stage(x: mx.array, blocks: Sequence[Block], *, slope: float = 0.1) -> mx.array:
@@ -341,30 +388,7 @@ def resblock_stage(x: mx.array, blocks: Sequence[Block], *, slope: float = 0.1) 
     Raises:
         InputError: a shape or value that does not fit, named with the argument.
     """
-    op = "resblock"
-    dispatch.check_arrays(op, x=x)
-    dispatch.check(op, x.ndim == 3 and x.size > 0, "x", "of shape (B, T, C), not empty", tuple(x.shape))
-    full = len(blocks) > 0 and all(len(block) > 0 and all(len(s) > 0 for s in block) for block in blocks)
-    dispatch.check(op, full, "blocks", "non-empty sequences of non-empty steps", "an empty one")
-    for block in blocks:
-        for step in block:
-            for conv in step:
-                dispatch.check_arrays(op, weight=conv.weight, bias=conv.bias)
-                dispatch.check_whole(op, dilation=conv.dilation)
-                dispatch.check_packed(op, conv.weight, "resblock", "conv1d", dtype=x.dtype)
-                shape = tuple(conv.weight.shape)
-                fits = len(shape) == 3 and shape[0] == shape[2] == x.shape[2] and shape[1] % 2 == 1
-                dispatch.check(op, fits, "weight", f"of shape ({x.shape[2]}, odd, {x.shape[2]})", shape)
-                dispatch.check(op, conv.dilation >= 1, "dilation", "at least 1", conv.dilation)
-                dispatch.check_shape(op, "bias", conv.bias, (x.shape[2],))
-    dispatch.check_finite(op, slope=slope)
-    dispatch.check(op, 0 <= slope <= 1, "slope", "from 0 to 1", slope)
-    backends: dict[str, Callable[..., mx.array]] = {
-        "cpu": _resblock_stage_cpu,
-        "reference": _resblock_stage_pieces,
-        **gpu.both(_resblock_stage_gpu),
-    }
-    return dispatch.select(op, backends, dtype=x.dtype)(x, blocks, slope=slope)
+    return RESBLOCK(x, blocks, slope)
 
 
 def _case(
@@ -396,10 +420,8 @@ def _weights(blocks: Sequence[Block]) -> int:
     return sum(int(np.prod(conv.weight.shape)) for block in blocks for step in block for conv in step)
 
 
-SPEC = OpSpec(
-    name="resblock",
-    op=resblock_stage,
-    reference=resblock_stage_reference,
+SPEC = RESBLOCK.describe(
+    resblock_stage,
     cases=(
         _case("length_1", 1, 1, 4),
         _case("primes", 1, 53, 7),

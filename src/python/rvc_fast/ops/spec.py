@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
+
+from .packed import Weight
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ HALF = {
 }
 
 
+def normal(rng: np.random.Generator, *shape: int) -> mx.array:
+    """Return normally distributed numbers, float32."""
+    return mx.array(rng.standard_normal(shape, dtype=np.float32))
+
+
 @dataclass(frozen=True)
 class Case:
     """One set of shapes and options: `make(rng)` gives the keyword arguments of the op."""
@@ -33,6 +41,48 @@ class Case:
     name: str
     make: Callable[[np.random.Generator], dict[str, Any]]
     benchmark: bool = False
+
+
+def layer_case(
+    name: str,
+    x: tuple[int, ...],
+    weight: tuple[int, ...],
+    shape: Callable[..., tuple[int, ...]],
+    *,
+    bias: bool = True,
+    residual: bool = False,
+    strided: bool = False,
+    benchmark: bool = False,
+    **options: Any,
+) -> Case:
+    """Return a case of a convolution or linear layer.
+
+    Args:
+        x, weight: their shapes, channels last; the weight's outputs first.
+        shape: the result's, given the op's arguments.
+        strided: x lies in memory channels first.
+        options: the op's.
+    """
+
+    def make(rng: np.random.Generator) -> dict[str, Any]:
+        kwargs: dict[str, Any] = {
+            "x": normal(rng, x[0], x[-1], *x[1:-1]).moveaxis(1, -1) if strided else normal(rng, *x),
+            "weight": normal(rng, *weight) * math.prod(weight[1:]) ** -0.5,
+            **options,
+        }
+        if bias:
+            kwargs["bias"] = normal(rng, weight[0])
+        if residual:
+            kwargs["residual"] = normal(rng, *shape(**kwargs))
+        return kwargs
+
+    return Case(name, make, benchmark)
+
+
+def layer_bytes(x: mx.array, weight: Weight, shape: tuple[int, ...], residual: mx.array | None = None) -> int:
+    """What a convolution or linear layer must at least move in float32: its operands, and the result of `shape`."""
+    out = math.prod(shape)
+    return 4 * (x.size + math.prod(weight.shape) + out + (0 if residual is None else out))
 
 
 @dataclass(frozen=True)

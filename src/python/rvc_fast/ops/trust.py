@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -86,6 +86,9 @@ class Check:
         """Return it as JSON holds it, with the GPU's name as messages have it."""
         return {"chip": self.chip, **asdict(self)}
 
+
+# What is called when what was found is no longer what counts.
+_when_changed: list[Callable[[], None]] = []
 
 _lock = threading.RLock()
 _checks: dict[str, Check] = {}
@@ -158,6 +161,11 @@ def _known(backend: str, dtype: str) -> Check | None:
     return _checks.get(dtype)
 
 
+def when_changed(forget: Callable[[], None]) -> None:
+    """Have `forget` called when the verdicts of this process change."""
+    _when_changed.append(forget)
+
+
 def renew(backend: str, dtype: str = "float32") -> Check:
     """Run the check now, whatever was found before, and return what it finds.
 
@@ -169,6 +177,8 @@ def renew(backend: str, dtype: str = "float32") -> Check:
             del _verdicts[key]
         with _one_process():
             _checks[dtype] = _run_and_keep(backend, dtype)
+        for forget in _when_changed:
+            forget()
         return _checks[dtype]
 
 
@@ -328,12 +338,12 @@ def _one_process() -> Iterator[None]:
 def tasks(backend: str) -> list[tuple[str, str]]:
     """Return (op, backend) of everything to be compared: for each op with a kernel for this GPU, stock MLX on the
     same GPU, the CPU's kernel where that may be taken instead, and the kernel itself."""
-    from . import dispatch
+    from . import registry
 
     found = []
-    for op in dispatch.ops():
-        if backend in dispatch.backends(op):
-            handed_over = op in HANDED_OVER and "cpu" in dispatch.backends(op) and _usable("cpu")
+    for op in registry.ops():
+        if backend in registry.backends(op):
+            handed_over = op in HANDED_OVER and "cpu" in registry.backends(op) and _usable("cpu")
             found += [(op, name) for name in ("reference", *(["cpu"] if handed_over else []), backend)]
     return found
 

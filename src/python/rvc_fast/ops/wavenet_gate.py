@@ -5,32 +5,42 @@ y = tanh(a) * sigmoid(b), where a and b are the two halves of the last axis of x
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from . import dispatch, gpu
-from .spec import HALF, Case, OpSpec, Tolerance
-
-dispatch.register("wavenet_gate", "cpu", "metal", "cuda")
+from .. import native
+from . import checks, gpu
+from .op import Op
+from .spec import HALF, Case, Tolerance, normal
 
 MOST_THREADS = 256
 
 
-def wavenet_gate_reference(x: mx.array, g: mx.array) -> mx.array:
-    """The definition, in stock MLX."""
+class Options(NamedTuple):
+    """What a call states beside its arrays: nothing."""
+
+
+def _check(x: mx.array, g: mx.array, o: Options) -> Options:
+    op = "wavenet_gate"
+    checks.arrays(op, x=x, g=g)
+    checks.check(op, x.ndim == 3 and x.shape[2] % 2 == 0, "x", "of shape (B, T, 2H)", tuple(x.shape))
+    fits = g.ndim == 3 and g.shape[2] == x.shape[2] and all(g.shape[i] in (1, x.shape[i]) for i in (0, 1))
+    checks.check(op, fits, "g", f"broadcastable to {x.shape}", tuple(g.shape))
+    return o
+
+
+def _reference(x: mx.array, g: mx.array, _: Options) -> mx.array:
     a, b = mx.split(x + g, 2, axis=-1)
     return mx.tanh(a) * mx.sigmoid(b)
 
 
-def _wavenet_gate_cpu(x: mx.array, g: mx.array) -> mx.array:
-    from .. import native
-
+def _cpu(x: mx.array, g: mx.array, _: Options) -> mx.array:
     return native.ext().wavenet_gate(x, g)
 
 
-def _wavenet_gate_gpu(backend: str, x: mx.array, g: mx.array) -> mx.array:
+def _gpu(backend: str, x: mx.array, g: mx.array, _: Options) -> mx.array:
     batch, length, width = x.shape
     shape = (batch, length, width // 2)
     y = gpu.launch(
@@ -47,6 +57,9 @@ def _wavenet_gate_gpu(backend: str, x: mx.array, g: mx.array) -> mx.array:
     return y[0]
 
 
+WAVENET_GATE = Op("wavenet_gate", Options, _check, _reference, {"cpu": _cpu, **gpu.both(_gpu)})
+
+
 def wavenet_gate(x: mx.array, g: mx.array) -> mx.array:
     """Gated activation of x + g; see the module's formula.
 
@@ -60,31 +73,19 @@ def wavenet_gate(x: mx.array, g: mx.array) -> mx.array:
     Raises:
         InputError: an odd last axis, or a g that does not broadcast to x.
     """
-    check = dispatch.check
-    dispatch.check_arrays("wavenet_gate", x=x, g=g)
-    fits = x.ndim == 3 and x.size > 0 and x.shape[2] % 2 == 0
-    check("wavenet_gate", fits, "x", "of shape (B, T, 2H)", tuple(x.shape))
-    fits = g.ndim == 3 and all(n in (1, m) for n, m in zip(g.shape, x.shape, strict=True))
-    check(
-        "wavenet_gate", fits and g.shape[2] == x.shape[2], "g", f"broadcastable to {x.shape}", tuple(g.shape)
-    )
-    backends = {"cpu": _wavenet_gate_cpu, "reference": wavenet_gate_reference, **gpu.both(_wavenet_gate_gpu)}
-    return dispatch.select("wavenet_gate", backends, dtype=x.dtype)(x, g)
+    return WAVENET_GATE(x, g)
 
 
 def _case(name: str, batch: int, length: int, hidden: int, per_frame: bool = False, **options: Any) -> Case:
     def make(rng: np.random.Generator) -> dict[str, Any]:
-        x = rng.standard_normal((batch, length, 2 * hidden), dtype=np.float32)
-        g = rng.standard_normal((batch, length if per_frame else 1, 2 * hidden), dtype=np.float32)
-        return {"x": mx.array(x), "g": mx.array(g)}
+        g = (batch, length if per_frame else 1, 2 * hidden)
+        return {"x": normal(rng, batch, length, 2 * hidden), "g": normal(rng, *g)}
 
     return Case(name, make, **options)
 
 
-SPEC = OpSpec(
-    name="wavenet_gate",
-    op=wavenet_gate,
-    reference=wavenet_gate_reference,
+SPEC = WAVENET_GATE.describe(
+    wavenet_gate,
     cases=(
         _case("length_1", 1, 1, 1),
         _case("primes", 1, 53, 37),

@@ -25,10 +25,6 @@ F0_MIN, F0_MAX = 50.0, 1100.0
 NOTES = np.round(440 * 2 ** ((np.arange(31, 85) - 69) / 12), 2)
 """The 54 equal-tempered notes of the autotune, G1 (49.00 Hz) to C6 (1046.50 Hz)."""
 
-TARGETS = {"male": 155.0, "female": 255.0}
-"""Hz: the medians that a proposed pitch aims for."""
-
-
 HIGHEST = 20_000.0
 """Hz: no pitch that is given may be above."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from .. import ops
 from ..layers import Conv1d, Linear
 from ..noise import NoiseSource
-from ..ops.packed import leaky_relu
+from ..ops.epilogue import leaky_relu
 from .config import SynthesizerConfig
 from .hifigan import Merge, ResBlock
 

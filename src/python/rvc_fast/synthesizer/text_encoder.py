@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..layers import Conv1d, LayerNorm, Linear
-from ..ops.packed import leaky_relu
+from ..ops.epilogue import leaky_relu
 from ..ops.relpos_attention import relpos_attention
 from .config import SynthesizerConfig
 

@@ -28,10 +28,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from ..errors import FileFormatError
-from ..pipeline import ChunkPlan, Settings
 from ..pipeline import run as run_pipeline
 from ..pitch.rmvpe import decode_salience, log_mel
 from ..retrieval import load_index
+from ..settings import ChunkPlan, Settings
 from ..weights.checkpoint import Checkpoint, load_checkpoint
 from ..weights.models import MODELS
 from .seeded import read_manifest, seeded_normal, seeded_uniform, seeded_weights
@@ -302,10 +302,13 @@ def _pipeline(folder: Folder, stem: str) -> Iterator[Row]:
         embedder, voice = folder.model(c["hubert"]), folder.model(c["synth"])
         index = load_index(folder.path / c["index"]) if c["index"] else None
         noise = folder.noise(case, c["synth"])
-        run = functools.partial(run_pipeline, want["audio"], f0=want["f0"], embedder=embedder, voice=voice)
-        got, ms = _timed(functools.partial(run, index=index, settings=settings, noise=noise))
+        f0 = want["f0"]
+        run = functools.partial(run_pipeline, want["audio"], embedder=embedder, voice=voice)
+        found, ms = _timed(
+            functools.partial(run, f0=lambda _, f0=f0: f0, index=index, settings=settings, noise=noise)
+        )
         floor = c.get("snr_fp32_vs_fp64_db", math.inf)
-        yield _row(case, out, got, want[out], ms, min(PIPELINE_BAR_DB, floor - FLOOR_MARGIN_DB))
+        yield _row(case, out, found.samples, want[out], ms, min(PIPELINE_BAR_DB, floor - FLOOR_MARGIN_DB))
 
 
 def _foreign_checkpoint(folder: Folder, file: Path) -> Iterator[Row]:

@@ -24,6 +24,9 @@ from .. import writing
 from ..writing import shown as shown
 from .unpickler import Machine, Malformed, Storage, quote
 
+KERNELS_FORMAT = "rvc_fast kernels"
+"""What a file of packed weights calls itself in its metadata."""
+
 MAX_ENTRIES = 100_000
 MAX_JSON = 32 << 20
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C

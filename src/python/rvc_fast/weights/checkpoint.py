@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 KINDS = {"voice": "a voice", "hubert": "a HuBERT or ContentVec embedder", "rmvpe": "an RMVPE pitch model"}
 PACKED_FORMAT = "rvc_fast"
 PACKED_LAYOUT = "1"
-KERNELS_FORMAT = "rvc_fast kernels"
 # Models of other kinds that people mistake for one of ours, by the beginnings of their tensors' names.
 _OTHER_MODELS = {
     "a GPT-SoVITS voice, not one of RVC: use that program": ("enc_p.ssl_proj.", "enc_p.mrte.", "ar_"),
@@ -152,7 +151,7 @@ def _load(path: Path, packing: Packing | None) -> Checkpoint:
         tensors, header = archive.read_safetensors(data)
         if header.get("format") == PACKED_FORMAT:
             return _packed(path, data, tensors, header, packing)
-        if header.get("format") == KERNELS_FORMAT:
+        if header.get("format") == archive.KERNELS_FORMAT:
             raise Malformed("it holds packed weights for faster loading; give the model beside it")
         source, root = "safetensors", _with_metadata(tensors, header)
     elif bytes(data[:4]) in (b"PK\x03\x04", b"PK\x05\x06"):

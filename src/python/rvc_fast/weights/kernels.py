@@ -24,7 +24,6 @@ from ..errors import InputError
 from ..layers import Memory, Packing
 from ..ops import Dtype, PackedWeight, dispatch
 from . import archive
-from .checkpoint import KERNELS_FORMAT
 from .unpickler import Malformed
 
 LINE = 64
@@ -77,7 +76,7 @@ def find(model: Path, data: memoryview, packing: Packing) -> Kernels | None:
         Unfit: there is a file, but of another model, made by or for something else, or damaged.
     """
     path = file_name(model, packing.dtype, packing.memory)
-    if _missing() is not None or not path.exists():
+    if dispatch.compiled_missing() is not None or not path.exists():
         return None
     try:
         return Kernels(path, _read(path, _key(data, packing)))
@@ -89,7 +88,7 @@ def find(model: Path, data: memoryview, packing: Packing) -> Kernels | None:
 
 def require(what: str) -> None:
     """Raise InputError unless weights are packed here."""
-    if (why := _missing()) is not None:
+    if (why := dispatch.compiled_missing()) is not None:
         raise InputError(f"[{what}] only the compiled CPU kernels have packed weights: {why}")
 
 
@@ -122,16 +121,10 @@ def save(
     archive.replace_file(file_name(model, packing.dtype, packing.memory), parts(), sources)
 
 
-def _missing() -> str | None:
-    """Why weights are not packed here, or None."""
-    backend, reason = dispatch.route("conv1d")
-    return None if backend == "cpu" else reason
-
-
 def _key(data: memoryview, packing: Packing) -> dict[str, str]:
     """What has to be the same when packed weights are used as when they were made."""
     return {
-        "format": KERNELS_FORMAT,
+        "format": archive.KERNELS_FORMAT,
         "model": archive.safetensors_identity(data),
         "layout": native.ext().layout(),
         "isa": native.ext().isa(),
