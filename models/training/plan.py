@@ -150,7 +150,7 @@ WARM = replace(
         VoiceTraining(300, 6, 48, 1e-3, emphasis=True),
         VoiceTraining(400, 5, 48, 1e-3, listening=3.0, words=0.4, strangers=2, emphasis=True),
         VoiceTraining(
-            520, 5, 48, 1e-3, encoder=2, hearing=3.0, listening=3.0, words=0.4, strangers=3, emphasis=True
+            300, 5, 48, 1e-3, encoder=2, hearing=3.0, listening=3.0, words=0.4, strangers=3, emphasis=True
         ),
     ),
 )
