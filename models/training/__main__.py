@@ -13,11 +13,11 @@ from pathlib import Path
 
 import rvc_fast
 
-from . import content, corpus, evaluate, export, pitch, sounds, synthesizer
+from . import content, corpus, evaluate, export, people, pitch, sounds, synthesizer
 from .loop import device
 from .plan import FULL, PLANS, Plan
 
-INFO = "rvc_fast demo voice, trained on synthetic speech of espeak-ng"
+INFO = "rvc_fast demo voice, trained on speech of synthesizers"
 
 
 class Stages:
@@ -47,17 +47,24 @@ class Stages:
 def rebuild(plan: Plan, work: Path, output: Path) -> None:
     """Run every stage of `plan` that `work` does not hold the result of, and write the models to `output`."""
     folder = work / plan.name
+    if plan.warm and not all(
+        (folder / "warm" / name).exists()
+        for name in ("embedder", "rmvpe.pt", "voice.pth", "recogniser.safetensors")
+    ):
+        raise FileNotFoundError(
+            f"[training] {folder / 'warm'} must hold the models to begin with: models/training/README.md says which"
+        )
     stage = Stages(folder)
     with stage("data"):
         corpora = corpus.build(plan, folder / "data")
-    test = corpora["test"]
+    test, heard = corpora["test"], content.material(corpora)
     with stage("content encoder"):
-        rounds = range(1, len(plan.encoder) + 1)
-        encoders = [content.train_encoder(plan, corpora["speech"], test, folder, n) for n in rounds]
+        rounds = range(len(plan.encoder) + 1)
+        encoders = [content.train_encoder(plan, heard, test, folder, n) for n in rounds]
     with stage("synthesizer"):
         voice = synthesizer.train(plan, encoders, corpora, folder)
     with stage("pitch model"):
-        network = pitch.train(plan, corpora["speech"], test, folder)
+        network = pitch.train(plan, heard, test, folder)
     with stage("recogniser"):
         recogniser = content.train_recogniser(plan, corpora["recogniser"], test, folder)
     with stage("export"):
@@ -70,7 +77,9 @@ def rebuild(plan: Plan, work: Path, output: Path) -> None:
         models = output / "voice.pth", output / "embedder", output / "rmvpe.pt"
         converter = rvc_fast.load(models[0], embedder=models[1], pitch_model=models[2])
         found = evaluate.evaluate(converter, recogniser, test, targets, evaluate.files_of(*models))
+        found["people"] = evaluate.on_people(models, targets, people.RECORDINGS[: plan.people])
     (folder / "evaluation.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(evaluate.people_table(found["people"]))
     print(evaluate.table(found))
     minutes = {name: f"{seconds / 60:.1f}" for name, seconds in stage.seconds.items()}
     print(f"minutes on {device()}: {minutes}, in all {sum(stage.seconds.values()) / 60:.1f}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.fft
 
 from .corpus import PITCH_FRAME, RATE, Corpus
 
-SPEED = (0.72, 1.38)
+SPEED, SPREAD = (0.72, 1.38), 0.17  # bounds, and standard deviation of the logarithm
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,63 @@ class Cuts:
 
 def cut(corpus: Corpus, rng: np.random.Generator, batch: int, length: int, plain: bool = False) -> Cuts:
     """Return `batch` random cuts of `length` samples, each at a speed of its own unless `plain`."""
-    speed = np.ones(batch) if plain else np.exp(rng.uniform(*np.log(SPEED), batch))
+    speed = np.ones(batch) if plain else np.exp(rng.normal(0, SPREAD, batch)).clip(*SPEED)
     spans = np.ceil(length * speed).astype(int) + 1
-    place = np.array([rng.integers(0, len(corpus.sound) - span) for span in spans])
+    place = np.empty(batch, np.int64)
+    for k, i in enumerate(rng.choice(len(corpus), batch, p=corpus.chance)):
+        middle = int(rng.integers(corpus.starts[i], corpus.starts[i + 1]))
+        place[k] = np.clip(middle - spans[k] // 2, 0, len(corpus.sound) - spans[k])
     sound = np.empty((batch, length), np.float32)
     for row, start, span, s in zip(sound, place, spans, speed, strict=True):
         source = corpus.sound[start : start + span].astype(np.float32) / 32768
         row[:] = np.interp(np.arange(length) * s, np.arange(span), source)
     return Cuts(corpus, sound, place, speed)
+
+
+def throats(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return `sound` (batch, n) as if throats of another length and voices of another kind had said it, at its pitch.
+
+    The spectral envelope is moved by up to a quarter up or down and made flatter or sharper; some voices become
+    breathy above 1 to 4 kHz. Half of the rows stay as they are.
+    """
+    rows = np.flatnonzero(rng.random(len(sound)) < 0.5)
+    if not len(rows):
+        return sound
+    size, hop, lifter = 512, 128, 28
+    padded = np.pad(sound[rows], ((0, 0), (size, size + hop)))
+    count = (padded.shape[1] - size) // hop + 1
+    window = np.hanning(size + 1)[:-1].astype(np.float32)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, size, axis=1)[:, ::hop][:, :count] * window
+    spectrum = scipy.fft.rfft(frames.astype(np.float32), axis=2)
+    magnitude = np.abs(spectrum)
+    cepstrum = scipy.fft.irfft(np.log(magnitude + 1e-3), axis=2)
+    cepstrum[:, :, lifter : size - lifter] = 0
+    envelope = scipy.fft.rfft(cepstrum, axis=2).real
+    bins = envelope.shape[2]
+    for k in range(len(rows)):
+        warp = np.exp(rng.normal(0, 0.1)).clip(0.8, 1.25)
+        place = np.minimum(np.arange(bins) / warp, bins - 1.001)
+        below = place.astype(int)
+        share = (place - below).astype(np.float32)
+        moved = envelope[k][:, below] * (1 - share) + envelope[k][:, below + 1] * share
+        middle = moved.mean(1, keepdims=True)
+        moved = middle + rng.normal(1, 0.12) * (moved - middle)
+        gain = np.exp((moved - envelope[k]).clip(-2.5, 2.5))
+        if rng.random() < 0.4:
+            edge = int(rng.uniform(1000, 4000) / (RATE / 2) * bins)
+            noise = np.exp(2j * np.pi * rng.random((count, bins - edge), dtype=np.float32))
+            breath = np.float32(rng.uniform(0, 0.7))
+            high = spectrum[k][:, edge:]
+            spectrum[k][:, edge:] = (1 - breath) * high + breath * magnitude[k][:, edge:] * noise
+        spectrum[k] *= gain
+    pieces = scipy.fft.irfft(spectrum, axis=2) * window
+    out = np.zeros_like(padded)
+    for k in range(count):
+        out[:, k * hop : k * hop + size] += pieces[:, k]
+    out /= 1.5  # the sum of the squared windows
+    result = sound.copy()
+    result[rows] = out[:, size : size + sound.shape[1]]
+    return result
 
 
 def room(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -59,6 +109,12 @@ def room(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     for row in spectrum:
         knots = np.concatenate([rng.normal(0, 3, 6).clip(-9, 9), [0]])
         row *= 10 ** (np.interp(np.geomspace(1, bins, bins), np.geomspace(60, bins, 7), knots) / 20)
+        if rng.random() < 0.2:  # a telephone, or a microphone that hears little of the highs
+            edge = rng.uniform(0.42, 0.95) * bins
+            row *= 1 / (1 + (np.arange(bins) / edge) ** 16)
+        if rng.random() < 0.2:
+            edge = rng.uniform(60, 300) / (RATE / 2) * bins
+            row *= 1 / (1 + (edge / np.maximum(np.arange(bins), 1)) ** 4)
         if rng.random() < 0.3:
             n = int(rng.uniform(0.05, 0.4) * RATE)
             tail = rng.standard_normal(n) * np.exp(-6.9 * np.arange(n) / n)

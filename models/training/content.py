@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from benchmarks.peers.hubert import Hubert
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
@@ -147,7 +148,7 @@ def train(
     def loss(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
         cuts = augment.cut(corpus, rng, training.batch, length)
-        sound = torch.from_numpy(augment.room(cuts.sound, rng)).to(device())
+        sound = torch.from_numpy(augment.room(augment.throats(cuts.sound, rng), rng)).to(device())
         with loop.autocast():
             out = scores(model, sound)
         wanted = torch.from_numpy(cuts.classes(centres(model, out.shape[1]))).to(device())
@@ -221,25 +222,46 @@ def report(model: nn.Module, test: Corpus) -> str:
     return f"frames {right / total:.3f}, phoneme error {phoneme_error(model, test):.3f}"
 
 
+def material(corpora: dict[str, Corpus]) -> Corpus:
+    """Return all that encoder, listener and pitch model learn from."""
+    return Corpus.join([corpora[name] for name in ("speech", "target", "fluent", "recorded", "mixed")])
+
+
+def warm(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give `model` the tensors of `state` that it has in the same shape; print the names of the others."""
+    own = model.state_dict()
+    fitting = {
+        name: value.float() for name, value in state.items() if name in own and own[name].shape == value.shape
+    }
+    model.load_state_dict(fitting, strict=False)
+    print(
+        f"{len(fitting)} of {len(own)} tensors taken over, not {sorted(set(own) - set(fitting))}", flush=True
+    )
+
+
 def train_encoder(
     plan: Plan, corpus: Corpus, test: Corpus, folder: Path, rounds: int | None = None
 ) -> Hubert:
     """Return the content encoder after so many rounds of training, or all; each goes on from the one before."""
     torch.manual_seed(plan.seed)
-    model: nn.Module = encoder()
+    model = encoder()
+    if plan.warm:
+        warm(model, load_file(folder / "warm" / "embedder" / "model.safetensors"))
     for number, training in enumerate(plan.encoder[:rounds], 1):
         path = folder / f"encoder{number}.pt"
-        model = train(model, training, corpus, test, path, plan.seed + 10 + 100 * (number - 1))
-    assert isinstance(model, Hubert)
-    return model
+        for depth, layer in enumerate(model.feature_extractor.conv_layers):
+            layer.requires_grad_(depth >= training.frozen)
+        train(model, training, corpus, test, path, plan.seed + 10 + 100 * (number - 1))
+    return model.requires_grad_().eval()
 
 
 def train_recogniser(plan: Plan, corpus: Corpus, test: Corpus, folder: Path) -> Recogniser:
     """Return the trained recogniser."""
     torch.manual_seed(plan.seed + 1)
-    model = train(
-        Recogniser().to(device()), plan.recogniser, corpus, test, folder / "recogniser.pt", plan.seed + 20
-    )
+    network = Recogniser().to(device())
+    if plan.warm:
+        warm(network, load_file(folder / "warm" / "recogniser.safetensors"))
+    model = train(network, plan.recogniser, corpus, test, folder / "recogniser.pt", plan.seed + 20)
     assert isinstance(model, Recogniser)
     return model
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import soxr
 
+from . import speakers
 from .espeak import espeak
-from .plan import ACCENTS, HELD_OUT, LEFT_OUT, SPEAKERS, Plan
-from .text import SILENCE, phoneme_class, sentence
+from .plan import ACCENTS, ALSO, HELD_OUT, LEFT_OUT, RECORDED, SPEAKERS, Plan
+from .text import SILENCE, arpabet_class, espeak_classes, fluent, sentence
 
 RATE = 16000
 FRAME = 320  # samples of a content frame at RATE
@@ -24,6 +27,8 @@ PITCH_FRAME = 160
 TARGET_RATE = 24000
 F0_FLOOR, F0_CEILING = 60.0, 600.0
 LEVEL, PEAK = 0.08, 0.9
+# How often each voice is drawn; espeak-ng's all together as one, kokoro's people too. The neural ones are nearest to people.
+SHARES = {"espeak": 1.0, "hibari:heart": 2.0, "kokoro": 4.0, "flite:kal16": 0.3, "festival:ked": 0.3}
 _BLOCK = (
     32  # utterances of one worker process: a fresh library, so that the result does not depend on the order
 )
@@ -63,6 +68,58 @@ class Corpus:
 
     def __len__(self) -> int:
         return len(self.text)
+
+    @cached_property
+    def chance(self) -> np.ndarray:
+        """How often to draw each utterance: by voice as in SHARES, and by length within a voice."""
+        group = np.array(
+            ["kokoro" if v.startswith("kokoro") else v if ":" in v else "espeak" for v in self.voice]
+        )
+        lengths = np.diff(self.starts).astype(np.float64)
+        chance = np.zeros(len(self))
+        for name in np.unique(group):
+            of = group == name
+            chance[of] = lengths[of] / lengths[of].sum() * SHARES.get(str(name), 1.0)
+        return chance / chance.sum()
+
+    @classmethod
+    def join(cls, corpora: list[Corpus]) -> Corpus:
+        """Return the corpora as one, without wide sound."""
+        at = np.cumsum([0] + [len(c.sound) for c in corpora])
+        phone = np.cumsum([0] + [len(c.phonemes) for c in corpora])
+
+        def moved(name: str, by: np.ndarray, last: bool) -> np.ndarray:
+            parts = [getattr(c, name)[: None if last else -1] + b for c, b in zip(corpora, by, strict=False)]
+            return np.concatenate(parts if last else [*parts, by[-1:]])
+
+        joined = {
+            name: np.concatenate([getattr(c, name) for c in corpora])
+            for name in ("sound", "f0", "phonemes", "text", "voice")
+        }
+        return cls(
+            wide=np.zeros(0, np.int16),
+            starts=moved("starts", at, False),
+            onsets=moved("onsets", at, True),
+            first=moved("first", phone, False),
+            **joined,
+        )
+
+    def part(self, keep: list[int]) -> Corpus:
+        """Return some of the utterances, without wide sound."""
+        cuts = [slice(self.starts[i], self.starts[i + 1]) for i in keep]
+        spoken = [self.spoken(i) for i in keep]
+        starts = np.cumsum([0] + [cut.stop - cut.start for cut in cuts])
+        return Corpus(
+            sound=np.concatenate([self.sound[cut] for cut in cuts]),
+            wide=np.zeros(0, np.int16),
+            f0=np.concatenate([self.pitch(i) for i in keep]),
+            starts=starts,
+            onsets=np.concatenate([onsets + at for (onsets, _), at in zip(spoken, starts, strict=False)]),
+            phonemes=np.concatenate([classes for _, classes in spoken]),
+            first=np.cumsum([0] + [len(classes) for _, classes in spoken]),
+            text=self.text[keep],
+            voice=self.voice[keep],
+        )
 
     def utterance(self, i: int) -> np.ndarray:
         """Return the sound of utterance i, float32 at 16 kHz."""
@@ -127,33 +184,52 @@ def praat_f0_twice(samples: np.ndarray, rate: int, frames: int) -> np.ndarray:
     return praat_f0(samples, rate, frames, max(F0_FLOOR, 0.75 * low), min(F0_CEILING, 1.5 * high))
 
 
-def _speak(task: tuple[Line, bool]) -> dict[str, np.ndarray]:
-    line, wide = task
+def said_by(line: Line) -> tuple[np.ndarray, int, list[tuple[float, int]]] | None:
+    """Return (samples, rate, (onset in seconds, class) of every phoneme), or None: see `speakers.speak`."""
+    if ":" in line.voice:
+        said = speakers.speak(line.text, line.voice, line.rate / 165)
+        if said is None:
+            return None
+        return said.samples, said.rate, [(time, arpabet_class(name)) for time, name in said.phonemes]
     speech = espeak().speak(line.text, line.voice, line.rate, line.pitch, line.pitch_range)
-    gain = min(LEVEL / max(speech.samples.std(), 1e-4), PEAK / max(np.abs(speech.samples).max(), 1e-4))
-    samples = speech.samples * gain
-    frames = -(-len(samples) * RATE // (speech.rate * FRAME))
+    ends = [time for time, _ in speech.phonemes[1:]] + [len(speech.samples) / speech.rate]
+    events = [(0.0, SILENCE)]
+    for (time, mnemonic), end in zip(speech.phonemes, ends, strict=True):
+        first, *rest = espeak_classes(mnemonic)
+        events.append((time, first))
+        # A vowel with an r in it: the r is its last two fifths.
+        events += [(time + 0.6 * (end - time), number) for number in rest]
+    return speech.samples, speech.rate, events
+
+
+def _speak(task: tuple[Line, bool]) -> dict[str, np.ndarray] | None:
+    line, wide = task
+    said = said_by(line)
+    if said is None:
+        return None
+    spoken, source_rate, events = said
+    gain = min(LEVEL / max(spoken.std(), 1e-4), PEAK / max(np.abs(spoken).max(), 1e-4))
+    samples = spoken * gain
+    frames = -(-len(samples) * RATE // (source_rate * FRAME))
 
     def at(rate: int) -> np.ndarray:
-        out = soxr.resample(samples, speech.rate, rate, quality="VHQ")
+        out = soxr.resample(samples, source_rate, rate, quality="VHQ")
         length = frames * FRAME * rate // RATE
         out = np.pad(out[:length], (0, max(0, length - len(out))))
         return np.round(np.clip(out, -1, 1) * 32767).astype(np.int16)
 
-    events = [(0.0, "_"), *speech.phonemes]
     onsets, classes = [], []
-    for time, mnemonic in events:
-        number = phoneme_class(mnemonic)
+    for time, number in events:
         if not classes or classes[-1] != number:
             onsets.append(round(time * RATE))
             classes.append(number)
     if classes[-1] != SILENCE:
-        onsets.append(len(samples) * RATE // speech.rate)
+        onsets.append(len(samples) * RATE // source_rate)
         classes.append(SILENCE)
     return {
         "sound": at(RATE),
         "wide": at(TARGET_RATE) if wide else np.zeros(0, np.int16),
-        "f0": praat_f0(samples, speech.rate, frames * FRAME // PITCH_FRAME),
+        "f0": praat_f0(samples, source_rate, frames * FRAME // PITCH_FRAME),
         "onsets": np.minimum(onsets, frames * FRAME - 1).astype(np.int64),
         "phonemes": np.array(classes, np.int8),
     }
@@ -162,10 +238,18 @@ def _speak(task: tuple[Line, bool]) -> dict[str, np.ndarray]:
 def make(lines: list[Line], wide: bool) -> Corpus:
     """Speak `lines`, in worker processes."""
     context = multiprocessing.get_context("spawn")
+    block = max(1, min(_BLOCK, len(lines) // 8))
     with context.Pool(
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None, maxtasksperchild=1
     ) as pool:
-        parts = pool.map(_speak, [(line, wide) for line in lines], chunksize=_BLOCK)
+        found = []
+        for part in pool.imap(_speak, [(line, wide) for line in lines], chunksize=block):
+            found.append(part)
+            if len(found) % 250 == 0 or len(found) == len(lines):
+                print(f"{len(found)} of {len(lines)} lines spoken", flush=True)
+    lines = [line for line, part in zip(lines, found, strict=True) if part is not None]
+    parts = [part for part in found if part is not None]
+    print(f"{len(parts)} of {len(found)} lines have their phonemes", flush=True)
     starts = np.cumsum([0] + [len(p["sound"]) for p in parts])
     first = np.cumsum([0] + [len(p["phonemes"]) for p in parts])
     return Corpus(
@@ -182,16 +266,16 @@ def make(lines: list[Line], wide: bool) -> Corpus:
 
 
 def training_voices(plan: Plan) -> list[str]:
-    """Return the variants that speak in training, the targets among them, in a seeded order."""
-    others = [v for v in espeak().variants() if not v.startswith(HELD_OUT + LEFT_OUT) and v not in SPEAKERS]
+    """Return the variants of espeak-ng that speak in training, in a seeded order."""
+    others = [v for v in espeak().variants() if not v.startswith(HELD_OUT + LEFT_OUT)]
     order = np.random.default_rng([plan.seed, 0]).permutation(others)
-    return [*SPEAKERS, *map(str, order)][: plan.voices]
+    return [str(v) for v in order][: plan.voices]
 
 
-def _line(rng: np.random.Generator, text: str, variant: str, accent: str = "en-us") -> Line:
+def _line(rng: np.random.Generator, text: str, voice: str, accent: str = "en-us") -> Line:
     return Line(
         text,
-        f"{accent}+{variant}",
+        voice if ":" in voice else f"{accent}+{voice}",
         int(rng.integers(130, 231)),
         int(rng.integers(15, 86)),
         int(rng.integers(20, 81)),
@@ -199,7 +283,7 @@ def _line(rng: np.random.Generator, text: str, variant: str, accent: str = "en-u
 
 
 def speech_lines(plan: Plan, stream: int) -> list[Line]:
-    """Return what the encoder, the pitch model and (another stream) the recogniser learn from."""
+    """Return what the encoder, the pitch model and (another stream) the recogniser learn from, beside the targets."""
     lines = []
     for number, variant in enumerate(training_voices(plan)):
         rng = np.random.default_rng([plan.seed, stream, number])
@@ -207,55 +291,96 @@ def speech_lines(plan: Plan, stream: int) -> list[Line]:
         for i in range(plan.per_voice):
             accent = ACCENTS[int(rng.integers(len(ACCENTS)))] if i % 8 == 0 else accent
             lines.append(_line(rng, sentence(rng), variant, accent))
+    for number, voice in enumerate(ALSO):
+        rng = np.random.default_rng([plan.seed, stream, 1000 + number])
+        lines += [_line(rng, sentence(rng), voice) for _ in range(plan.per_speaker)]
     return lines
 
 
-def target_lines(plan: Plan) -> tuple[list[Line], list[Line]]:
-    """Return the targets' lines, speaker by speaker, and as many per line as there are renderings, of the same
-    words by other voices. A third of the targets' lines is monotone or nearly so: there long spectra tell
-    harmonics from anything else."""
-    others = training_voices(plan)[len(SPEAKERS) :] or list(SPEAKERS)
-    targets, renderings = [], []
-    for number, variant in enumerate(SPEAKERS):
-        rng = np.random.default_rng([plan.seed, 2, number])
-        for i in range(plan.per_speaker):
-            line = _line(rng, sentence(rng), variant)
-            if i % 3 == 0:
-                line = Line(line.text, line.voice, line.rate, line.pitch, int(rng.integers(0, 11)))
-            targets.append(line)
-            for voice in rng.choice(others, plan.renderings, replace=False):
-                renderings.append(_line(rng, line.text, str(voice)))
-    return targets, renderings
-
-
-def test_lines(plan: Plan, variants: tuple[str, ...]) -> list[Line]:
-    """Return the evaluation's sentences by each of `variants`: the same words by all, never used in training."""
+def fluent_lines(plan: Plan) -> list[Line]:
+    """Return sentences with small words, by every voice made from recordings: what people say is of that kind."""
     lines = []
-    for number, variant in enumerate(variants):
+    for number, voice in enumerate((*SPEAKERS.values(), *ALSO)):
+        rng = np.random.default_rng([plan.seed, 7, number])
+        lines += [_line(rng, fluent(rng), voice) for _ in range(plan.fluent)]
+    return lines
+
+
+def recorded_lines(plan: Plan) -> list[Line]:
+    """Return sentences of both kinds by further voices made from recordings, for the encoder."""
+    lines = []
+    for number, voice in enumerate(RECORDED):
+        rng = np.random.default_rng([plan.seed, 8, number])
+        lines += [_line(rng, (sentence, fluent)[i % 2](rng), voice) for i in range(plan.recorded)]
+    return lines
+
+
+def mixed_lines(plan: Plan) -> list[Line]:
+    """Return sentences of both kinds by kokoro, each by another person that its voices are mixed to."""
+    rng = np.random.default_rng([plan.seed, 9])
+    kinds = (sentence, fluent, fluent)
+    return [_line(rng, kinds[i // 24 % 3](rng), f"kokoro:{i}") for i in range(plan.mixed)]
+
+
+def target_lines(plan: Plan) -> list[Line]:
+    """Return the targets' lines, speaker by speaker; three of ten have small words."""
+    targets = []
+    for number, voice in enumerate(SPEAKERS.values()):
+        rng = np.random.default_rng([plan.seed, 2, number])
+        kinds = (sentence if i % 10 < 7 else fluent for i in range(plan.per_speaker))
+        targets += [_line(rng, kind(rng), voice) for kind in kinds]
+    return targets
+
+
+def rendering_lines(plan: Plan, targets: Corpus) -> list[Line]:
+    """Return as many lines per target line as there are renderings: the same words by other voices, the first and
+    every other one by a voice made from recordings."""
+    variants, human = (
+        training_voices(plan),
+        [v for v in (*SPEAKERS.values(), *ALSO, *RECORDED) if v.startswith(("flite", "pico"))],
+    )
+    lines = []
+    for number, (text, voice) in enumerate(zip(targets.text, targets.voice, strict=True)):
+        rng = np.random.default_rng([plan.seed, 6, number])
+        for k in range(plan.renderings):
+            choices = [v for v in human if v != voice] if k % 2 == 0 else variants
+            lines.append(_line(rng, str(text), str(rng.choice(choices))))
+    return lines
+
+
+def test_lines(plan: Plan, voices: tuple[str, ...]) -> list[Line]:
+    """Return the evaluation's sentences by each of `voices`: the same words by all, never used in training."""
+    lines = []
+    for number, voice in enumerate(voices):
         words = np.random.default_rng([plan.seed, 3])
         rng = np.random.default_rng([plan.seed, 4, number])
         for _ in range(plan.test_sentences):
             text = sentence(words)
-            lines.append(Line(text, f"en-us+{variant}", int(rng.integers(150, 200)), 50, 50))
+            lines.append(Line(text, voice, int(rng.integers(150, 200)), 50, 50))
     return lines
 
 
-def build(plan: Plan, folder: Path) -> dict[str, Corpus]:
-    """Return the corpora of a plan, made where they are not in `folder` yet."""
-    targets, renderings = target_lines(plan)
-    wanted = {
-        "speech": (speech_lines(plan, 1), False),
-        "recogniser": (speech_lines(plan, 5)[::2], False),
-        "target": (targets, True),
-        "renderings": (renderings, False),
-        "test": (test_lines(plan, HELD_OUT), False),
-        "test_target": (test_lines(plan, SPEAKERS), True),
-    }
+def build(plan: Plan, folder: Path, names: tuple[str, ...] = ()) -> dict[str, Corpus]:
+    """Return the corpora of a plan, or those of `names`, made where they are not in `folder` yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    corpora = {}
+    corpora: dict[str, Corpus] = {}
+    # In this order: renderings say what the targets turned out to say.
+    wanted: dict[str, tuple[Callable[[], list[Line]], bool]] = {
+        "test": (lambda: test_lines(plan, tuple(f"en-us+{v}" for v in HELD_OUT)), False),
+        "target": (lambda: target_lines(plan), True),
+        "speech": (lambda: speech_lines(plan, 1), False),
+        "recorded": (lambda: recorded_lines(plan), False),
+        "fluent": (lambda: fluent_lines(plan), False),
+        "mixed": (lambda: mixed_lines(plan), False),
+        "renderings": (lambda: rendering_lines(plan, corpora["target"]), False),
+        "recogniser": (lambda: speech_lines(plan, 5)[::2], False),
+        "test_target": (lambda: test_lines(plan, tuple(SPEAKERS.values())), True),
+    }
     for name, (lines, wide) in wanted.items():
+        if names and name not in names:
+            continue
         path = folder / f"{name}.npz"
         if not path.is_file():
-            make(lines, wide).save(path)
+            make(lines(), wide).save(path)
         corpora[name] = Corpus.load(path)
     return corpora

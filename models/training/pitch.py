@@ -67,6 +67,12 @@ def train(plan: Plan, corpus: Corpus, test: Corpus, folder: Path) -> Rmvpe:
     training, seed = plan.pitch, plan.seed + 30
     torch.manual_seed(seed)
     network = model()
+    if plan.warm:
+        state = torch.load(folder / "warm" / "rmvpe.pt", map_location=device())
+        network.load_state_dict({name: value.float() for name, value in state.items()})
+        with torch.no_grad():
+            network.fc[1].bias.sub_(CALIBRATION)
+        return network.eval()
     tones = round(GLIDES * training.batch)
 
     def loss(step: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The sounds of `rvc-fast demo`, spoken by held-out voices of espeak-ng: male, female, and a sung glide.
+"""The sounds of `rvc-fast demo`: a person, held-out voices of espeak-ng, male and female, and a sung glide.
 
 Beside them each target says the words of the male sound, so that a result can be compared with its target.
 """
@@ -12,25 +12,29 @@ import numpy as np
 import soundfile
 import soxr
 
+from . import corpus, people, speakers
 from .corpus import LEVEL, PEAK, RATE
-from .espeak import espeak
 from .plan import SPEAKERS
-from .text import CLASSES, SILENCE, phoneme_class
+from .text import CLASSES, SILENCE
 
 SENTENCE = "The morning train was late, so we walked along the river and talked about the summer."
 SONG = "Follow the river, over the hills and home."
-MALE, FEMALE = "m6", "f5"
+MALE, FEMALE = "en-us+m6", "en-us+f5"
+PERSON = "0870"  # of the audiobook, which is in the public domain
 # The song: semitones above NOTE at equal distances, gliding from one to the next, and how much slower than spoken.
 NOTE, GLIDE, SLOWER = 220.0, (0, 0, 7, 12, 5, 9, 4, 0, -5), 1.7
 VIBRATO = 5.5, 0.3  # Hz, semitones
 
 
-def spoken(text: str, variant: str, rate: int = 160) -> tuple[np.ndarray, list[str]]:
+def spoken(text: str, voice: str, rate: int = 160) -> tuple[np.ndarray, list[str]]:
     """Return (sound, phoneme classes) of `text` in the voice; the sound is float64 (n,) at 16 kHz."""
-    speech = espeak().speak(text, f"en-us+{variant}", rate, 50, 50)
-    classes = [phoneme_class(mnemonic) for _, mnemonic in speech.phonemes]
+    said = corpus.said_by(corpus.Line(text, voice, rate, 50, 50))
+    if said is None:
+        raise RuntimeError(f"[training] {voice} says {text!r} so that its words cannot be found")
+    samples, source_rate, events = said
+    classes = [number for _, number in events]
     names = [CLASSES[c] for i, c in enumerate(classes) if c != SILENCE and (i == 0 or classes[i - 1] != c)]
-    return soxr.resample(speech.samples.astype(np.float64), speech.rate, RATE, quality="VHQ"), names
+    return soxr.resample(samples.astype(np.float64), source_rate, RATE, quality="VHQ"), names
 
 
 def sung(samples: np.ndarray) -> np.ndarray:
@@ -60,10 +64,15 @@ def write(folder: Path) -> None:
         "speech_male": spoken(SENTENCE, MALE),
         "speech_female": spoken(SENTENCE, FEMALE),
         "sung_glide": (sung(song), phonemes),
-        **{f"target_{name}": spoken(SENTENCE, name) for name in SPEAKERS},
     }
     said = {name: phonemes for name, (_, phonemes) in found.items()}
+    for name, voice in SPEAKERS.items():
+        samples, rate, _ = speakers.sound(SENTENCE, voice, 1.0)
+        found[f"target_{name}"] = soxr.resample(samples.astype(np.float64), rate, RATE, quality="VHQ"), []
     (folder / "phonemes.json").write_text(json.dumps(said) + "\n")
+    person = next(r for r in people.RECORDINGS if r.person == "audiobook" and r.path.stem.endswith(PERSON))
+    found["person"] = people.sound(person).astype(np.float64), []
+    (folder / "person.txt").write_text(person.text + "\n")
     for name, (samples, _) in found.items():
         gain = min(LEVEL / samples.std(), PEAK / np.abs(samples).max())
         soundfile.write(folder / f"{name}.wav", samples * gain, RATE, "PCM_16")

@@ -11,6 +11,7 @@ place of harmonics, which only spectra of long windows tell apart:
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from rvc_fast.pitch.f0 import coarse
 from rvc_fast.synthesizer.config import SynthesizerConfig
 from rvc_fast.synthesizer.model import TEMPERATURE
 
-from . import content, loop, measures
+from . import augment, content, loop, measures
 from .corpus import FRAME, PITCH_FRAME, RATE, TARGET_RATE, Corpus
 from .loop import device, fit
 from .plan import SPEAKERS, Plan, VoiceTraining
@@ -38,6 +39,7 @@ WINDOWS = (256, 512, 1024, 2048, 4096)
 PULSES = (200.0, -6.0)  # weight and bias of the source: tanh of this times the sine, which is 0.1 high
 PROBE_HZ = (123.0, 137.0, 223.0)  # far from multiples of 100 Hz between 1.5 and 3 kHz, for the most part
 FLOOR = 3e-4
+ALIKE = 0.75
 
 
 def config(plan: Plan) -> SynthesizerConfig:
@@ -97,21 +99,41 @@ def features(encoder: Hubert, sound: np.ndarray) -> np.ndarray:
     return found[start : start + len(sound) // FRAME]
 
 
+def _elsewhere(sound: np.ndarray, seed: int) -> np.ndarray:
+    """Return a sound (n,) of another throat in another room: what the voice is given is seldom clean."""
+    rng = np.random.default_rng([50, seed])
+    return augment.room(augment.throats(sound[None], rng), rng)[0]
+
+
 def warp(
     found: np.ndarray,
     source: tuple[np.ndarray, np.ndarray],
     target: tuple[np.ndarray, np.ndarray],
     frames: int,
 ) -> np.ndarray | None:
-    """Return features of `source` moved to the times of `target`, by their phonemes; None if these differ.
+    """Return features of `source` moved to the times of `target`, by the phonemes that both have; None if these are
+    less than ALIKE of them: synthesizers do not pronounce every word the same.
 
     source, target: (onset samples, classes); found: (frames of the source, dim).
     """
-    if not np.array_equal(source[1], target[1]):
+    matcher = difflib.SequenceMatcher(None, source[1].tolist(), target[1].tolist(), autojunk=False)
+    if matcher.ratio() < ALIKE:
         return None
     ends = len(found) * FRAME, frames * FRAME
+    places = [(0.0, 0.0)]
+    source_onsets, target_onsets = (
+        np.append(said[0], end) for said, end in ((source, ends[0]), (target, ends[1]))
+    )
+    for a, b, size in matcher.get_matching_blocks():
+        # The end of a block of phonemes is known as well as their onsets.
+        for k in range(size + 1 if size else 0):
+            place = float(target_onsets[b + k]), float(source_onsets[a + k])
+            if place[0] > places[-1][0] and place[1] > places[-1][1]:
+                places.append(place)
+    if ends[1] > places[-1][0]:
+        places.append((float(ends[1]), float(ends[0])))
     middles = np.arange(frames) * FRAME + content.MIDDLE
-    there = np.interp(middles, [*target[0], ends[1]], [*source[0], ends[0]])
+    there = np.interp(middles, *zip(*places, strict=True))
     place = np.clip((there - content.MIDDLE) / FRAME, 0, len(found) - 1)
     below = np.minimum(place.astype(int), len(found) - 2)
     share = (place - below)[:, None]
@@ -135,14 +157,16 @@ class Material:
         self.chance = lengths / lengths.sum()
 
     def _listen(self, encoder: Hubert, renderings: Corpus, path: Path) -> None:
-        each = len(renderings) // len(self.targets)
+        same_words: dict[str, list[int]] = {}
+        for j, text in enumerate(renderings.text):
+            same_words.setdefault(str(text), []).append(j)
         found, line = [], []
         for i in range(len(self.targets)):
             found.append(features(encoder, self.targets.utterance(i)))
             line.append(i)
             own = len(found[-1])
-            for j in range(each * i, each * (i + 1)):
-                other = features(encoder, renderings.utterance(j))
+            for j in same_words.get(str(self.targets.text[i]), []):
+                other = features(encoder, _elsewhere(renderings.utterance(j), j))
                 moved = warp(other, renderings.spoken(j), self.targets.spoken(i), own)
                 if moved is not None:
                     found.append(moved)
@@ -158,9 +182,9 @@ class Material:
         rows = []
         sounds = []
         for i in rng.choice(len(self.chance), size, p=self.chance):
-            choices = self.features[i]
+            own, *others = self.features[i]
             # Half the time the target's own features, else another voice's.
-            found = choices[0] if rng.random() < 0.5 else choices[int(rng.integers(len(choices)))]
+            found = others[int(rng.integers(len(others)))] if others and rng.random() < 0.5 else own
             row = _cut(rng, found, self.targets, i, self.targets.pitch(i), self.speaker[i])
             rows.append(row)
             sound = np.pad(self.targets.wide_utterance(i), (0, CONTEXT * hop))
@@ -176,9 +200,11 @@ class Strangers:
 
     def __init__(self, encoder: Hubert, speech: Corpus, targets: Corpus, count: int, path: Path):
         self.speech = speech
-        self.lines = np.linspace(0, len(speech), count, endpoint=False).astype(int)
+        some = np.random.default_rng(count).choice(len(speech), count, replace=False, p=speech.chance)
+        self.lines = np.sort(some)
         if not path.is_file():
-            _keep(path, [features(encoder, speech.utterance(i)) for i in self.lines], self.lines)
+            found = [features(encoder, _elsewhere(speech.utterance(i), int(i))) for i in self.lines]
+            _keep(path, found, self.lines)
         self.features, _ = _kept(path)
         owner = _speakers(targets)
         self.medians = [
@@ -203,7 +229,8 @@ def _median(f0: np.ndarray) -> float:
 
 
 def _speakers(targets: Corpus) -> np.ndarray:
-    return np.array([SPEAKERS.index(voice.split("+")[1]) for voice in targets.voice])
+    voices = list(SPEAKERS.values())
+    return np.array([voices.index(voice) for voice in targets.voice])
 
 
 def _keep(path: Path, found: list[np.ndarray], line: list[int] | np.ndarray) -> None:
@@ -338,10 +365,10 @@ class Judges(nn.Module):
 
     EDGE = 2  # frames at both ends whose phonemes are not judged: half of what tells them is cut off
 
-    def __init__(self, encoder: Hubert, listener: content.Listener, training: VoiceTraining):
+    def __init__(self, encoder: Hubert, listener: content.Listener | None, training: VoiceTraining):
         super().__init__()
-        weights = {encoder: training.hearing, listener: training.listening}
-        self.networks = [(network, weight) for network, weight in weights.items() if weight]
+        weights = ((encoder, training.hearing), (listener, training.listening))
+        self.networks = [(network, weight) for network, weight in weights if network is not None and weight]
         self.words = training.words
         for network, _ in self.networks:
             network.eval().requires_grad_(False)
@@ -402,18 +429,21 @@ def probe(voice: Synthesizer, found: np.ndarray, voiced: np.ndarray) -> tuple[fl
 
 
 def train(plan: Plan, encoders: list[Hubert], corpora: dict[str, Corpus], folder: Path) -> Synthesizer:
-    """Return the trained voice; `encoders` are those after each round of their training."""
+    """Return the trained voice; `encoders`: before any and after each round of their training."""
     seed = plan.seed + 40
     torch.manual_seed(seed)
     voice = model(plan)
+    if plan.warm:
+        state = torch.load(folder / "warm" / "voice.pth", map_location=device())["weight"]
+        content.warm(voice, state)
+        with torch.no_grad():  # speakers begin as the mean of those that were there, apart from each other
+            voice.emb_g.weight.mul_(0.3).add_(state["emb_g.weight"].float().mean(0))
     for number, training in enumerate(plan.synthesizer, 1):
         path = folder / f"synthesizer{number}.pt"
         if path.is_file():
             voice.load_state_dict(torch.load(path, map_location=device()))
             continue
-        _train(
-            voice, plan, training, encoders[training.encoder - 1], corpora, path, seed + 100 * (number - 1)
-        )
+        _train(voice, plan, training, encoders[training.encoder], corpora, path, seed + 100 * (number - 1))
     return voice.eval()
 
 
@@ -428,16 +458,17 @@ def _train(
 ) -> None:
     """One round. Its progress is measured on one sentence of each held-out voice."""
     folder, test = path.parent, corpora["test"]
+    heard = content.material(corpora)
     material = Material(
         encoder, corpora["target"], corpora["renderings"], folder / f"features{training.encoder}.npz"
     )
-    listener = content.train_listener(plan, corpora["speech"], test, folder)
+    listener = content.train_listener(plan, heard, test, folder) if training.listening else None
     judges = Judges(encoder, listener, training)
     spectral = SpectralLoss(training.emphasis).to(device())
     strangers = None
     if training.strangers:
         kept = folder / f"strangers{training.encoder}.npz"
-        strangers = Strangers(encoder, corpora["speech"], corpora["target"], plan.strangers, kept)
+        strangers = Strangers(encoder, heard, corpora["target"], plan.strangers, kept)
     found = np.concatenate(
         [features(encoder, test.utterance(i)) for i in range(0, len(test), plan.test_sentences)]
     )

@@ -12,7 +12,7 @@ from matplotlib import image
 from rvc_fast.cli import demo, main
 from rvc_fast.resources import demo_dir
 
-SOUNDS = ("speech_male", "speech_female", "sung_glide")
+SOUNDS = ("person", "speech_male", "speech_female", "sung_glide")
 NAMES = [speaker["name"] for speaker in json.loads((demo_dir() / "speakers.json").read_text())]
 
 
@@ -46,7 +46,7 @@ def test_demo_converts_draws_and_plays(
     assert height == pytest.approx(100 * (0.4 + 2.4 * (1 + len(SOUNDS))), abs=1)
     played = (tools / "played").read_text().splitlines()
     assert len(played) == len(SOUNDS) * (1 + len(NAMES))
-    assert [Path(p).stem for p in played[:2]] == ["speech_male", wanted[0]]
+    assert [Path(p).stem for p in played[:2]] == ["person", wanted[0]]
 
 
 def test_demo_without_a_player_says_so_before_the_work(

@@ -30,8 +30,8 @@ PLAYERS = (
 
 HELP = "convert bundled sounds with the bundled demo voice"
 DESCRIPTION = (
-    "Convert the bundled sounds (a male and a female speaker, a sung glide) into each speaker of the "
-    "bundled demo voice (small models trained on synthetic speech), print the time of each stage, and write "
+    "Convert the bundled sounds (a person, a male and a female synthetic speaker, a sung glide) into each speaker of the "
+    "bundled demo voice (small models), print the time of each stage, and write "
     "the sounds and one picture: spectrograms of sources, results and targets, with the pitch on top. "
     "The picture needs matplotlib (the extra plot)."
 )
@@ -90,7 +90,9 @@ def run(args: argparse.Namespace) -> int:
     except OSError as e:
         raise InputError(f"[demo] cannot write to {out}: {e.strerror}") from e
     demo = demo_dir()
-    sounds = [demo / "sounds" / f"{name}.wav" for name in ("speech_male", "speech_female", "sung_glide")]
+    sounds = [
+        demo / "sounds" / f"{name}.wav" for name in ("person", "speech_male", "speech_female", "sung_glide")
+    ]
     speakers = json.loads((demo / "speakers.json").read_text())
     converter = load(demo / "voice.pth", embedder=demo / "embedder", pitch_model=demo / "rmvpe.pt")
 
