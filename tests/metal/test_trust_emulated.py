@@ -51,7 +51,7 @@ def first_use(gpu: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(trust, "_verdicts", {})
     kernels = {op: backends - {"metal", "cuda"} for op, backends in registry._KERNELS.items()}
     kernels |= {op: registry._KERNELS[op] for op in (FAULTY, SOUND)}
-    monkeypatch.setattr(dispatch, "_KERNELS", kernels)
+    monkeypatch.setattr(registry, "_KERNELS", kernels)
 
 
 @pytest.mark.parametrize("gpu", ["metal"], indirect=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from rvc_fast.noise import SeededNoise
+from rvc_fast.ops.transforms import without_rules
 from rvc_fast.verify.golden import Folder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -42,6 +43,7 @@ def test_it_compiles_and_exports(name: str, tmp_path: Path, monkeypatch: pytest.
     assert np.abs(want).max() > 1e-4
     # Fused expressions may keep a product unrounded.
     np.testing.assert_allclose(np.array(mx.compile(function)(*arrays)), want, rtol=1e-4, atol=1e-5)
-    mx.export_function(str(tmp_path / "model.mlxfn"), function, *arrays)
+    with without_rules():  # MLX cannot write down a rule for derivatives
+        mx.export_function(str(tmp_path / "model.mlxfn"), function, *arrays)
     (got,) = mx.import_function(str(tmp_path / "model.mlxfn"))(*arrays)
     np.testing.assert_allclose(np.array(got), want, rtol=1e-4, atol=1e-5)

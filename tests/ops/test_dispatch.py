@@ -12,8 +12,8 @@ from rvc_fast.ops import dispatch, registry, trust
 @pytest.fixture
 def op(monkeypatch: pytest.MonkeyPatch) -> str:
     """An op with a kernel of ours on Metal and MLX's on CUDA, on a machine that has the former."""
-    monkeypatch.setattr(dispatch, "_KERNELS", {})
-    monkeypatch.setattr(dispatch, "_OF_MLX", {})
+    monkeypatch.setattr(registry, "_KERNELS", {})
+    monkeypatch.setattr(registry, "_OF_MLX", {})
     monkeypatch.setattr(dispatch, "_device_backend", lambda: "metal")
     monkeypatch.setattr(trust, "verdict", lambda op, backend, *_, **__: trust.Verdict(backend, "trusted"))
     registry.register("twice", "metal", of_mlx=("cuda",))

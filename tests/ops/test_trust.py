@@ -59,8 +59,8 @@ def _forget() -> None:
 @pytest.fixture
 def checker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Three ops on a machine with Metal, and a checker that does what the test says: checker(first="crash")."""
-    monkeypatch.setattr(dispatch, "_KERNELS", {})
-    monkeypatch.setattr(dispatch, "_OF_MLX", {})
+    monkeypatch.setattr(registry, "_KERNELS", {})
+    monkeypatch.setattr(registry, "_OF_MLX", {})
     monkeypatch.setattr(dispatch, "_device_backend", lambda: "metal")
     for op in OPS:
         registry.register(op, "metal")

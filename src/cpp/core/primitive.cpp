@@ -74,7 +74,8 @@ void allocate(mx::array& out) {
   // of 16.
   constexpr size_t kLine = 64;
   auto data = mx::allocator::malloc(out.nbytes() + kLine);
-  // MLX's CPU memory is null where there is none left. Thrown here, on the caller's thread, it is a MemoryError.
+  // MLX's CPU memory is null where there is none left. Thrown here, on the caller's thread, it is a
+  // MemoryError.
   if (data.buffer().ptr() == nullptr) throw std::bad_alloc();
   auto address = reinterpret_cast<uintptr_t>(mx::allocator::Buffer(data.buffer()).raw_ptr());
   int64_t offset = static_cast<int64_t>((kLine - address % kLine) % kLine);

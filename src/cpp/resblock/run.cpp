@@ -125,7 +125,7 @@ int64_t best_chunks(const ResStage& s, const Plan& p, int64_t batch, int64_t len
     for (size_t i = 0; i < s.convs.size(); ++i) {
       one += cost(same_conv(s, p, i, std::min(length, ceil_div(length, chunks) + 2 * p.halos[i])));
     }
-    // Threads never finish together: a quarter of a chunk is what the last one is waited for.
+    // The threads never finish at the same time. The last one is expected to need a quarter of a chunk more.
     double time = (static_cast<double>(ceil_div(batch * chunks, threads())) + 0.25) * one;
     if (chunks == fewest || time < least) best = chunks, least = time;
   }

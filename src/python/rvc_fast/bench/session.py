@@ -48,17 +48,19 @@ NEEDS = {
 # Runs of a side, or pairs, where no number was asked for: as many as PAIRS_SECONDS hold, but from FEW to REPEATS; of
 # sounds longer than the usual one will do. Kernels beside other suites have FEW.
 REPEATS, FEW, PAIRS_SECONDS = 5, 3, 12.0
-# A run this long is a time like any other though none came before it in its row.
+# The first run of a row is not counted, unless it took longer than this many seconds.
 LONG = 10.0
 # Peers whose first run of a shape makes something else first.
 COMPILE = ("onnxruntime", "onnxruntime-coreml", "torch-compile")
-# Seconds of a row beside its runs: preparing inputs, comparing outputs, pauses; and of a peer that compiles, the first time.
+# Seconds that a row takes beside its runs, for preparing inputs, comparing outputs and pauses; and the seconds that a
+# peer takes to compile, the first time.
 OVERHEAD, COMPILING = 1.5, 6.0
-# What is expected of the future is exceeded by so much on a bad day; this share of the time is planned with.
+# On a busy machine a row takes this many times as long as expected. Only this share of the time is planned, the rest is kept
+# in reserve.
 MARGIN, PLANNED = 1.2, 0.97
-# Of the time left, what peers of heavier rows leave to those of lighter ones that come later.
+# The share of the remaining time that the peers of heavy rows leave to the peers of the lighter rows, which come later.
 PEERS_TO_COME = 0.3
-# The first length is this many times as telling as another.
+# A row of the first length counts as this many rows of another length.
 FIRST = 3.5
 
 # GFLOP per padded second of sound, and how much longer peers take: what a row is expected to take before anything

@@ -1,4 +1,7 @@
-"""The command line: one small file per command, nothing heavy imported before a command runs."""
+"""The command line: one small file per command, nothing heavy imported before a command runs.
+
+The module of a command has its name, HELP, DESCRIPTION, `add_arguments(parser)` and `run(args)`, which returns the exit code.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,12 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"rvc-fast {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in COMMANDS:
-        module.add_parser(commands, common)
+        name = module.__name__.rpartition(".")[2]
+        command = commands.add_parser(
+            name, parents=[common], help=module.HELP, description=module.DESCRIPTION
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
     return top
 
 

@@ -36,17 +36,17 @@ packages. No name, no sound. If a row says WRONG, DIFFER or "no number", send wh
 Side by side with another's: rvc-fast bench --compare {file} OTHER.jsonl"""
 
 
-def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
-    p = commands.add_parser(
-        "bench",
-        parents=[common],
-        help="measure this machine: kernels, stages, whole conversions, beside PyTorch and ONNX Runtime",
-        description="Measure every kernel, every stage of a conversion and whole conversions with full-size seeded "
-        "models, each row checked for correctness before it is timed. Peers run in the same minutes, alternating, "
-        "with the same threads, inputs and weights. On two cores, 15 minutes hold the stages and "
-        "whole conversions of 10 and 1 s beside peers, the kernels, those of 60 s beside the peers that fit, and of 600 s "
-        "what fits. Exit code 1 if a result is wrong or, with --compare, slower.",
-    )
+HELP = "measure this machine: kernels, stages, whole conversions, beside PyTorch and ONNX Runtime"
+DESCRIPTION = (
+    "Measure every kernel, every stage of a conversion and whole conversions with full-size seeded "
+    "models, each row checked for correctness before it is timed. Peers run in the same minutes, alternating, "
+    "with the same threads, inputs and weights. On two cores, 15 minutes hold the stages and "
+    "whole conversions of 10 and 1 s beside peers, the kernels, those of 60 s beside the peers that fit, and of 600 s "
+    "what fits. Exit code 1 if a result is wrong or, with --compare, slower."
+)
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("suite", nargs="?", metavar="SUITE", help=f"one of {', '.join(SUITES)} (all)")
     p.add_argument("-o", "--out", default="bench_out", metavar="DIR", help="folder of results (bench_out)")
     p.add_argument("--json", action="store_true", help="print the rows as JSON lines on stdout, as they come")
@@ -102,7 +102,6 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "--compare", nargs="+", metavar="FILE", help="print the rows of results files side by side"
     )
     g.add_argument("--read", metavar="FILE", help="take the rows for --report from a results file")
-    p.set_defaults(run=run)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".aac", ".opus", ".aif", ".aiff")
 
 
-def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
-    p = commands.add_parser(
-        "convert",
-        parents=[common],
-        help="convert sounds into another voice",
-        description="Convert one or more sounds, or every sound of a folder, into another voice. The models are "
-        "loaded once; a sound that fails does not stop the others.",
-    )
+HELP = "convert sounds into another voice"
+DESCRIPTION = (
+    "Convert one or more sounds, or every sound of a folder, into another voice. The models are "
+    "loaded once; a sound that fails does not stop the others."
+)
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("inputs", nargs="+", metavar="IN", help="sound files or folders; - for WAV on stdin")
     p.add_argument(
         "-o",
@@ -77,7 +77,6 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="pitch contour to use: lines of seconds,hertz (README: what it reads)",
     )
-    p.set_defaults(run=run)
 
 
 def _add_setting(group: argparse._ArgumentGroup, name: str, about: About) -> None:

@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import InputError, RvcFastError
 from ..extras import missing
@@ -28,23 +28,22 @@ PLAYERS = (
 )
 
 
-def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
-    p = commands.add_parser(
-        "demo",
-        parents=[common],
-        help="convert bundled sounds with the bundled demo voice",
-        description="Convert the bundled sounds (a person, a male and a female synthetic speaker, a sung glide) into each "
-        "speaker of the bundled demo voice (small models), print the time of each stage, and write "
-        "the sounds and one picture: spectrograms of sources, results and targets, with the pitch on top. "
-        "The picture needs matplotlib (the extra plot).",
-    )
+HELP = "convert bundled sounds with the bundled demo voice"
+DESCRIPTION = (
+    "Convert the bundled sounds (a person, a male and a female synthetic speaker, a sung glide) into each "
+    "speaker of the bundled demo voice (small models), print the time of each stage, and write "
+    "the sounds and one picture: spectrograms of sources, results and targets, with the pitch on top. "
+    "The picture needs matplotlib (the extra plot)."
+)
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("-o", "--output", default="demo_out", metavar="DIR", help="folder to write (demo_out)")
     p.add_argument(
         "--play",
         action="store_true",
         help="play each sound and what becomes of it, with a player of the system",
     )
-    p.set_defaults(run=run)
 
 
 def find_player() -> list[str]:

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from ..weights.checkpoint import Checkpoint
 
 
-def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
-    p = commands.add_parser(
-        "info",
-        parents=[common],
-        help="what a model or index file holds, or how each op runs here and why",
-        description="Without FILE: versions, devices, settings, the route each op takes here, and what the first-use "
-        "check of the GPU found. With FILE: its kind, config and tensors.",
-    )
+HELP = "what a model or index file holds, or how each op runs here and why"
+DESCRIPTION = (
+    "Without FILE: versions, devices, settings, the route each op takes here, and what the first-use "
+    "check of the GPU found. With FILE: its kind, config and tensors."
+)
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("file", nargs="?", metavar="FILE", help="voice, HuBERT, RMVPE, packed model or .index")
     p.add_argument("--json", action="store_true", help="print JSON on stdout")
     p.add_argument(
@@ -29,7 +29,6 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compare every GPU kernel with its reference now and time it; exit code 1 if one is not right",
     )
-    p.set_defaults(run=run)
 
 
 def _installation() -> dict[str, Any]:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from .common import note, print_json, progress_wanted, show, table
 
+HELP = "list, download and find the content encoder and the pitch model"
+DESCRIPTION = "The models every voice needs besides its own file."
 
-def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
-    p = commands.add_parser(
-        "models",
-        parents=[common],
-        help="list, download and find the content encoder and the pitch model",
-        description="The models every voice needs besides its own file.",
-    )
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("action", choices=("list", "pull", "where"), help="what to do")
     p.add_argument("names", nargs="*", metavar="NAME", help="models (default: all of them)")
     p.add_argument("--json", action="store_true", help="print JSON on stdout")
-    p.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

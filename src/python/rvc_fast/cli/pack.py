@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from .common import note
 
+HELP = "turn a voice, HuBERT or RMVPE file into one fast-loading safetensors file"
+DESCRIPTION = (
+    "Turn a voice .pth, a HuBERT/ContentVec checkpoint or folder, or an rmvpe.pt into one "
+    "safetensors file: weight norm folded, config in the metadata, loaded memory-mapped."
+)
 
-def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
-    p = commands.add_parser(
-        "pack",
-        parents=[common],
-        help="turn a voice, HuBERT or RMVPE file into one fast-loading safetensors file",
-        description="Turn a voice .pth, a HuBERT/ContentVec checkpoint or folder, or an rmvpe.pt into one "
-        "safetensors file: weight norm folded, config in the metadata, loaded memory-mapped.",
-    )
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("input", metavar="MODEL", help="voice .pth, G_*.pth, HuBERT .pt or folder, rmvpe.pt")
     p.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
     p.add_argument(
@@ -28,7 +26,6 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
         "--dtype", choices=("float32", "bfloat16"), help="with --kernels: of convert --dtype (float32)"
     )
     p.add_argument("--memory", choices=("normal", "low"), help="with --kernels: of convert --memory (normal)")
-    p.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
 
 from ..env import BACKENDS
 from .common import note, print_json, show, table
 
+HELP = "check every model against recorded outputs of the PyTorch code"
+DESCRIPTION = (
+    "Rebuild seeded weights, run every case of a golden folder and compare each output tensor. "
+    "Exit code 1 if any fails, 2 if the folder cannot be read."
+)
 
-def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
-    p = commands.add_parser(
-        "verify",
-        parents=[common],
-        help="check every model against recorded outputs of the PyTorch code",
-        description="Rebuild seeded weights, run every case of a golden folder and compare each output tensor. "
-        "Exit code 1 if any fails, 2 if the folder cannot be read.",
-    )
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("folder", metavar="DIR", help="a folder in the golden format (see tests/golden)")
     p.add_argument("--json", action="store_true", help="print the rows as JSON on stdout")
     p.add_argument("--backend", choices=BACKENDS, help="run on this backend (sets RVC_FAST_BACKEND)")
-    p.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

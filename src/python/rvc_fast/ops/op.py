@@ -72,7 +72,7 @@ class Op:
     unpack: gives back the weight that was packed, for gradients.
     limits: for each backend why it cannot take this call, or None.
     regroup: see `transforms.Definition`.
-    constants: the operands that have no derivatives, because the host computes with them.
+    constants: the operands that have no derivatives.
     smooth: how the CPU kernel's primitive is differentiated, if not by the reference.
     """
 

@@ -67,5 +67,5 @@ def faster_dtype(dtype: Dtype, channels: int, outputs: int) -> Dtype:
 
 
 def plain_weight(weight: mx.array, *_: object) -> mx.array:
-    """Return the weight itself in float32: what packing is where MLX's own kernels multiply."""
+    """Return the weight in float32. Where MLX's own kernels multiply, this is all that packing does."""
     return weight.astype(mx.float32)
