@@ -1,7 +1,7 @@
 """What the evaluation's recogniser understands of the bundled sounds and of what the demo voice makes of them.
 
-It has heard espeak-ng and one voice of flite, and hears more than half of what the demo voice's targets say themselves wrongly: of
-results its error says little but that they have not got worse. Their words are judged in test_demo_words.py.
+It has heard espeak-ng and one voice of flite, and hears more than half of what the demo voice's targets say themselves
+wrongly: of results its error says little but that they have not got worse. Their words are judged in test_demo_words.py.
 """
 
 from __future__ import annotations
