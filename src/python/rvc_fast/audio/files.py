@@ -47,7 +47,7 @@ def read_audio(path: str | os.PathLike[str], *, strict: bool = False) -> tuple[n
     """Return (samples (n, channels) float32, full scale 1.0; rate in Hz) of a sound file; "-" reads stdin.
 
     A file that ends before its header says so, or whose header does not say, is read as far as it goes with one
-    warning; `strict` refuses it. InputError if it cannot be opened or has no, NaN or infinite samples;
+    warning; `strict` refuses it. InputError if it cannot be opened or has no samples, or some that are no sound;
     FileFormatError if it is no sound, or of a rate that no sound has.
     """
     samples, rate, channels = _read(path, False, strict)
@@ -224,7 +224,7 @@ def write_audio(
     `subtype` is libsndfile's ("PCM_24", "FLOAT", ...); None is the format's usual one, 16 bits for wav.
     "-" writes WAV to stdout, and a device or pipe is written into. A file appears whole or not at all, and only where
     `writing.check` allows it. InputError if that fails, if the format cannot hold the rate, and if there are no
-    samples or some are NaN or infinite.
+    samples or some are NaN, infinite or louder than `process.LOUDEST`.
     """
     samples = np.asarray(samples, np.float32)
     if samples.ndim not in (1, 2) or 0 in samples.shape:

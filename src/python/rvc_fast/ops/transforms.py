@@ -185,7 +185,7 @@ def _is_bare() -> bool:
 def as_one_function(definition: Definition, run: Run) -> Run:
     """Return `run`, an op of one result as MLX cannot transform it, for operands that are being transformed.
 
-    That is a launch of our kernels on a GPU, or what is computed on the host.
+    That is a launch of our kernels on a GPU, or an op some of whose operands have no derivative.
     """
 
     def transformed(*arguments: Any) -> Any:
