@@ -38,7 +38,7 @@ COPIED = (
     "CHANGELOG.md",
     "LICENSE",
     "models/demo/README.md",
-    "models/training/README.md",
+    "training/README.md",
     "tests/metal/README.md",
     "examples/README.md",
     *(f"examples/{path.name}" for path in sorted((ROOT / "examples").glob("*.py"))),

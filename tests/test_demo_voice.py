@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models.training import measures
 
 import rvc_fast
 from rvc_fast.audio import read_audio, resample
 from rvc_fast.resources import demo_dir
+from training import measures
 
 DEMO = demo_dir()
 SPEAKERS: list[dict[str, Any]] = json.loads((DEMO / "speakers.json").read_text())

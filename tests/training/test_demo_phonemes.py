@@ -20,9 +20,10 @@ from rvc_fast.resources import demo_dir
 if not os.environ.get("CI"):
     pytest.importorskip("torch", reason="the recogniser needs the extra `train`")
 
-from models.training import content
-from models.training.text import CLASSES
 from safetensors.torch import load_file
+from training.text import CLASSES
+
+from training import content
 
 DEMO = demo_dir()
 RATE = 16000

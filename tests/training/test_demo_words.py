@@ -16,7 +16,7 @@ from rvc_fast.resources import demo_dir
 if not os.environ.get("CI"):
     pytest.importorskip("pocketsphinx", reason="the listener needs the extra `train`")
 
-from models.training import words
+from training import words
 
 DEMO = demo_dir()
 FOLDER = Path(__file__).parent / "people"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from models.training import measures
+
+from training import measures
 
 RATE = 24000
 SECONDS = 2

@@ -28,7 +28,9 @@ for module in ("torch", "parselmouth"):
         pytest.importorskip(module, reason="the training scripts need the extra `train`")
 
 import torch  # noqa: E402
-from models.training import (  # noqa: E402
+from training.plan import SPEAKERS, TINY, Training, VoiceTraining  # noqa: E402
+
+from training import (  # noqa: E402
     augment,
     content,
     corpus,
@@ -41,14 +43,13 @@ from models.training import (  # noqa: E402
     text,
     words,
 )
-from models.training.plan import SPEAKERS, TINY, Training, VoiceTraining  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The work folder after the one command."""
     work = tmp_path_factory.mktemp("training")
-    command = [sys.executable, "-m", "models.training", "--plan", "tiny", "--work", str(work)]
+    command = [sys.executable, "-m", "training", "--plan", "tiny", "--work", str(work)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,6 +1,6 @@
 """What a voice is worth, by ear-like measures: a table, for the demo voice or any other.
 
-    python -m models.training.evaluate [--voice V --embedder E --pitch-model P] [--target SPEAKER.wav ...]
+    python -m training.evaluate [--voice V --embedder E --pitch-model P] [--target SPEAKER.wav ...]
 
 Held-out espeak-ng voices are converted to every speaker of the voice by the engine. Printed are: the
 phoneme error of the result, by a recogniser that shares nothing with the encoder (and of the sources, for

@@ -1,7 +1,7 @@
 """Rebuild the demo models: data, three trainings and the recogniser, export, evaluation.
 
-python -m models.training                 # everything; goes on where it was interrupted
-python -m models.training --plan tiny     # the same in a minute or two, to test the scripts
+python -m training                 # everything; goes on where it was interrupted
+python -m training --plan tiny     # the same in a minute or two, to test the scripts
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def rebuild(plan: Plan, work: Path, output: Path) -> None:
         for name in ("embedder", "rmvpe.pt", "voice.pth", "recogniser.safetensors")
     ):
         raise FileNotFoundError(
-            f"[training] {folder / 'warm'} must hold the models to begin with: models/training/README.md says which"
+            f"[training] {folder / 'warm'} must hold the models to begin with: training/README.md says which"
         )
     stage = Stages(folder)
     with stage("data"):
@@ -86,7 +86,7 @@ def rebuild(plan: Plan, work: Path, output: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="models.training", description="Rebuild the demo models.")
+    parser = argparse.ArgumentParser(prog="training", description="Rebuild the demo models.")
     parser.add_argument("--plan", choices=PLANS, default=FULL.name)
     parser.add_argument(
         "--work", type=Path, default=Path("build/training"), help="data and checkpoints (build/training)"
