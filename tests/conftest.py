@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,19 @@ def need_tool():
         return path
 
     return need
+
+
+@pytest.fixture(scope="session")
+def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs `code` in a new Python: `run_python(code, *arguments, NAME="value of a variable")`."""
+
+    def run(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, env={**os.environ, **environment}
+        )
+
+    return run
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,9 @@ The best one is the default, which `tests/cli` verifies; bfloat16 has bars of it
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,14 +28,8 @@ sys.exit(code)
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_golden_cases(isa: str, golden: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", VERIFY, golden],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "RVC_FAST_ISA": isa},
-    )
+def test_golden_cases(isa: str, golden: Path, run_python: Callable[..., Any]) -> None:
+    run = run_python(VERIFY, golden, RVC_FAST_ISA=isa)
     assert run.returncode == 0, run.stderr
     assert run.stderr.strip() == isa
     rows = json.loads(run.stdout)

@@ -11,8 +11,8 @@ import pytest
 
 from rvc_fast.features.hubert import HubertModel
 from rvc_fast.pipeline import run
-from rvc_fast.settings import ChunkPlan, Settings
 from rvc_fast.synthesizer import Synthesizer
+from rvc_fast.verify.golden import settings_of
 from rvc_fast.verify.seeded import read_manifest, seeded_normal, seeded_uniform, seeded_weights
 from rvc_fast.weights.checkpoint import Checkpoint
 
@@ -64,14 +64,7 @@ def test_matches_pytorch(name: str) -> None:
         noise=noise,
         f0=lambda _: np.array(tensors["f0"]),
         index=index,
-        settings=Settings(
-            speaker=case["sid"],
-            transpose=case["pitch"],
-            index_rate=case["index_rate"],
-            protect=case["protect"],
-            volume_envelope=case["volume_envelope"],
-            chunk=ChunkPlan(*(case[key] for key in ("x_pad", "x_query", "x_center", "x_max"))),
-        ),
+        settings=settings_of(case),
     ).samples
     expected = np.array(tensors[f"out_{name}"])
     assert not noise.draws

@@ -63,6 +63,12 @@ def encoder() -> Hubert:
     return model.to(device())
 
 
+def keep_mel(model: nn.Module, filters: np.ndarray, window: int) -> None:
+    """Give `model` mel filters (mels, bins) and a Hann window of so many samples; its files hold neither."""
+    model.register_buffer("filters", torch.from_numpy(filters), persistent=False)
+    model.register_buffer("window", torch.hann_window(window), persistent=False)
+
+
 class Recogniser(nn.Module):
     """Sound (sounds, n) at 16 kHz -> scores of the classes (sounds, n // 320 + 1, classes)."""
 
@@ -79,10 +85,7 @@ class Recogniser(nn.Module):
         )  # fmt: skip
         self.recurrent = nn.GRU(width, width, batch_first=True, bidirectional=True)
         self.output = nn.Linear(2 * width, len(CLASSES))
-        self.register_buffer(
-            "filters", torch.from_numpy(mel_filters(RATE, 512, self.MELS, 50, 7600)), persistent=False
-        )
-        self.register_buffer("window", torch.hann_window(400), persistent=False)
+        keep_mel(self, mel_filters(RATE, 512, self.MELS, 50, 7600), 400)
 
     def forward(self, sound: Tensor) -> Tensor:
         spectrum = torch.stft(sound, 512, 160, 400, self.window, return_complex=True).abs()
@@ -107,10 +110,7 @@ class Listener(nn.Module):
         )
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in self.convs)
         self.output = nn.Linear(width, len(CLASSES))
-        self.register_buffer(
-            "filters", torch.from_numpy(mel_filters(RATE, 512, self.MELS, 60, 8000)), persistent=False
-        )
-        self.register_buffer("window", torch.hann_window(512), persistent=False)
+        keep_mel(self, mel_filters(RATE, 512, self.MELS, 60, 8000), 512)
 
     def layers(self, sound: Tensor) -> list[Tensor]:
         """Return what every layer makes of the sound (sounds, frames, width), the scores last."""

@@ -83,6 +83,11 @@ class Plan:
     warm: bool = False
 
 
+# The last rounds of every voice: both judges listen, also to words that no target has said.
+JUDGED = VoiceTraining(
+    3000, 6, 48, 1e-3, encoder=2, hearing=3.0, listening=3.0, words=0.3, strangers=4, emphasis=True
+)
+
 FULL = Plan(
     name="full",
     seed=1,
@@ -104,9 +109,7 @@ FULL = Plan(
         VoiceTraining(1500, 6, 48, 1e-3, hearing=3.0, emphasis=True),
         VoiceTraining(2200, 6, 48, 1e-3, encoder=2, hearing=3.0, emphasis=True),
         VoiceTraining(2350, 8, 48, 1e-3, encoder=2, hearing=3.0, emphasis=True),
-        VoiceTraining(
-            3000, 6, 48, 1e-3, encoder=2, hearing=3.0, listening=3.0, words=0.3, strangers=4, emphasis=True
-        ),
+        JUDGED,
     ),
     strangers=400,
     upsample_channels=128,
@@ -130,9 +133,7 @@ TINY = replace(
     pitch=Training(3, 2, 64, 1e-3),
     synthesizer=(
         VoiceTraining(2, 2, 32, 1e-3),
-        VoiceTraining(
-            1, 2, 48, 1e-3, encoder=2, hearing=3.0, listening=3.0, words=0.3, strangers=1, emphasis=True
-        ),
+        replace(JUDGED, steps=1, batch=2, strangers=1),
     ),
     strangers=3,
     upsample_channels=32,
@@ -149,9 +150,7 @@ WARM = replace(
     synthesizer=(
         VoiceTraining(300, 6, 48, 1e-3, emphasis=True),
         VoiceTraining(400, 5, 48, 1e-3, listening=3.0, words=0.4, strangers=2, emphasis=True),
-        VoiceTraining(
-            300, 5, 48, 1e-3, encoder=2, hearing=3.0, listening=3.0, words=0.4, strangers=3, emphasis=True
-        ),
+        replace(JUDGED, steps=300, batch=5, words=0.4, strangers=3),
     ),
 )
 

@@ -25,8 +25,9 @@ from rvc_fast.synthesizer.config import SynthesizerConfig
 from rvc_fast.verify.golden import BAR_DB, Folder, compare
 
 from .hubert import Hubert
+from .part import Part
 from .rmvpe import Rmvpe
-from .synthesizer import Latent, Render, Synthesizer
+from .synthesizer import Synthesizer
 from .weights import load
 
 
@@ -105,9 +106,9 @@ def forwards(folder: Folder) -> Iterator[tuple[str, str, nn.Module, tuple[np.nda
             source = np.array(noise.normal((1, frames * config.hop, 1)))
             speaker = np.array([folder.settings(name)["sid"]])
             given = (want["phone"], want["pitch"], speaker, latent)
-            yield name, "z", Latent(voice), given, want["z"].T[None]
+            yield name, "z", Part(voice.latent), given, want["z"].T[None]
             z = np.ascontiguousarray(want["z"].T[None])
-            yield name, "audio", Render(voice), (z, speaker, want["f0"], source), want["audio"]
+            yield name, "audio", Part(voice.render), (z, speaker, want["f0"], source), want["audio"]
 
 
 @torch.inference_mode()

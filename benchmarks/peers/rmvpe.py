@@ -161,25 +161,3 @@ class Rmvpe(nn.Module):
 
     def forward(self, audio: Tensor) -> Tensor:
         return self.network(self.padded_mel(audio))[: audio.shape[0] // HOP + 1]
-
-
-class Mel(nn.Module):
-    """Sound (n,) -> log mel spectrogram (128, n // 160 + 1)."""
-
-    def __init__(self, rmvpe: Rmvpe):
-        super().__init__()
-        self.rmvpe = rmvpe
-
-    def forward(self, audio: Tensor) -> Tensor:
-        return self.rmvpe.log_mel(audio)
-
-
-class Network(nn.Module):
-    """RMVPE behind its mel spectrogram."""
-
-    def __init__(self, rmvpe: Rmvpe):
-        super().__init__()
-        self.rmvpe = rmvpe
-
-    def forward(self, mel: Tensor) -> Tensor:
-        return self.rmvpe.network(mel)

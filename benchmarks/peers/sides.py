@@ -32,9 +32,10 @@ from rvc_fast.verify.golden import Folder, compare
 
 from . import check, weights
 from .hubert import Hubert
+from .part import Part
 from .retrieval import Retrieval
-from .rmvpe import Mel, Network, Rmvpe
-from .synthesizer import Blocks, Prior, Render, Reverse, Synthesizer
+from .rmvpe import Rmvpe
+from .synthesizer import Synthesizer
 
 CONFIG = models.VOICE
 
@@ -52,14 +53,14 @@ class Peer(Side):
     def module(self, stage: str) -> nn.Module:
         """Return the network of a stage with its weights, made when it is first needed."""
         if stage in ("mel", "rmvpe"):
-            return self._rmvpe if stage == "rmvpe" else Mel(self._rmvpe)
+            return self._rmvpe if stage == "rmvpe" else Part(self._rmvpe.log_mel)
         if stage == "hubert":
             return self._hubert
         if stage == "retrieval":
             vectors = models.index().rows(slice(None))
             return Retrieval(torch.from_numpy(np.ascontiguousarray(vectors)), 0.75)
-        parts = {"text_encoder": Prior, "flow": Reverse, "decoder": Render, "resblocks": Blocks}
-        return parts[stage](self._voice)
+        methods = {"text_encoder": "prior", "flow": "reverse", "decoder": "render", "resblocks": "blocks"}
+        return Part(getattr(self._voice, methods[stage]))
 
     @functools.cached_property
     def _voice(self) -> Synthesizer:
@@ -245,7 +246,7 @@ class OnnxRuntime(Peer):
 
         key = (*key, len(audio))
         if key not in self._sessions:
-            self._sessions[key] = self._export(Network(rmvpe), (mel(),))
+            self._sessions[key] = self._export(Part(rmvpe.network), (mel(),))
         session, frames = self._sessions[key], len(audio) // HOP + 1
         return lambda: [session.run(None, {"x0": mel()})[0][:frames]]
 

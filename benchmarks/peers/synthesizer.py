@@ -310,60 +310,23 @@ class Synthesizer(nn.Module):
             steps["source"] = source[0, 0]
         return {**steps, "audio": self.dec(z, g, source)}
 
+    def prior(self, phone: Tensor, pitch: Tensor) -> tuple[Tensor, Tensor]:
+        """Text encoder: phone, pitch -> mean, log deviation (1, inter, T)."""
+        return self.enc_p(phone, pitch)
 
-class Prior(nn.Module):
-    """Text encoder: phone, pitch -> mean, log deviation (1, inter, T)."""
+    def reverse(self, z_p: Tensor, speaker: Tensor) -> Tensor:
+        """Flow: latents (1, inter, T), speaker -> z (1, inter, T)."""
+        return self.flow(z_p, self.speaker(speaker))
 
-    def __init__(self, voice: Synthesizer):
-        super().__init__()
-        self.voice = voice
+    def latent(self, phone: Tensor, pitch: Tensor, speaker: Tensor, noise: Tensor) -> Tensor:
+        """Text encoder and flow: phone, pitch, speaker, noise (1, inter, T) -> z (1, inter, T)."""
+        mean, log_deviation = self.prior(phone, pitch)
+        return self.reverse(mean + torch.exp(log_deviation) * noise * TEMPERATURE, speaker)
 
-    def forward(self, phone: Tensor, pitch: Tensor) -> tuple[Tensor, Tensor]:
-        return self.voice.enc_p(phone, pitch)
+    def render(self, z: Tensor, speaker: Tensor, f0: Tensor, noise: Tensor) -> Tensor:
+        """Source and decoder: z, speaker, f0 (1, T), noise (1, T * hop, 1) -> waveform (T * hop,)."""
+        return self.dec(z, self.speaker(speaker), self.dec.m_source(f0, noise))
 
-
-class Reverse(nn.Module):
-    """Flow: latents (1, inter, T), speaker -> z (1, inter, T)."""
-
-    def __init__(self, voice: Synthesizer):
-        super().__init__()
-        self.voice = voice
-
-    def forward(self, z_p: Tensor, speaker: Tensor) -> Tensor:
-        return self.voice.flow(z_p, self.voice.speaker(speaker))
-
-
-class Latent(nn.Module):
-    """Text encoder and flow: phone, pitch, speaker, noise (1, inter, T) -> z (1, inter, T)."""
-
-    def __init__(self, voice: Synthesizer):
-        super().__init__()
-        self.voice = voice
-
-    def forward(self, phone: Tensor, pitch: Tensor, speaker: Tensor, noise: Tensor) -> Tensor:
-        mean, log_deviation = self.voice.enc_p(phone, pitch)
-        z_p = mean + torch.exp(log_deviation) * noise * TEMPERATURE
-        return self.voice.flow(z_p, self.voice.speaker(speaker))
-
-
-class Render(nn.Module):
-    """Source and decoder: z, speaker, f0 (1, T), noise (1, T * hop, 1) -> waveform (T * hop,)."""
-
-    def __init__(self, voice: Synthesizer):
-        super().__init__()
-        self.voice = voice
-
-    def forward(self, z: Tensor, speaker: Tensor, f0: Tensor, noise: Tensor) -> Tensor:
-        decoder = self.voice.dec
-        return decoder(z, self.voice.speaker(speaker), decoder.m_source(f0, noise))
-
-
-class Blocks(nn.Module):
-    """Only the residual blocks: the input (1, C, n) of each stage -> its output."""
-
-    def __init__(self, voice: Synthesizer):
-        super().__init__()
-        self.voice = voice
-
-    def forward(self, *x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.voice.dec.stage(i, y) for i, y in enumerate(x))
+    def blocks(self, *x: Tensor) -> tuple[Tensor, ...]:
+        """Only the residual blocks: the input (1, C, n) of each stage -> its output."""
+        return tuple(self.dec.stage(i, y) for i, y in enumerate(x))

@@ -232,12 +232,7 @@ def test_an_interrupt_keeps_the_rows(
         patch.setattr(Fake, "__init__", patient)
         arguments = [
             "bench",
-            "--stage",
-            "mel",
-            "--seconds",
-            "1,2,3",
-            "--against",
-            "none",
+            *["--stage", "mel", "--seconds", "1,2,3", "--against", "none"],
             "-o",
             str(tmp_path),
         ]
@@ -273,15 +268,7 @@ def test_compare_prints_a_table_and_flags(tmp_path: Path, capsys: pytest.Capture
 
 def test_a_real_kernel_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
-        "bench",
-        "kernels",
-        "--op",
-        "wavenet_gate",
-        "--repeats",
-        "2",
-        "--against",
-        "mlx",
-        "-o",
+        *["bench", "kernels", "--op", "wavenet_gate", "--repeats", "2", "--against", "mlx", "-o"],
         str(tmp_path),
     ]
     assert main([*arguments, "--report", str(tmp_path / "out.html")]) == 0

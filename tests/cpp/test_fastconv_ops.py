@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 import pytest
+from exact import resblock
 from test_fastconv_generator import generate
 
 from rvc_fast import native, ops
@@ -41,29 +42,8 @@ def snr(got: mx.array, want: np.ndarray) -> float:
     return 10 * np.log10(np.sum(want**2) / max(noise, 1e-300))
 
 
-def conv64(x: np.ndarray, conv: ResConv) -> np.ndarray:
-    weight = np.array(conv.weight, dtype=np.float64)
-    reach = conv.dilation * (weight.shape[1] // 2)
-    x = np.where(x > 0, x, SLOPE * x)
-    x = np.pad(x, ((0, 0), (reach, reach), (0, 0)))
-    length = x.shape[1] - 2 * reach
-    y = sum(
-        x[:, k * conv.dilation : k * conv.dilation + length] @ weight[:, k].T for k in range(weight.shape[1])
-    )
-    return y if conv.bias is None else y + np.array(conv.bias, dtype=np.float64)
-
-
 def stage64(x: np.ndarray, blocks: Sequence[Block]) -> np.ndarray:
-    total = 0.0
-    for block in blocks:
-        y = x.astype(np.float64)
-        for step in block:
-            z = y
-            for conv in step:
-                z = conv64(z, conv)
-            y = y + z
-        total = total + y
-    return total / len(blocks)
+    return resblock(x.astype(np.float64), blocks, SLOPE)
 
 
 def conv(channels: int, taps: int, dilation: int = 1, bias: bool = True) -> ResConv:

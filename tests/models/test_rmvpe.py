@@ -16,16 +16,10 @@ from rvc_fast.layers import Packing
 from rvc_fast.ops.mel_stft import hann, mel_filters
 from rvc_fast.pitch import rmvpe
 from rvc_fast.pitch.rmvpe import BIN_CENTS, Rmvpe, RmvpeConfig, decode_salience, load_rmvpe, log_mel
-from rvc_fast.verify.seeded import read_manifest, seeded_weights
 from rvc_fast.weights.checkpoint import save_packed
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-
-
-def snr(got, want):
-    a, b = np.array(got, dtype=np.float64), np.array(want, dtype=np.float64)
-    assert a.shape == b.shape
-    return 10 * np.log10(np.sum(b * b) / max(np.sum((a - b) ** 2), 1e-300))
+MODEL = "rmvpe_tiny"
 
 
 def cents(got, want):
@@ -41,39 +35,19 @@ def build(tensors, config, memory="normal"):
     return Rmvpe.from_checkpoint(checkpoint, Packing(memory=memory))
 
 
-@pytest.fixture(scope="module")
-def manifest():
-    return read_manifest(GOLDEN / "rmvpe_tiny.json")
+def test_salience_and_f0_match_pytorch(model, recorded, snr):
+    salience = model.salience(recorded["audio"])
+    assert snr(salience, recorded["salience"]) >= 110
+    assert cents(decode_salience(salience), recorded["f0"]) <= 0.01
 
 
-@pytest.fixture(scope="module")
-def tensors(manifest):
-    return seeded_weights(manifest)
-
-
-@pytest.fixture(scope="module")
-def model(manifest, tensors):
-    return build(tensors, manifest["config"])
-
-
-@pytest.fixture(scope="module")
-def golden():
-    return mx.load(str(GOLDEN / "rmvpe_tiny.safetensors"))
-
-
-def test_salience_and_f0_match_pytorch(model, golden):
-    salience = model.salience(golden["audio"])
-    assert snr(salience, golden["salience"]) >= 110
-    assert cents(decode_salience(salience), golden["f0"]) <= 0.01
-
-
-def test_log_mel_matches_pytorch():
+def test_log_mel_matches_pytorch(snr):
     golden = mx.load(str(GOLDEN / "mel.safetensors"))
     assert snr(log_mel(golden["audio"]).T, golden["log_mel"]) >= 120
 
 
-def test_decoding_matches_pytorch_at_threshold_and_edges(golden):
-    assert cents(decode_salience(golden["decode_salience"]), golden["decode_f0"]) <= 0.01
+def test_decoding_matches_pytorch_at_threshold_and_edges(recorded):
+    assert cents(decode_salience(recorded["decode_salience"]), recorded["decode_f0"]) <= 0.01
 
 
 def test_decoding_of_single_bins_and_ties():
@@ -98,7 +72,7 @@ def test_threshold_itself_is_unvoiced_and_is_not_ignored():
 
 
 @pytest.mark.parametrize("kernel", [(2, 2), (1, 2)])
-def test_tiles_give_the_same_salience(manifest, tensors, monkeypatch, kernel):
+def test_tiles_give_the_same_salience(manifest, tensors, monkeypatch, kernel, snr):
     model = build(tensors, {**manifest["config"], "kernel_size": kernel})
     audio = mx.random.normal((160 * 700,), key=mx.random.key(1))
     whole = np.array(model.salience(audio))
@@ -192,25 +166,25 @@ def test_other_numbers_of_gru_layers(manifest, tensors, n_gru):
         assert np.allclose(salience, 1 / (1 + np.exp(-bias)), atol=1e-6)
 
 
-def test_half_precision_and_counters_load(manifest, tensors, golden):
+def test_half_precision_and_counters_load(manifest, tensors, recorded, snr):
     half = {k: v.astype(np.float16) for k, v in tensors.items()}
     half["unet.encoder.bn.num_batches_tracked"] = np.array(7, np.int64)
-    salience = build(half, manifest["config"]).salience(golden["audio"])
-    assert 30 < snr(salience, golden["salience"]) < 110
+    salience = build(half, manifest["config"]).salience(recorded["audio"])
+    assert 30 < snr(salience, recorded["salience"]) < 110
 
 
-def test_a_packed_file_loads(manifest, tensors, model, golden, tmp_path):
+def test_a_packed_file_loads(manifest, tensors, model, recorded, tmp_path):
     path = tmp_path / "rmvpe.safetensors"
     save_packed(path, "rmvpe", Rmvpe.sanitize(tensors), manifest["config"], {})
-    assert mx.array_equal(load_rmvpe(path).salience(golden["audio"]), model.salience(golden["audio"]))
+    assert mx.array_equal(load_rmvpe(path).salience(recorded["audio"]), model.salience(recorded["audio"]))
 
 
-def test_packed_tensors_load_as_they_are(manifest, tensors, model, golden):
+def test_packed_tensors_load_as_they_are(manifest, tensors, model, recorded):
     checkpoint = SimpleNamespace(
         tensors=Rmvpe.sanitize(tensors), config=manifest["config"], packed=True, kernels=None
     )
     other = Rmvpe.from_checkpoint(checkpoint)
-    assert mx.array_equal(other.salience(golden["audio"]), model.salience(golden["audio"]))
+    assert mx.array_equal(other.salience(recorded["audio"]), model.salience(recorded["audio"]))
 
 
 @pytest.mark.parametrize(

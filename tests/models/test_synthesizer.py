@@ -109,7 +109,7 @@ def random_voice(config: dict[str, Any]) -> Synthesizer:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_golden(voices, snr_db, case):
+def test_golden(voices, snr, case):
     manifest, _, model = voices[case]
     settings = json.loads((GOLDEN / "cases.json").read_text())[case]
     want = load_file(GOLDEN / f"{case}.safetensors")
@@ -120,18 +120,7 @@ def test_golden(voices, snr_db, case):
     expected = set(want) - {"phone", "pitch", "f0"}
     assert {"m_p", "logs_p", "z_p", "z", "audio"} <= expected <= set(got)
     for name in expected:
-        assert snr_db(got[name], want[name]) >= 105, name
-
-
-@pytest.fixture(scope="module")
-def snr_db():
-    def measure(got: mx.array, want: np.ndarray) -> float:
-        got = np.array(got, dtype=np.float64)
-        assert got.shape == want.shape
-        error = np.sum((got - want) ** 2)
-        return 10 * np.log10(np.sum(want.astype(np.float64) ** 2) / error) if error else np.inf
-
-    return measure
+        assert snr(got[name], want[name]) >= 105, name
 
 
 @pytest.mark.parametrize("spelling", ["old", "fused"])

@@ -58,40 +58,6 @@ def test_wavenet_gate():
         wavenet_gate(mx.zeros((1, 5, 6)), mx.zeros((1, 2, 6)))
 
 
-def test_resblock_stage():
-    """Blocks of pairs and of single convolutions, by the definition on mx.conv1d."""
-    rng = np.random.default_rng(0)
-
-    def draw(*shape):
-        return mx.array(rng.standard_normal(shape, dtype=np.float32) * 0.3)
-
-    def leaky(x):
-        return mx.where(x > 0, x, 0.2 * x)
-
-    def by_hand(x, conv):
-        k, d = conv.weight.shape[1], conv.dilation
-        y = mx.conv1d(leaky(x), conv.weight, padding=d * (k // 2), dilation=d)
-        return y if conv.bias is None else y + conv.bias
-
-    blocks = [
-        [[ResConv(draw(4, k, 4), draw(4), d), ResConv(draw(4, k, 4), draw(4))] for d in (1, 3)]
-        for k in (3, 7)
-    ]
-    blocks.append([[ResConv(draw(4, 5, 4), None, 2)]])
-    x = draw(2, 19, 4)
-    total = 0
-    for block in blocks:
-        y = x
-        for step in block:
-            z = y
-            for conv in step:
-                z = by_hand(z, conv)
-            y = y + z
-        total = total + y
-    got = resblock_stage(x, blocks, slope=0.2)
-    np.testing.assert_allclose(np.array(got), np.array(total / 3), atol=5e-6)
-
-
 def test_resblock_stage_refuses_even_kernels_and_nothing():
     x = mx.zeros((1, 5, 2))
     with pytest.raises(InputError, match=r"\[resblock\] weight must be of shape \(2, odd, 2\)"):

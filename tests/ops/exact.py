@@ -244,6 +244,24 @@ def relpos_attention(q: Array, k: Array, v: Array, rel_k: Array, rel_v: Array, w
     return p @ v + by_distance @ rel_v
 
 
+def resblock(x: Array, blocks: Any, slope: float) -> Array:
+    """The mean of residual blocks; a step of a block is a chain of convolutions that is added to its input."""
+    total = np.zeros_like(x)
+    for block in blocks:
+        y = x
+        for step in block:
+            z = y
+            for conv in step:
+                weight, bias = (
+                    None if a is None else np.array(a, np.float64) for a in (conv.weight, conv.bias)
+                )
+                reach = conv.dilation * (weight.shape[1] // 2)
+                z = conv1d(z, weight, bias, padding=reach, dilation=conv.dilation, leaky=slope)
+            y = y + z
+        total = total + y
+    return total / len(blocks)
+
+
 EXACT: dict[str, Callable[..., Array]] = {
     "attention": attention,
     "bigru": bigru,
@@ -257,5 +275,6 @@ EXACT: dict[str, Callable[..., Array]] = {
     "mel_stft": mel_stft,
     "nsf_source": nsf_source,
     "relpos_attention": relpos_attention,
+    "resblock": resblock,
     "wavenet_gate": wavenet_gate,
 }

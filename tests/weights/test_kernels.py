@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -250,16 +249,11 @@ def test_a_folder_in_its_place_is_not_used(voice: Path) -> None:
         assert load_voice(voice).kernels is None
 
 
-def test_another_instruction_set_packs_anew(voice: Path) -> None:
+def test_another_instruction_set_packs_anew(voice: Path, run_python: Callable[..., Any]) -> None:
     code = "import sys; from rvc_fast.synthesizer import load_voice; print(load_voice(sys.argv[1]).kernels)"
     for isa in native.ext().isas():
-        run = subprocess.run(
-            [sys.executable, "-c", code, voice],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "RVC_FAST_ISA": isa},
-        )
+        run = run_python(code, voice, RVC_FAST_ISA=isa)
+        assert run.returncode == 0, run.stderr
         same = isa == native.ext().isa()
         assert run.stdout.strip() == (str(beside(voice)) if same else "None")
         assert run.stderr.count("UserWarning") == (not same)

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include <cmath>
+#include <functional>
 #include <random>
 #include <string>
 #include <vector>
@@ -77,6 +78,10 @@ struct Wanted {
 };
 bool check_close(const Floats& got, const std::vector<Wanted>& want, double tolerance,
                  const std::string& what);
+
+// What the case `what` of a test should give, computed when it is first asked for: the page before the arrays
+// and the other instruction sets want the same numbers.
+const std::vector<Wanted>& once(const std::string& what, const std::function<std::vector<Wanted>()>& compute);
 
 // The generator of a test's random numbers; the same in every run.
 std::mt19937 random_numbers();

@@ -58,24 +58,27 @@ void same_conv_case(const Kernels& k, int variant, int channels, int taps, int d
   c.total = addends > 1 ? total.data() : nullptr;
   c.workspace = workspace;
 
-  std::vector<Wanted> want(y.size(), {0.0, HUGE_VAL});  // rows of an unfinished tile: anything
-  for (int64_t t = 0; t < rows; ++t) {
-    for (int64_t o = 0; o < channels; ++o) {
-      const int64_t at = t * channels + o;
-      double sum = bias[o], magnitude = 1;
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        for (int64_t i = 0; i < channels; ++i) {
-          const double product = leaky(x[(t + tap * dilation) * channels + i], c.slope) *
-                                 weight[(o * taps + tap) * channels + i];
-          sum += product;
-          magnitude += std::abs(product);
+  const std::vector<Wanted>& want = once(what, [&] {
+    std::vector<Wanted> sums(y.size(), {0.0, HUGE_VAL});  // rows of an unfinished tile: anything
+    for (int64_t t = 0; t < rows; ++t) {
+      for (int64_t o = 0; o < channels; ++o) {
+        const int64_t at = t * channels + o;
+        double sum = bias[o], magnitude = 1;
+        for (int64_t tap = 0; tap < taps; ++tap) {
+          for (int64_t i = 0; i < channels; ++i) {
+            const double product = leaky(x[(t + tap * dilation) * channels + i], c.slope) *
+                                   weight[(o * taps + tap) * channels + i];
+            sum += product;
+            magnitude += std::abs(product);
+          }
         }
+        if (addends > 0) sum += residual[at];
+        if (addends > 1) sum += total[at];
+        sums[at] = {sum, magnitude};
       }
-      if (addends > 0) sum += residual[at];
-      if (addends > 1) sum += total[at];
-      want[at] = {sum, magnitude};
     }
-  }
+    return sums;
+  });
   const Floats& out = alias == kOnResidual ? residual : alias == kOnTotal ? total : y;
   c.y = out;
   k.same_conv(c);

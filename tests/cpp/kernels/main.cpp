@@ -3,9 +3,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
+#include <map>
 
 #include "check.h"
 
@@ -108,6 +110,14 @@ bool check_close(const Floats& got, const std::vector<Wanted>& want, double tole
   return check(true, what);
 }
 
+const std::vector<Wanted>& once(const std::string& what,
+                                const std::function<std::vector<Wanted>()>& compute) {
+  static std::map<std::string, std::vector<Wanted>> known;
+  auto [at, is_new] = known.try_emplace(std::string(g_test) + ", " + what);
+  if (is_new) at->second = compute();
+  return at->second;
+}
+
 std::mt19937 random_numbers() { return std::mt19937(7); }
 
 }  // namespace rvc_fast::test
@@ -133,10 +143,13 @@ int main(int count, char** names) {
     const long before = g_passed;
     for (const Entry& entry : entries()) {
       g_test = entry.name;
+      const auto start = std::chrono::steady_clock::now();
       for (bool behind : {true, false}) {
         g_page_behind = behind;
         entry.function(*k->kernels);
       }
+      const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+      if (spent.count() >= 0.5) std::printf("%s, %s: %.1f s\n", g_isa, g_test, spent.count());
     }
     std::printf("%s: %ld checks passed\n", g_isa, g_passed - before);
   }

@@ -17,7 +17,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -282,6 +282,18 @@ def _index_rows(folder: Folder, stem: str, want: dict[str, np.ndarray]) -> Itera
         yield _row(stem, f"index_{search}_d2", d2, want[f"index_{search}_d2"], ms)
 
 
+def settings_of(case: Mapping[str, Any]) -> Settings:
+    """Return the settings of a whole conversion, which the golden case states by the names of the PyTorch code."""
+    return Settings(
+        speaker=case["sid"],
+        transpose=case["pitch"],
+        index_rate=case["index_rate"],
+        protect=case["protect"],
+        volume_envelope=case["volume_envelope"],
+        chunk=ChunkPlan(*(case[key] for key in ("x_pad", "x_query", "x_center", "x_max"))),
+    )
+
+
 def _pipeline(folder: Folder, stem: str) -> Iterator[Row]:
     want = folder.tensors(stem)
     yield from _index_rows(folder, stem, want)
@@ -291,21 +303,13 @@ def _pipeline(folder: Folder, stem: str) -> Iterator[Row]:
         out = "out_" + case.split(".", 1)[1]
         if out not in want:
             raise FileFormatError(f"[verify] {stem}.safetensors has no {out!r} for the case {case!r}")
-        settings = Settings(
-            speaker=c["sid"],
-            transpose=c["pitch"],
-            index_rate=c["index_rate"],
-            protect=c["protect"],
-            volume_envelope=c["volume_envelope"],
-            chunk=ChunkPlan(*(c[k] for k in ("x_pad", "x_query", "x_center", "x_max"))),
-        )
         embedder, voice = folder.model(c["hubert"]), folder.model(c["synth"])
         index = load_index(folder.path / c["index"]) if c["index"] else None
         noise = folder.noise(case, c["synth"])
         f0 = want["f0"]
         run = functools.partial(run_pipeline, want["audio"], embedder=embedder, voice=voice)
         found, ms = _timed(
-            functools.partial(run, f0=lambda _, f0=f0: f0, index=index, settings=settings, noise=noise)
+            functools.partial(run, f0=lambda _, f0=f0: f0, index=index, settings=settings_of(c), noise=noise)
         )
         floor = c.get("snr_fp32_vs_fp64_db", math.inf)
         yield _row(case, out, found.samples, want[out], ms, min(PIPELINE_BAR_DB, floor - FLOOR_MARGIN_DB))
