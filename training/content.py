@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmarks.peers.hubert import Hubert
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from benchmarks.peers.hubert import Hubert
 from rvc_fast.features.hubert import HubertConfig
 from rvc_fast.ops.mel_stft import mel_filters
 

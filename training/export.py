@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmarks.peers.hubert import Hubert
-from benchmarks.peers.rmvpe import Rmvpe
-from benchmarks.peers.synthesizer import Synthesizer
 from safetensors.torch import save_file
 from torch import Tensor
 
+from benchmarks.peers.hubert import Hubert
+from benchmarks.peers.rmvpe import Rmvpe
+from benchmarks.peers.synthesizer import Synthesizer
 from rvc_fast.synthesizer.config import SynthesizerConfig
 
 from . import content, measures, pitch

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmarks.peers.rmvpe import Rmvpe
 from torch.nn import functional as F
 
+from benchmarks.peers.rmvpe import Rmvpe
 from rvc_fast.pitch.rmvpe import BIN_CENTS, RmvpeConfig, decode_salience
 
 from . import augment, loop

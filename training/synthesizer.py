@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmarks.peers.hubert import Hubert
-from benchmarks.peers.synthesizer import Synthesizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.peers.hubert import Hubert
+from benchmarks.peers.synthesizer import Synthesizer
 from rvc_fast.audio import high_pass
 from rvc_fast.ops.mel_stft import mel_filters
 from rvc_fast.pitch.f0 import coarse

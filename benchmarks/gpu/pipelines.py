@@ -18,8 +18,8 @@ from unittest import mock
 
 import mlx.core as mx
 import numpy as np
-from benchmarks.gpu.count import Silence, route
 
+from benchmarks.gpu.count import Silence, route
 from rvc_fast import pipeline
 from rvc_fast.bench.models import HUBERT, RMVPE, VOICE
 from rvc_fast.converter import warm_sound

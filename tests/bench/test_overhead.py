@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks import overhead
 
+from benchmarks import overhead
 from rvc_fast import native
 from rvc_fast.ops.op import OPS, specs
 

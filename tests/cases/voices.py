@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
-from tests.weights.torch_files import torch_zip
 
 from rvc_fast.weights.checkpoint import load_checkpoint
+from tests.weights.torch_files import torch_zip
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "models" / "demo"

@@ -56,9 +56,14 @@ def environment(sanitizer: str) -> dict[str, str]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("sanitizer", RUNTIME)
-def test_kernels(sanitizer: str) -> None:
-    passed(run(instrumented(sanitizer) / "kernels_test"))
+@pytest.mark.parametrize(
+    ("sanitizer", "test"),
+    # Threads meet in what `run_conv`, `run_resblock` and `parallel_for` do. A kernel alone has one thread.
+    [("address", ""), ("thread", "run_"), ("thread", "parallel_for")],
+)
+def test_kernels(sanitizer: str, test: str) -> None:
+    """kernels_test, or those of its tests whose names begin with `test`."""
+    passed(run(instrumented(sanitizer) / "kernels_test", TEST=test))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from emulator import Emulator, build
-from emulator.patch import installed
+from emulator.patch import compile_for
 from exact import EXACT
 from support import SPECS
 
@@ -71,13 +71,14 @@ def compiled_together(request: pytest.FixtureRequest, need_tool: Any) -> None:
     """Compile the kernels of all chosen cases in a few large units, each case rehearsed for its texts."""
     need_tool(build.CLANG)
     chosen = [i.callspec.params for i in request.session.items if getattr(i, "function", None) is test_case]
+
+    def call(language: str) -> None:
+        for c in chosen:
+            if c["gpu"] == language:
+                SPECS[c["op"]].op(**rounded(c["op"], c["index"], c["dtype"]))
+
     for language in sorted({c["gpu"] for c in chosen}):
-        emulator = Emulator(language, rehearsal=True)
-        with pytest.MonkeyPatch.context() as monkeypatch, installed(emulator, monkeypatch):
-            for c in chosen:
-                if c["gpu"] == language:
-                    SPECS[c["op"]].op(**rounded(c["op"], c["index"], c["dtype"]))
-        build.compile_together(emulator.texts)
+        compile_for(language, lambda language=language: call(language))
 
 
 @pytest.mark.parametrize(("gpu", "op", "index", "dtype"), _params(), indirect=["gpu"])

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.gpu import pipelines
 from emulator import Emulator
 
+from benchmarks.gpu import pipelines
 from rvc_fast.ops import gpu as launching
 
 MOST = 20

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from emulator import Emulator
+from emulator import Emulator, build
+from emulator.patch import compile_for
 from syncs import count
 
 from rvc_fast.converter import Converter
@@ -56,6 +58,14 @@ def test_waits_are_counted() -> None:
         mx.eval(x)
         x.item()
     assert waits == {f"rvc_fast.planted:{line}": 1 for line in range(3, 11)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_together(need_tool: Any, golden: Path) -> None:
+    """Compile the kernels of a conversion in a few large units."""
+    need_tool(build.CLANG)
+    for language in ("metal", "cuda"):
+        compile_for(language, lambda: tiny(golden).warm())
 
 
 @pytest.mark.parametrize("gpu", ["metal", "cuda"], indirect=True)

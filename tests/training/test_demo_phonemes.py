@@ -21,9 +21,9 @@ if not os.environ.get("CI"):
     pytest.importorskip("torch", reason="the recogniser needs the extra `train`")
 
 from safetensors.torch import load_file
-from training.text import CLASSES
 
 from training import content
+from training.text import CLASSES
 
 DEMO = demo_dir()
 RATE = 16000

@@ -28,7 +28,6 @@ for module in ("torch", "parselmouth"):
         pytest.importorskip(module, reason="the training scripts need the extra `train`")
 
 import torch  # noqa: E402
-from training.plan import SPEAKERS, TINY, Training, VoiceTraining  # noqa: E402
 
 from training import (  # noqa: E402
     augment,
@@ -43,6 +42,7 @@ from training import (  # noqa: E402
     text,
     words,
 )
+from training.plan import SPEAKERS, TINY, Training, VoiceTraining  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from .noise import NoiseSource
 from .ops import Dtype, dispatch
 from .pipeline import Embedder, Kept, Progress, Stopwatch, Voice
 from .pitch import f0 as pitch
-from .settings import ChunkPlan, Settings, check_integer, documented
+from .settings import ChunkPlan, Settings, check_number, documented
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -337,7 +337,7 @@ def _load_16k(sound: Any, sample_rate: int | None, strict: bool) -> np.ndarray:
         return audio.to_mono_16k(*audio.read_mono(sound, strict=strict))
     if sample_rate is None:
         raise InputError("[convert] sample_rate must be given with samples")
-    check_integer("convert", "sample_rate", sample_rate, 1000, 768000)
+    check_number("convert", "sample_rate", sample_rate, 1000, 768000, whole=True)
     floats = not isinstance(sound, mx.array) or mx.issubdtype(sound.dtype, mx.floating)
     # NumPy has no bfloat16.
     samples = (

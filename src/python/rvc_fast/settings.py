@@ -27,14 +27,22 @@ TARGETS = {"male": 155.0, "female": 255.0}
 """Hz: the medians that a proposed pitch aims for."""
 
 
-def check_number(what: str, name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= float(value) <= high:
-        raise InputError(f"[{what}] {name} must be a number from {low:g} to {high:g}, got {value!r}")
+def in_range(value: object, low: float, high: float, whole: bool = False) -> bool:
+    """Whether a value is a number (a whole one if `whole`, and never a bool) from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral if whole else numbers.Real):
+        return False
+    return low <= (int(value) if isinstance(value, numbers.Integral) else float(value)) <= high
 
 
-def check_integer(what: str, name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
-        raise InputError(f"[{what}] {name} must be a whole number from {low} to {high}, got {value!r}")
+def range_text(low: float, high: float, whole: bool = False) -> str:
+    """Return "a number from 0 to 1"."""
+    return f"{'a whole number' if whole else 'a number'} from {_text(low)} to {_text(high)}"
+
+
+def check_number(what: str, name: str, value: object, low: float, high: float, whole: bool = False) -> None:
+    """Raise InputError unless `in_range`; `what` is being done, `name` is what the value is called."""
+    if not in_range(value, low, high, whole):
+        raise InputError(f"[{what}] {name} must be {range_text(low, high, whole)}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -105,8 +113,7 @@ class About:
         """What a value has to be, `other` apart, as text."""
         parts = [*self.choices]
         if self.low is not None:
-            number = "a whole number" if self.whole else "a number"
-            parts.append(f"{number} from {_text(self.low)} to {_text(self.high)}")
+            parts.append(range_text(self.low, self.high, self.whole))
         return " or ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]])) or "True or False"
 
     @property
@@ -124,9 +131,7 @@ class About:
             return True
         if self.low is None:
             return not self.choices and isinstance(value, bool)
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral if self.whole else numbers.Real):
-            return False
-        return self.low <= (int(value) if isinstance(value, numbers.Integral) else float(value)) <= self.high
+        return in_range(value, self.low, self.high, self.whole)
 
     def parse(self, text: str) -> str | int | float:
         """Return the value that a text on the command line stands for; ValueError if it stands for none."""

@@ -1,4 +1,5 @@
-// kernels_test [ISA...]: tests the kernels of the given instruction sets, or of all that the CPU has.
+// kernels_test [ISA...]: tests the kernels of the given instruction sets, or of all that the CPU has. If the
+// environment variable TEST is set, only the tests whose names begin with it run.
 #include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -6,6 +7,7 @@
 #include <chrono>
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 
@@ -130,6 +132,7 @@ int main(int count, char** names) {
   sigaction(SIGSEGV, &action, nullptr);
   sigaction(SIGBUS, &action, nullptr);
 
+  const char* only = std::getenv("TEST") ? std::getenv("TEST") : "";
   for (const Isa* k = kIsas; k->name; ++k) {
     bool wanted = count == 1;
     for (int i = 1; i < count; ++i) wanted = wanted || std::strcmp(names[i], k->name) == 0;
@@ -143,6 +146,7 @@ int main(int count, char** names) {
     const long before = g_passed;
     for (const Entry& entry : entries()) {
       g_test = entry.name;
+      if (std::strncmp(g_test, only, std::strlen(only)) != 0) continue;
       const auto start = std::chrono::steady_clock::now();
       for (bool behind : {true, false}) {
         g_page_behind = behind;

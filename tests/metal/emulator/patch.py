@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import mlx.core as mx
 import pytest
 
+from . import build
 from .launch import Emulator
 
 
@@ -33,3 +34,11 @@ def installed(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     monkeypatch.setenv("RVC_FAST_BACKEND", emulator.language)
     with dispatch.pretending(emulator.language):
         yield
+
+
+def compile_for(language: str, work: Callable[[], object]) -> None:
+    """Compile in a few large units what `work` launches; it is rehearsed, so its results mean nothing."""
+    emulator = Emulator(language, rehearsal=True)
+    with pytest.MonkeyPatch.context() as monkeypatch, installed(emulator, monkeypatch):
+        work()
+    build.compile_together(emulator.texts)
