@@ -12,6 +12,7 @@ import pytest
 
 from rvc_fast import native
 from rvc_fast.layers import PackedLayer, Packing
+from rvc_fast.ops import Precision
 from rvc_fast.verify.golden import Folder, compare
 from rvc_fast.weights.models import MODELS
 
@@ -36,7 +37,7 @@ def folder() -> Folder:
 
 def build(folder: Folder, name: str) -> Any:
     checkpoint = folder.checkpoint(name)
-    model = MODELS[checkpoint.kind].from_checkpoint(checkpoint, Packing(dtype="bfloat16"))
+    model = MODELS[checkpoint.kind].from_checkpoint(checkpoint, Packing(precision=Precision("bfloat16")))
     kinds = {m._packed.dtype for _, m in model.named_modules() if isinstance(m, PackedLayer)}
     assert "bfloat16" in kinds
     return model

@@ -20,11 +20,13 @@ import mlx.nn as nn
 
 from rvc_fast.bench.models import HUBERT, RMVPE, VOICE
 from rvc_fast.features.hubert import GroupNormConv, HubertModel
-from rvc_fast.layers import NORMAL, PackedLayer
-from rvc_fast.ops import conv1d, conv_tiles, dispatch, epilogue, resblock_stage, transforms
+from rvc_fast.layers import PackedLayer, Packing, adapt
+from rvc_fast.ops import Dtype, conv1d, conv_tiles, dispatch, epilogue, resblock_stage, transforms
+from rvc_fast.ops.precision import choose, mlx_dtype
 from rvc_fast.ops.resblock import Block, ResConv
 from rvc_fast.pitch.rmvpe import Rmvpe, _mel_constants
 from rvc_fast.synthesizer import Synthesizer
+from rvc_fast.synthesizer.model import draw
 
 VIEWS = {
     "AsStrided",
@@ -64,11 +66,30 @@ DILATIONS = (1, 3, 5)
 SLOPE = 0.1
 
 
-def count(fn: Callable[..., Any], *inputs: mx.array) -> Counted:
-    """Count what `fn(*inputs)` would launch and move; arrays that it closes over are read from memory."""
+class Converted(NamedTuple):
+    """An array that is converted from one dtype to another."""
+
+    shape: tuple[int, ...]
+    before: mx.Dtype
+    after: mx.Dtype
+
+
+def _nodes(fn: Callable[..., Any], inputs: Sequence[mx.array]) -> list[dict[str, Any]]:
     nodes: list[dict[str, Any]] = []
     with transforms.without_rules():
         mx.export_function(nodes.append, fn, *inputs)
+    return nodes
+
+
+def conversions(fn: Callable[..., Any], *inputs: mx.array) -> list[Converted]:
+    """Return what `fn(*inputs)` converts, each a launch of its own."""
+    found = [n for n in _nodes(fn, inputs) if n["type"] == "primitive" and n["name"] == "AsType"]
+    return [Converted(tuple(n["inputs"][0][1]), n["inputs"][0][2], n["outputs"][0][2]) for n in found]
+
+
+def count(fn: Callable[..., Any], *inputs: mx.array) -> Counted:
+    """Count what `fn(*inputs)` would launch and move; arrays that it closes over are read from memory."""
+    nodes = _nodes(fn, inputs)
     # What reading an array costs: of a view no more than what it looks at.
     size: dict[str, int] = {}
     launches = total = 0
@@ -164,35 +185,43 @@ def route(backend: str) -> Iterator[None]:
         yield
 
 
-def _ready(model: nn.Module) -> Any:
+def _ready(model: nn.Module, packing: Packing) -> Any:
     """A new model with its weights packed for the route taken."""
     layers = [m for m in model.modules() if isinstance(m, PackedLayer)]
     for layer in layers:
-        layer.pack(NORMAL)
+        layer.pack(packing)
+    adapt(model, packing.precision)
     mx.eval(model.parameters(), [layer.packed for layer in layers])
     return model
 
 
 def _first(self: GroupNormConv, audio: mx.array) -> Any:
     """The first convolution of HuBERT without the normalisation folded into it, which is computed on the CPU's stream."""
-    return self.weight, self.norm_bias
+    return self.receive(self.weight), self.receive(self.norm_bias)
 
 
-def count_models(backend: str, seconds: float = 1.0) -> dict[str, Counted]:
-    """Count the full-size models with the ops of a backend, for so much sound."""
+def count_models(
+    backend: str,
+    seconds: float = 1.0,
+    dtype: Dtype = "float32",
+    count: Callable[..., Any] = count,
+) -> dict[str, Any]:
+    """Count the full-size models with the ops of a backend, for so much sound, or apply another `count` to them."""
     samples, frames = int(16000 * seconds), int(100 * seconds)
     with route(backend):
-        hubert, rmvpe, voice = (_ready(m) for m in (HubertModel(HUBERT), Rmvpe(RMVPE), Synthesizer(VOICE)))
+        hubert, rmvpe, voice = (
+            _ready(m, Packing(precision=choose("count", dtype)))
+            for m in (HubertModel(HUBERT), Rmvpe(RMVPE), Synthesizer(VOICE))
+        )
         sound, phone = mx.zeros((samples,)), mx.zeros((1, frames, VOICE.text_enc_hidden_dim))
         pitch, source = mx.ones((1, frames), mx.int32), mx.zeros((1, frames * voice.hop, 1))
         g = voice.emb_g(mx.array([[0]]))
-        z = mx.zeros((1, frames, VOICE.inter_channels))
+        z = mx.zeros((1, frames, VOICE.inter_channels), mlx_dtype(dtype))
         _mel_constants(backend)
         mx.eval(sound, phone, pitch, source, g, z)
 
         def latent(phone: mx.array) -> mx.array:
-            mean, deviation = voice.enc_p(phone, pitch)
-            return voice.flow.reverse(mean + mx.exp(deviation) * mx.zeros_like(mean), g)
+            return voice.flow.reverse(draw(*voice.enc_p(phone, pitch), Silence()), g)
 
         def decode(z: mx.array, source: mx.array) -> mx.array:
             return voice.dec(z, g, source, Silence())
@@ -216,13 +245,15 @@ def main() -> None:
                 f"C = {stage.channels:3}: {plain.launches:4} -> {ours.launches:2}, "
                 f"{plain.bytes / 1e6:6.1f} -> {ours.bytes / 1e6:6.1f} ({ours.bytes / plain.bytes:.0%})"
             )
-    ours, plain = (count_models(backend) for backend in ("metal", "reference"))
-    print("\nmodels, 1 s, float32: launches and MB, every op in stock MLX -> ours")
-    for name, of in ours.items():
-        print(
-            f"{name}: {plain[name].launches} -> {of.launches}, "
-            f"{plain[name].bytes / 1e6:.0f} -> {of.bytes / 1e6:.0f} ({of.bytes / plain[name].bytes:.0%})"
-        )
+    both: tuple[Dtype, ...] = ("float32", "float16")
+    for number in both:
+        ours, plain = (count_models(backend, dtype=number) for backend in ("metal", "reference"))
+        print(f"\nmodels, 1 s, {number}: launches and MB, every op in stock MLX -> ours")
+        for name, of in ours.items():
+            print(
+                f"{name}: {plain[name].launches} -> {of.launches}, "
+                f"{plain[name].bytes / 1e6:.0f} -> {of.bytes / 1e6:.0f} ({of.bytes / plain[name].bytes:.0%})"
+            )
 
 
 if __name__ == "__main__":

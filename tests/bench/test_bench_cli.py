@@ -56,7 +56,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["kernels", "--seconds", "1"], "--seconds is for stages and convert"),
         (["--dtype", "int8"], "dtype must be one of float32, bfloat16, float16, got 'int8'"),
         (["kernels", "--op", "knn", "--dtype", "float16"], "knn has no float16 on the backend"),
-        (["stages", "--dtype", "float16"], "stages have the dtypes float32, bfloat16, got 'float16'"),
+        (["stages", "--dtype", "float16"], "here, got 'float16': only a GPU computes in float16"),
         (["--against", "jax"], "against must be of torch, "),
         (["--backend", "cuda", "stages", "--against", "none"], "backend 'cuda' was asked for"),
         (["--quick", "--minutes", "5"], "--quick chooses --minutes itself"),

@@ -17,7 +17,7 @@ from exact import EXACT
 from support import BFLOAT16_ISAS, SPECS
 
 import rvc_fast
-from rvc_fast import layers, ops
+from rvc_fast import ops
 from rvc_fast.errors import InputError
 from rvc_fast.ops.spec import errors
 
@@ -183,13 +183,13 @@ def test_refused_where_it_cannot_be(ext: ModuleType, monkeypatch: pytest.MonkeyP
     ext.configure(isa="generic" if "generic" in ext.isas() else "neon")
     message = r"\[load\] dtype must be 'float32' here, got 'bfloat16': this CPU has neither AMX-BF16 nor"
     with pytest.raises(InputError, match=message):
-        layers.Packing(dtype="bfloat16")
-    with pytest.raises(InputError, match=message):
         rvc_fast.load("voice.pth", dtype="bfloat16")
     with pytest.raises(InputError, match=r"\[linear\] dtype must be 'float32' here"):
         ops.pack_linear(normal(16, 16), dtype="bfloat16")
-    with pytest.raises(InputError, match=r"\[load\] dtype must be one of .*, got 'float16'"):
-        layers.Packing(dtype="float16")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"\[load\] dtype must be one of float32, .*, got 'int8'"):
+        rvc_fast.load("voice.pth", dtype="int8")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"'float32' here, got 'float16': only a GPU computes in float16"):
+        rvc_fast.load("voice.pth", dtype="float16")
     packed = ext.linear_pack(normal(16, 16), dtype="bfloat16")
     with pytest.raises(ValueError, match=r"\[linear\] bfloat16 must have AMX-BF16 or AVX512-BF16"):
         ext.linear(normal(3, 16), packed, out_channels=16)

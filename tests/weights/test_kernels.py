@@ -22,7 +22,8 @@ from rvc_fast import native
 from rvc_fast.cli import main
 from rvc_fast.errors import FileFormatError, InputError
 from rvc_fast.layers import PackedLayer, Packing, packed_layers
-from rvc_fast.ops.dispatch import bfloat16_missing
+from rvc_fast.ops import Precision
+from rvc_fast.ops.dispatch import dtype_missing
 from rvc_fast.resources import demo_dir
 from rvc_fast.synthesizer import load_voice
 from rvc_fast.weights import load_checkpoint, save_packed
@@ -36,7 +37,7 @@ SOURCES = {"voice": DEMO / "voice.pth", "embedder": DEMO / "embedder", "pitch_mo
 PACKINGS = [
     Packing(),
     Packing(memory="low"),
-    *([] if bfloat16_missing() else [Packing(dtype="bfloat16")]),
+    *([] if dtype_missing("bfloat16") else [Packing(precision=Precision("bfloat16"))]),
 ]
 
 
@@ -58,7 +59,7 @@ def voice(made: Path, tmp_path: Path) -> Path:
 
 
 def beside(model: Path, packing: Packing = PACKINGS[0]) -> Path:
-    return file_name(model, packing.dtype, packing.memory)
+    return file_name(model, packing)
 
 
 def state(model: Any) -> dict[str, bytes]:

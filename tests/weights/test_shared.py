@@ -13,7 +13,8 @@ import pytest
 import rvc_fast
 from rvc_fast.errors import InputError
 from rvc_fast.layers import Packing
-from rvc_fast.ops.dispatch import bfloat16_missing
+from rvc_fast.ops import Precision
+from rvc_fast.ops.dispatch import dtype_missing
 from rvc_fast.resources import demo_dir
 from rvc_fast.synthesizer import load_voice
 
@@ -62,9 +63,9 @@ def test_low_memory_sounds_the_same() -> None:
     assert 90 < error < 200, "bit-identical sounds would mean that the same kernels ran"
 
 
-@pytest.mark.skipif(bfloat16_missing() is not None, reason="this CPU does not multiply in bfloat16")
+@pytest.mark.skipif(dtype_missing("bfloat16") is not None, reason="this CPU does not multiply in bfloat16")
 def test_bfloat16_is_another_model_and_sounds_alike() -> None:
-    assert load_voice(DEMO / "voice.pth") is not load_voice(DEMO / "voice.pth", Packing(dtype="bfloat16"))
+    assert load_voice(DEMO / "voice.pth") is not load_voice(DEMO / "voice.pth", Packing(precision=Precision("bfloat16")))
     sound = np.sin(np.arange(8000) * 0.08).astype(np.float32)
     normal = converter().convert(sound, sample_rate=16000).samples
     rounded = converter(dtype="bfloat16").convert(sound, sample_rate=16000).samples

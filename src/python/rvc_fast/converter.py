@@ -20,7 +20,7 @@ from .device import Device
 from .errors import InputError, RvcFastError
 from .layers import Packing
 from .noise import NoiseSource
-from .ops import Dtype, dispatch
+from .ops import Dtype, dispatch, precision
 from .pipeline import Embedder, Kept, Progress, Stopwatch, Voice
 from .pitch import f0 as pitch
 from .settings import ChunkPlan, Settings, check_number, documented
@@ -233,8 +233,11 @@ def load(
     A voice that does not follow the pitch needs no pitch model. Converters of the same files share their models.
 
     memory: "low" keeps the weights at their size; "normal" holds more where that is faster.
-    dtype: "bfloat16" makes linear layers and convolutions multiply in it, sums and everything else in float32:
-        faster on a CPU with AMX-BF16 or AVX512-BF16, InputError without; about 40 dB of accuracy instead of 100.
+    dtype: what the models compute in; sums are float32. "float16" and "bfloat16" on a GPU: weights and everything
+        between layers have 16 bits, the phase of the source stays float32. "bfloat16" on a CPU: linear layers and
+        convolutions multiply in it, which is faster with AMX-BF16 or AVX512-BF16. InputError for "float16" on a CPU,
+        and for "bfloat16" on one without these instructions. Of 100 dB of accuracy about 52 are left by "float16", 40
+        by "bfloat16".
     device: "cpu" or "gpu", where this Converter and its models work; None is the CPU with RVC_FAST_BACKEND=cpu, else
         MLX's default device. InputError without such a device. MLX has one default device for all threads: while a
         Converter works on the other one that is changed, and put back afterwards. Converters of one device work side
@@ -263,7 +266,7 @@ def _load(
     dtype: Dtype,
     device: Device,
 ) -> Converter:
-    packing = Packing(memory, dtype)
+    packing = Packing(memory, precision.choose("load", dtype))
     if isinstance(voice, (str, os.PathLike)):
         from .synthesizer import load_voice
 

@@ -6,8 +6,8 @@ works too, packing on every call.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,9 +16,9 @@ from mlx.utils import tree_flatten
 
 from . import native, ops
 from .errors import FileFormatError, InputError
-from .ops import checks
 from .ops.epilogue import Activation
 from .ops.packed import Weight
+from .ops.precision import FLOAT32, Precision, mlx_dtype
 
 if TYPE_CHECKING:
     from .weights.kernels import Kernels
@@ -32,23 +32,53 @@ class Packing:
 
     memory: "normal" lets a kernel hold more than the weights where that makes it faster (the decoder's residual
         blocks take about four times their size, the pitch network's convolutions about twice), "low" does not.
-    dtype: what linear layers and convolutions multiply in; everything else, sums included, is float32.
+    precision: the number formats of its layers, from `ops.precision.choose`.
     """
 
     memory: Memory = "normal"
-    dtype: ops.Dtype = "float32"
+    precision: Precision = FLOAT32
 
     def __post_init__(self) -> None:
         if self.memory not in ("normal", "low"):
             raise InputError(f"[load] memory must be 'normal' or 'low', got {self.memory!r}")
-        checks.dtype("load", self.dtype)
 
 
 NORMAL = Packing()
 
 
-class PackedLayer(nn.Module):
+class Layer(nn.Module):
+    """Base of the modules that have a `Precision`.
+
+    narrow: names of the parameters that are kept in the format of its activations; the others stay float32.
+    """
+
+    narrow: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._precision = FLOAT32
+
+    @property
+    def precision(self) -> Precision:
+        """The number formats that it computes in."""
+        return self._precision
+
+    def receive(self, x: mx.array) -> mx.array:
+        """Return an input in the format of its activations: itself, unless it comes from a float32 island."""
+        return x.astype(mlx_dtype(self._precision.activations))
+
+    def adapt(self, precision: Precision) -> None:
+        """Compute in these number formats from now on."""
+        self._precision = precision
+        for name in self.narrow:
+            if name in self:
+                self[name] = self[name].astype(mlx_dtype(precision.activations))
+
+
+class PackedLayer(Layer):
     """Base of the layers whose weight has a kernel layout. Subclasses define `_pack`."""
+
+    narrow = ("bias",)
 
     def __init__(self, shape: tuple[int, ...], bias: bool):
         super().__init__()
@@ -64,6 +94,12 @@ class PackedLayer(nn.Module):
         """Replace the `weight` parameter by the kernel's layout of it."""
         if self._packed is None:
             self._packed = self._pack(self.pop("weight"), packing)
+
+    def adapt(self, precision: Precision) -> None:
+        """As of a `Layer`, with its weight in the format that it was packed in."""
+        if isinstance(self._packed, ops.PackedWeight):
+            precision = replace(precision, weights=self._packed.dtype)
+        super().adapt(precision)
 
     def plan(self, packing: Packing) -> Weight:
         """Return what `pack` would make, its memory not computed."""
@@ -92,12 +128,12 @@ class Linear(PackedLayer):
         super().__init__((out_channels, in_channels), bias)
 
     def _pack(self, weight: mx.array, packing: Packing) -> Weight:
-        return ops.pack_linear(weight, dtype=packing.dtype)
+        return ops.pack_linear(weight, dtype=packing.precision.weights)
 
     def __call__(
         self, x: mx.array, *, activation: Activation | None = None, residual: mx.array | None = None
     ) -> mx.array:
-        return ops.linear(x, *self.operands, activation=activation, residual=residual)
+        return ops.linear(self.receive(x), *self.operands, activation=activation, residual=residual)
 
 
 class Conv1d(PackedLayer):
@@ -124,7 +160,7 @@ class Conv1d(PackedLayer):
         }
 
     def _pack(self, weight: mx.array, packing: Packing) -> Weight:
-        return ops.pack_conv1d(weight, groups=self._options["groups"], dtype=packing.dtype)
+        return ops.pack_conv1d(weight, groups=self._options["groups"], dtype=packing.precision.weights)
 
     def __call__(
         self,
@@ -136,7 +172,7 @@ class Conv1d(PackedLayer):
         scale: float = 1.0,
     ) -> mx.array:
         return ops.conv1d(
-            x,
+            self.receive(x),
             *self.operands,
             leaky=leaky,
             activation=activation,
@@ -155,7 +191,9 @@ class ResConv1d(PackedLayer):
 
     def _pack(self, weight: mx.array, packing: Packing) -> Weight:
         return ops.pack_resblock(
-            weight, algorithm="direct" if packing.memory == "low" else "auto", dtype=packing.dtype
+            weight,
+            algorithm="direct" if packing.memory == "low" else "auto",
+            dtype=packing.precision.weights,
         )
 
     @property
@@ -186,12 +224,16 @@ class ConvTranspose1d(PackedLayer):
         }
 
     def _pack(self, weight: mx.array, packing: Packing) -> Weight:
-        return ops.pack_conv_transpose1d(weight, stride=self._options["stride"], dtype=packing.dtype)
+        return ops.pack_conv_transpose1d(
+            weight, stride=self._options["stride"], dtype=packing.precision.weights
+        )
 
     def __call__(
         self, x: mx.array, *, leaky: float | None = None, residual: mx.array | None = None
     ) -> mx.array:
-        return ops.conv_transpose1d(x, *self.operands, leaky=leaky, residual=residual, **self._options)
+        return ops.conv_transpose1d(
+            self.receive(x), *self.operands, leaky=leaky, residual=residual, **self._options
+        )
 
 
 class Conv2d(PackedLayer):
@@ -211,12 +253,18 @@ class Conv2d(PackedLayer):
 
     def _pack(self, weight: mx.array, packing: Packing) -> Weight:
         algorithm = "direct" if packing.memory == "low" else "auto"
-        return ops.pack_conv2d(weight, algorithm=algorithm, dtype=packing.dtype)
+        return ops.pack_conv2d(weight, algorithm=algorithm, dtype=packing.precision.weights)
 
     def __call__(
         self, x: mx.array, *, activation: Activation | None = None, residual: mx.array | None = None
     ) -> mx.array:
-        return ops.conv2d(x, *self.operands, padding=self._padding, activation=activation, residual=residual)
+        return ops.conv2d(
+            self.receive(x),
+            *self.operands,
+            padding=self._padding,
+            activation=activation,
+            residual=residual,
+        )
 
 
 class ConvTranspose2d(PackedLayer):
@@ -241,16 +289,22 @@ class ConvTranspose2d(PackedLayer):
         }
 
     def _pack(self, weight: mx.array, packing: Packing) -> Weight:
-        return ops.pack_conv_transpose2d(weight, stride=self._options["stride"], dtype=packing.dtype)
+        return ops.pack_conv_transpose2d(
+            weight, stride=self._options["stride"], dtype=packing.precision.weights
+        )
 
     def __call__(
         self, x: mx.array, *, activation: Activation | None = None, beside: mx.array | None = None
     ) -> mx.array:
-        return ops.conv_transpose2d(x, *self.operands, activation=activation, beside=beside, **self._options)
+        return ops.conv_transpose2d(
+            self.receive(x), *self.operands, activation=activation, beside=beside, **self._options
+        )
 
 
-class LayerNorm(nn.Module):
-    """`ops.layer_norm` with its weight and bias (C,)."""
+class LayerNorm(Layer):
+    """`ops.layer_norm` with its weight and bias (C,). Inside it is float32."""
+
+    narrow = ("weight", "bias")
 
     def __init__(self, channels: int, eps: float = 1e-5):
         super().__init__()
@@ -259,13 +313,33 @@ class LayerNorm(nn.Module):
         self._eps = eps
 
     def __call__(self, x: mx.array) -> mx.array:
-        return ops.layer_norm(x, self.weight, self.bias, eps=self._eps)
+        return ops.layer_norm(self.receive(x), self.weight, self.bias, eps=self._eps)
+
+
+class Embedding(Layer):
+    """A table of rows (count, width), looked up by whole numbers."""
+
+    narrow = ("weight",)
+
+    def __init__(self, count: int, width: int):
+        super().__init__()
+        self.weight = mx.zeros((count, width))
+
+    def __call__(self, rows: mx.array) -> mx.array:
+        return self.weight[rows]
 
 
 def packed_layers(model: nn.Module) -> dict[str, ops.PackedWeight]:
     """Return the packed weights of a loaded model by the names of their layers."""
     layers = {path: layer._packed for path, layer in model.named_modules() if isinstance(layer, PackedLayer)}
     return {path: packed for path, packed in layers.items() if isinstance(packed, ops.PackedWeight)}
+
+
+def adapt(model: nn.Module, precision: Precision) -> None:
+    """Make all layers of a packed model compute in these number formats."""
+    for module in model.modules():
+        if isinstance(module, Layer):
+            module.adapt(precision)
 
 
 def _pack_from(layer: PackedLayer, tensor: np.ndarray, packing: Packing) -> None:
@@ -321,5 +395,6 @@ def load(
         else:
             _pack_from(layer, tensor, packing)
     model.load_weights([(name, mx.array(tensor)) for name, tensor in rest.items()], strict=False)
+    adapt(model, packing.precision)
     mx.eval([layer.packed for layer in layers.values()], model.parameters())
     model.kernels = None if kernels is None else kernels.path

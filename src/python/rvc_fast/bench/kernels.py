@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import ops
 from ..errors import BackendError, InputError
-from ..ops import dispatch
+from ..ops import dispatch, precision
 from ..ops.resblock import ResConv
 from ..ops.spec import Case, OpSpec
 from ..verify.golden import EXACT_DB
@@ -74,7 +74,7 @@ def has(spec: OpSpec, dtype: str) -> bool:
         return True
     if dispatch.route(spec.name).backend == "cpu":
         packs = spec.name in PACK or spec.name in ("conv2d", "resblock")
-        return dtype == "bfloat16" and packs and dispatch.bfloat16_missing() is None
+        return packs and dispatch.dtype_missing(dtype) is None
     return dtype in spec.tolerance
 
 
@@ -149,20 +149,19 @@ def packed(
 ) -> dict[str, Any]:
     """Return the arguments with weights packed as loading a model would, everything evaluated."""
     given = dict(kwargs)
-    on_cpu = dispatch.route(spec.name).backend == "cpu"
-    narrow: ops.Dtype = "bfloat16" if dtype == "bfloat16" and on_cpu else "float32"
+    known = precision.check("bench", dtype)
     if spec.name in PACK:
-        given["weight"] = PACK[spec.name](kwargs, narrow)
+        given["weight"] = PACK[spec.name](kwargs, known)
     elif spec.name == "conv2d":
-        fits = on_cpu or algorithm == "auto"
+        fits = algorithm == "auto" or dispatch.route(spec.name).backend == "cpu"
         given["weight"] = ops.pack_conv2d(
-            kwargs["weight"], algorithm=algorithm if fits else "direct", dtype=narrow
+            kwargs["weight"], algorithm=algorithm if fits else "direct", dtype=known
         )
     elif spec.name == "resblock":
 
         def pack(conv: ResConv) -> ResConv:
             assert isinstance(conv.weight, mx.array)
-            return conv._replace(weight=ops.pack_resblock(conv.weight, algorithm=algorithm, dtype=narrow))
+            return conv._replace(weight=ops.pack_resblock(conv.weight, algorithm=algorithm, dtype=known))
 
         given["blocks"] = [[[pack(conv) for conv in step] for step in block] for block in kwargs["blocks"]]
     evaluate(given)

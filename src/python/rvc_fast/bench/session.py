@@ -19,7 +19,7 @@ from typing import Any
 
 from .. import native
 from ..errors import BackendError, InputError
-from ..ops import dispatch, registry
+from ..ops import dispatch, precision, registry
 from ..ops.op import specs
 from ..verify.golden import BAR_DB
 from . import chips, kernels, limits, machine, results, sides, worker
@@ -146,8 +146,7 @@ def plan(options: Options) -> list[list[Task]]:
                     found.append(Task("kernels", f"{spec.name}/{case.name}", None, batch))
     if alone:
         return [found]
-    if options.dtype not in sides.BARS:
-        raise InputError(f"[bench] stages have the dtypes {', '.join(sides.BARS)}, got {options.dtype!r}")
+    precision.check("bench", options.dtype)
     try:
         for op in registry.ops():
             dispatch.route(op)

@@ -35,7 +35,7 @@ def _installation() -> dict[str, Any]:
     import mlx.core as mx
 
     from .. import __version__, env, native, ops
-    from ..ops import dispatch, registry, trust
+    from ..ops import dispatch, precision, registry, trust
 
     assert ops  # importing the ops registers their kernels
     backend = dispatch.gpu_backend()
@@ -54,6 +54,7 @@ def _installation() -> dict[str, Any]:
             v.name: {"value": os.environ.get(v.name), "default": v.default, "help": v.help}
             for v in env.VARIABLES
         },
+        "dtypes": {dtype: dispatch.dtype_missing(dtype) or "can be used" for dtype in precision.DTYPES},
         "ops": {name: dispatch.route(name, first_use=False)._asdict() for name in registry.ops()},
     }
 
@@ -82,18 +83,18 @@ def _file(path: str) -> dict[str, Any]:
 def _kernels(checkpoint: Checkpoint) -> dict[str, str]:
     """Say of each file of packed weights beside a model whether it is used here, and why not."""
     from ..errors import InputError
-    from ..layers import Packing
+    from ..ops import precision
     from ..weights import kernels
     from ..weights.checkpoint import load_checkpoint
     from ..weights.models import MODELS
 
     said = {}
-    for dtype, memory in kernels.CHOICES:
-        file = kernels.file_name(checkpoint.path, dtype, memory)
+    for packing in kernels.CHOICES:
+        file = kernels.file_name(checkpoint.path, packing)
         if file.exists():
             try:
                 kernels.require("kernels")
-                packing = Packing(memory, dtype)
+                precision.check("load", packing.precision.weights)
                 MODELS[checkpoint.kind].from_checkpoint(
                     load_checkpoint(checkpoint.path, packing=packing), packing
                 )

@@ -31,16 +31,17 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..errors import InputError
     from ..layers import Packing
+    from ..ops import precision
     from ..weights.kernels import file_name
     from ..weights.pack import pack_file
 
     packing = None
     if args.kernels:
-        packing = Packing(args.memory or "normal", args.dtype or "float32")
+        packing = Packing(args.memory or "normal", precision.choose("pack", args.dtype or "float32"))
     elif args.dtype or args.memory:
         raise InputError("[pack] --dtype and --memory say how kernels are packed: give --kernels with them")
     checkpoint = pack_file(args.input, args.output, packing)
     note(args, f"{checkpoint.kind} {args.input} -> {args.output}")
     if packing is not None:
-        note(args, f"packed weights -> {file_name(Path(args.output), packing.dtype, packing.memory)}")
+        note(args, f"packed weights -> {file_name(Path(args.output), packing)}")
     return 0

@@ -19,7 +19,7 @@ import numpy as np
 
 from .. import ops
 from ..errors import FileFormatError, InputError
-from ..layers import NORMAL, Conv1d, LayerNorm, Linear, Packing, load
+from ..layers import NORMAL, Conv1d, Layer, LayerNorm, Linear, Packing, load
 
 if TYPE_CHECKING:
     from ..weights.checkpoint import Checkpoint
@@ -126,11 +126,11 @@ def _needed(kernels: tuple[int, ...], strides: tuple[int, ...], frames: int) -> 
     return frames
 
 
-class GroupNormConv(nn.Module):
+class GroupNormConv(Layer):
     """The first convolution, its normalisation over time and GELU, as one convolution.
 
     Mean and variance of a convolution's outputs follow from mean and covariance of its input windows, so they
-    are known before it runs and are folded into its weight.
+    are known before it runs and are folded into its weight. That is an island: only what it folds is narrow.
     """
 
     def __init__(self, out_channels: int, kernel_size: int, stride: int, eps: float):
@@ -163,10 +163,10 @@ class GroupNormConv(nn.Module):
             gain = self.norm_weight.astype(mx.float64) / mx.sqrt(variance + self._eps)
             bias = (self.norm_bias.astype(mx.float64) - gain * (weight @ mean)).astype(mx.float32)
             folded = (weight * gain[:, None]).astype(mx.float32)[:, :, None]
-        return ops.pack_conv1d(folded), bias
+        return ops.pack_conv1d(folded, dtype=self.precision.weights), self.receive(bias)
 
     def __call__(self, x: mx.array, weight: ops.Weight, bias: mx.array) -> mx.array:
-        return ops.conv1d(x, weight, bias, stride=self._stride, activation="gelu")
+        return ops.conv1d(self.receive(x), weight, bias, stride=self._stride, activation="gelu")
 
 
 class FrontEnd(nn.Module):

@@ -15,7 +15,8 @@ from .layer_norm import layer_norm
 from .linear import linear, pack_linear
 from .mel_stft import mel_stft, pack_mel_stft, reflect_pad
 from .nsf_source import nsf_source
-from .packed import Dtype, PackedWeight, Weight
+from .packed import PackedWeight, Weight
+from .precision import Dtype, Precision
 from .relpos_attention import relpos_attention
 from .resblock import ResConv, pack_resblock, resblock_stage
 from .wavenet_gate import wavenet_gate
@@ -23,6 +24,7 @@ from .wavenet_gate import wavenet_gate
 __all__ = [
     "Dtype",
     "PackedWeight",
+    "Precision",
     "ResConv",
     "Weight",
     "after",

@@ -20,6 +20,7 @@ from .epilogue import epilogue
 from .linear import linear
 from .op import Op
 from .packed import PackedWeight, Weight
+from .precision import name_of
 from .spec import Case, Tolerance, normal
 
 # Steps whose gates are projected at a time: 6H numbers each.
@@ -259,7 +260,7 @@ def _pack_gpu(backend: str, w_hh: mx.array) -> Weight:
     data = mx.pad(w_hh.reshape(2, 3, hidden, hidden), missing)
     data = data.reshape(2, 3, rows, parts.chunks, parts.split, 4, parts.wide // 4)
     data = mx.contiguous(data.transpose(3, 1, 0, 5, 2, 4, 6))
-    return PackedWeight("bigru", data, tuple(w_hh.shape), backend=backend)
+    return PackedWeight("bigru", data, tuple(w_hh.shape), dtype=name_of(w_hh.dtype), backend=backend)
 
 
 def _keep(w_hh: mx.array) -> mx.array:
@@ -301,7 +302,7 @@ def pack_bigru(w_hh: mx.array) -> Weight:
     """Rearrange recurrent weights (2, 3H, H) for the backend in use, in their own dtype."""
     checks.arrays("bigru", w_hh=w_hh)
     _check_recurrent(w_hh)
-    return BIGRU.packed(w_hh)
+    return BIGRU.packed(w_hh, beside=w_hh.dtype)
 
 
 def bigru(

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import InputError
 from . import dispatch
 from .epilogue import ACTIVATIONS
-from .packed import DTYPES, PackedWeight, Weight
+from .packed import PackedWeight, Weight
 
 FLOATING = (mx.float32, mx.float16, mx.bfloat16)
 
@@ -123,14 +123,6 @@ def packed(
         got = (weight.op, weight.groups, weight.stride)
         fits = weight.op in (made_for or (op,)) and got[1:] == (groups, stride)
         check(op, fits, "weight", f"packed for {op} with groups {groups} and stride {stride or 1}", got)
-
-
-def dtype(what: str, wanted: object) -> None:
-    """Raise InputError unless `wanted` is one of `DTYPES` and can be multiplied in here."""
-    if wanted not in DTYPES:
-        raise InputError(f"[{what}] dtype must be one of {DTYPES}, got {wanted!r}")
-    if wanted == "bfloat16" and (why := dispatch.bfloat16_missing()) is not None:
-        raise InputError(f"[{what}] dtype must be 'float32' here, got 'bfloat16': {why}")
 
 
 def no_algorithm(op: str, algorithm: str) -> None:

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from .. import native
-from . import checks, conv_tiles, gpu
+from . import checks, conv_tiles, gpu, precision
 from .epilogue import Activation, epilogue, leaky_relu
 from .op import Op
-from .packed import Dtype, PackedWeight, Weight, faster_dtype
+from .packed import PackedWeight, Weight, faster_dtype
+from .precision import Dtype, mlx_dtype
 from .spec import Case, Tolerance, layer_bytes, layer_case
 
 
@@ -91,16 +92,17 @@ def _cpu(
 def _gpu(
     backend: str, x: mx.array, weight: Weight, bias: mx.array | None, residual: mx.array | None, o: Options
 ) -> mx.array:
-    packed = weight if isinstance(weight, PackedWeight) else _pack_gpu(backend, weight, o.groups)
+    if not isinstance(weight, PackedWeight):
+        weight = conv_tiles.pack(backend, "conv1d", weight, o.groups)
     length = _shape(x, weight, **o._asdict())[1]
     return conv_tiles.convolve(
         backend,
         x,
-        packed,
+        weight,
         bias,
         residual,
         rows=length,
-        shape=(length, packed.shape[0]),
+        shape=(length, weight.shape[0]),
         stride=o.stride,
         dilation=o.dilation,
         before=o.padding[0],
@@ -116,8 +118,8 @@ def _pack_cpu(weight: mx.array, groups: int, dtype: Dtype) -> PackedWeight:
     return PackedWeight("conv1d", data, tuple(weight.shape), groups, dtype=dtype)
 
 
-def _pack_gpu(backend: str, weight: mx.array, groups: int, dtype: Dtype = "float32") -> PackedWeight:
-    return conv_tiles.pack(backend, "conv1d", weight, groups)
+def _pack_gpu(backend: str, weight: mx.array, groups: int, dtype: Dtype) -> PackedWeight:
+    return conv_tiles.pack(backend, "conv1d", weight.astype(mlx_dtype(dtype)), groups)
 
 
 def _unpack(weight: PackedWeight) -> mx.array:
@@ -137,21 +139,23 @@ def pack_conv1d(weight: mx.array, *, groups: int = 1, dtype: Dtype = "float32") 
     """Rearrange a weight (O, K, C/groups), float32, float16 or bfloat16, for the backend in use.
 
     Do it once at load; `conv1d` takes the result in place of the weight. On the reference route the weight
-    itself comes back, as float32.
+    itself comes back, in the dtype.
 
     Args:
-        dtype: what to multiply in. "bfloat16" rounds weights and inputs to it and adds in float32; shapes too
-            small to gain from it stay float32, as the result's `dtype` says.
+        dtype: what to multiply in; sums are float32. On a CPU "bfloat16" rounds inputs to it as well, whatever they
+            are, and shapes too small to gain from it stay float32, as the result's `dtype` says. On a GPU
+            the inputs have to be of this dtype.
 
     Raises:
-        InputError: "bfloat16" without the compiled kernels or on a CPU without the instructions.
+        InputError: a dtype that this device does not compute in: "float16" on a CPU; "bfloat16" on one without the
+            compiled kernels or the instructions.
     """
     checks.arrays("conv1d", weight=weight)
     checks.whole("conv1d", groups=groups)
     checks.rank("conv1d", "weight", weight, "(O, K, C/groups)")
     checks.divides("conv1d", groups, weight)
-    checks.dtype("conv1d", dtype)
-    return CONV1D.packed(weight, groups, dtype)
+    precision.check("conv1d", dtype)
+    return CONV1D.packed(weight, groups, dtype, beside=mlx_dtype(dtype))
 
 
 def conv1d(

@@ -17,10 +17,11 @@ import mlx.core as mx
 
 from .. import native
 from ..errors import InputError
-from . import checks, gpu
+from . import checks, gpu, precision
 from .epilogue import Activation, epilogue, fused_epilogue
 from .op import Op
-from .packed import Dtype, PackedWeight, Weight, faster_dtype, plain_weight
+from .packed import PackedWeight, Weight, faster_dtype, plain_weight
+from .precision import Dtype, mlx_dtype
 from .spec import HALF, Case, Tolerance, layer_bytes, layer_case
 
 
@@ -88,7 +89,7 @@ def _pack_cpu(weight: mx.array, algorithm: str, dtype: Dtype) -> PackedWeight:
 
 def _pack_plain(weight: mx.array, algorithm: str, dtype: Dtype) -> mx.array:
     checks.no_algorithm("conv2d", algorithm)
-    return plain_weight(weight)
+    return plain_weight(weight, dtype)
 
 
 def _unpack(weight: PackedWeight) -> mx.array:
@@ -123,8 +124,8 @@ def pack_conv2d(weight: mx.array, *, algorithm: str = "auto", dtype: Dtype = "fl
     """
     checks.arrays("conv2d", weight=weight)
     checks.rank("conv2d", "weight", weight, "(O, KH, KW, C)")
-    checks.dtype("conv2d", dtype)
-    return CONV2D.packed(weight, algorithm, dtype)
+    precision.check("conv2d", dtype)
+    return CONV2D.packed(weight, algorithm, dtype, beside=mlx_dtype(dtype))
 
 
 def conv2d(

@@ -15,6 +15,7 @@ import mlx.core as mx
 from . import gpu
 from .epilogue import Activation
 from .packed import PackedWeight
+from .precision import name_of
 
 CHANNELS = 16
 OUTPUTS = 32
@@ -62,8 +63,8 @@ def pack(backend: str, op: str, weight: mx.array, groups: int = 1) -> PackedWeig
     rows = rows.transpose(0, 2, 3, 1)
     missing = -rows.shape[2] % CHANNELS, -rows.shape[3] % OUTPUTS
     rows = mx.pad(rows, [(0, 0), (0, 0), (0, missing[0]), (0, missing[1])])
-    dtype = str(weight.dtype).rpartition(".")[2]
-    return PackedWeight(op, _laid(backend, rows), tuple(weight.shape), groups, dtype=dtype, backend=backend)
+    shape, dtype = tuple(weight.shape), name_of(weight.dtype)
+    return PackedWeight(op, _laid(backend, rows), shape, groups, dtype=dtype, backend=backend)
 
 
 def data(weight: PackedWeight, dtype: mx.Dtype) -> tuple[mx.array, int, int]:

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from .. import native
-from . import checks, conv_tiles, gpu
+from . import checks, conv_tiles, gpu, precision
 from .epilogue import epilogue, leaky_relu
 from .op import Op
-from .packed import Dtype, PackedWeight, Weight, faster_dtype
+from .packed import PackedWeight, Weight, faster_dtype
+from .precision import Dtype, mlx_dtype
 from .spec import HALF, Case, Tolerance, layer_bytes, layer_case
 
 
@@ -84,7 +85,7 @@ def _gpu(
     backend: str, x: mx.array, weight: Weight, bias: mx.array | None, residual: mx.array | None, o: Options
 ) -> mx.array:
     """One convolution whose rows hold the outputs of all phases: one after the other they are the result."""
-    packed = weight if isinstance(weight, PackedWeight) else _pack_gpu(backend, weight, o.stride)
+    packed = weight if isinstance(weight, PackedWeight) else _laid(backend, weight, o.stride)
     _, length, out = _shape(x, packed, **o._asdict())
     phases = dataclasses.replace(packed, shape=_phases(packed, o.stride))
     return conv_tiles.convolve(
@@ -107,7 +108,7 @@ def _pack_cpu(weight: mx.array, stride: int, dtype: Dtype) -> PackedWeight:
     return PackedWeight("conv_transpose1d", data, tuple(weight.shape), stride=(stride,), dtype=dtype)
 
 
-def _pack_gpu(backend: str, weight: mx.array, stride: int, dtype: Dtype = "float32") -> PackedWeight:
+def _laid(backend: str, weight: mx.array, stride: int) -> PackedWeight:
     """(O, K, C) -> (stride * O, ceil(K / stride), C), packed: phase r has the taps r, r + stride and so on, last first."""
     out, kernel, channels = weight.shape
     shape = _phases(weight, stride)
@@ -115,6 +116,10 @@ def _pack_gpu(backend: str, weight: mx.array, stride: int, dtype: Dtype = "float
     rows = rows.reshape(out, shape[1], stride, channels)[:, ::-1].transpose(2, 0, 1, 3).reshape(shape)
     packed = conv_tiles.pack(backend, "conv_transpose1d", rows)
     return dataclasses.replace(packed, shape=tuple(weight.shape), stride=(stride,))
+
+
+def _pack_gpu(backend: str, weight: mx.array, stride: int, dtype: Dtype) -> PackedWeight:
+    return _laid(backend, weight.astype(mlx_dtype(dtype)), stride)
 
 
 def _unpack(weight: PackedWeight) -> mx.array:
@@ -142,8 +147,8 @@ def pack_conv_transpose1d(weight: mx.array, *, stride: int = 1, dtype: Dtype = "
     checks.whole(op, stride=stride)
     checks.rank(op, "weight", weight, "(O, K, C)")
     checks.at_least(op, 1, stride=stride)
-    checks.dtype(op, dtype)
-    return CONV_TRANSPOSE1D.packed(weight, stride, dtype)
+    precision.check(op, dtype)
+    return CONV_TRANSPOSE1D.packed(weight, stride, dtype, beside=mlx_dtype(dtype))
 
 
 def conv_transpose1d(

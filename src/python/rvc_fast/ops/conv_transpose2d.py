@@ -13,10 +13,11 @@ import mlx.core as mx
 import numpy as np
 
 from .. import native
-from . import checks, gpu
+from . import checks, gpu, precision
 from .epilogue import Activation, epilogue, fused_epilogue
 from .op import Op
-from .packed import Dtype, PackedWeight, Weight, faster_dtype
+from .packed import PackedWeight, Weight, faster_dtype
+from .precision import Dtype, mlx_dtype, name_of
 from .spec import HALF, Case, Tolerance, layer_bytes, layer_case, normal
 
 Pair = tuple[int, int]
@@ -98,7 +99,7 @@ def _gpu(
 
     Row m of the convolution holds the outputs m * stride[0] + r of all phases r, columns likewise.
     """
-    packed = weight if isinstance(weight, PackedWeight) else _pack_gpu(backend, weight, o.stride)
+    packed = weight if isinstance(weight, PackedWeight) else _laid(backend, weight, o.stride)
     _, *size, out = _shape(x, packed, **o._asdict())
     taps = packed.data.shape[1:3]
     (stride, padding), batch = (o.stride, o.padding), x.shape[0]
@@ -122,7 +123,7 @@ def _pack_cpu(weight: mx.array, stride: Pair, dtype: Dtype) -> PackedWeight:
     return PackedWeight("conv_transpose2d", data, tuple(weight.shape), stride=stride, dtype=dtype)
 
 
-def _pack_gpu(backend: str, weight: mx.array, stride: Pair, dtype: Dtype = "float32") -> PackedWeight:
+def _laid(backend: str, weight: mx.array, stride: Pair) -> PackedWeight:
     """(O, KH, KW, C) -> (stride[0] * stride[1] * O, ceil(KH / stride[0]), ceil(KW / stride[1]), C).
 
     Phase (r, s) has the taps (r + i * stride[0], s + j * stride[1]), last first.
@@ -130,10 +131,15 @@ def _pack_gpu(backend: str, weight: mx.array, stride: Pair, dtype: Dtype = "floa
     out, *kernel, channels = weight.shape
     taps = [-(-k // s) for k, s in zip(kernel, stride, strict=True)]
     missing = [(0, t * s - k) for k, t, s in zip(kernel, taps, stride, strict=True)]
-    data = mx.pad(weight.astype(mx.float32), [(0, 0), *missing, (0, 0)])
+    data = mx.pad(weight, [(0, 0), *missing, (0, 0)])
     data = data.reshape(out, taps[0], stride[0], taps[1], stride[1], channels)[:, ::-1, :, ::-1]
     data = mx.contiguous(data.transpose(2, 4, 0, 1, 3, 5).reshape(-1, *taps, channels))
-    return PackedWeight("conv_transpose2d", data, tuple(weight.shape), stride=stride, backend=backend)
+    shape, dtype = tuple(weight.shape), name_of(weight.dtype)
+    return PackedWeight("conv_transpose2d", data, shape, stride=stride, dtype=dtype, backend=backend)
+
+
+def _pack_gpu(backend: str, weight: mx.array, stride: Pair, dtype: Dtype) -> PackedWeight:
+    return _laid(backend, weight.astype(mlx_dtype(dtype)), stride)
 
 
 def _unpack(weight: PackedWeight) -> mx.array:
@@ -165,8 +171,8 @@ def pack_conv_transpose2d(weight: mx.array, *, stride: Pair = (1, 1), dtype: Dty
     checks.rank(op, "weight", weight, "(O, KH, KW, C)")
     stride = checks.pair(op, "stride", stride)
     checks.at_least(op, 1, stride=stride)
-    checks.dtype(op, dtype)
-    return CONV_TRANSPOSE2D.packed(weight, stride, dtype)
+    precision.check(op, dtype)
+    return CONV_TRANSPOSE2D.packed(weight, stride, dtype, beside=mlx_dtype(dtype))
 
 
 def conv_transpose2d(

@@ -80,6 +80,11 @@ def gpu_backend() -> str | None:
     return None if backend == "cpu" else backend
 
 
+def on_gpu() -> bool:
+    """Return whether ops run on a GPU now."""
+    return gpu_backend() is not None and env.backend() != "cpu"
+
+
 def _missing(op: str, backend: str, limits: Limits) -> str | None:
     """Why `op` cannot run on `backend`, or None."""
     if backend == "reference":
@@ -132,8 +137,12 @@ def compiled_missing() -> str | None:
     return None if native.ext() is not None else native.load()[1]
 
 
-def bfloat16_missing() -> str | None:
-    """Return why nothing can be multiplied in bfloat16 here, or None."""
+def dtype_missing(dtype: str) -> str | None:
+    """Return why a model cannot be of this dtype here, or None. A GPU computes in all of them."""
+    if dtype == "float32" or on_gpu():
+        return None
+    if dtype != "bfloat16":
+        return f"only a GPU computes in {dtype}"
     if (why := compiled_missing()) is not None:
         return f"it needs the compiled CPU kernels, and {why}"
     if not native.ext().bfloat16():

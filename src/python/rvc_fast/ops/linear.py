@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from .. import native
-from . import checks, gpu
+from . import checks, gpu, precision
 from .epilogue import Activation, epilogue, fused_epilogue
 from .op import Op
-from .packed import Dtype, PackedWeight, Weight, faster_dtype
+from .packed import PackedWeight, Weight, faster_dtype
+from .precision import Dtype, mlx_dtype
 from .spec import HALF, Case, Tolerance, layer_bytes, layer_case
 
 
@@ -78,8 +79,8 @@ def pack_linear(weight: mx.array, *, dtype: Dtype = "float32") -> Weight:
     """Rearrange a weight (O, C) for the backend in use; see `pack_conv1d`."""
     checks.arrays("linear", weight=weight)
     checks.rank("linear", "weight", weight, "(O, C)")
-    checks.dtype("linear", dtype)
-    return LINEAR.packed(weight, dtype)
+    precision.check("linear", dtype)
+    return LINEAR.packed(weight, dtype, beside=mlx_dtype(dtype))
 
 
 def linear(

@@ -152,7 +152,7 @@ def pack_mel_stft(filters: mx.array) -> Weight:
     """Rearrange filters (mels, n_fft // 2 + 1) for the backend in use."""
     checks.arrays("mel_stft", filters=filters)
     checks.rank("mel_stft", "filters", filters, "(mels, bins)")
-    return MEL_STFT.packed(filters)
+    return MEL_STFT.packed(filters, beside=mx.float32)
 
 
 def mel_stft(

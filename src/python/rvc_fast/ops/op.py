@@ -155,9 +155,10 @@ class Op:
         watcher(self, dict(zip((*self.operands, *self.options._fields), arguments, strict=True)))
         return y
 
-    def packed(self, weight: mx.array, *options: Any) -> Weight:
-        """Return a weight as the backend takes it that the op takes now."""
-        return self.pack.get(dispatch.route(self.name).backend, plain_weight)(weight, *options)
+    def packed(self, weight: mx.array, *options: Any, beside: mx.Dtype) -> Weight:
+        """Return a weight as the backend takes it that the op takes now for arrays of the dtype `beside`."""
+        backend = dispatch.route(self.name, dtype=beside).backend
+        return self.pack.get(backend, plain_weight)(weight, *options)
 
     def describe(self, function: Callable[..., Any], **facts: Any) -> OpSpec:
         """Return the OpSpec of this op, whose public function is `function`; `facts` are the rest of its fields."""

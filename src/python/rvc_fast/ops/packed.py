@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
-
 import mlx.core as mx
 
-Dtype = Literal["float32", "bfloat16"]
-DTYPES: tuple[str, ...] = ("float32", "bfloat16")
+from .precision import Dtype, mlx_dtype
 
 # Half a tile: what is missing to a whole one is multiplied as zeros.
 BFLOAT16_LEAST = 16
@@ -31,7 +28,7 @@ class PackedWeight:
     groups: int = 1
     algorithm: str = "direct"
     stride: tuple[int, ...] = ()
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
     backend: str = "cpu"
     form: bytes = field(init=False, repr=False, compare=False)
 
@@ -66,6 +63,7 @@ def faster_dtype(dtype: Dtype, channels: int, outputs: int) -> Dtype:
     return dtype if min(channels, outputs) >= BFLOAT16_LEAST else "float32"
 
 
-def plain_weight(weight: mx.array, *_: object) -> mx.array:
-    """Return the weight in float32. Where MLX's own kernels multiply, this is all that packing does."""
-    return weight.astype(mx.float32)
+def plain_weight(weight: mx.array, *options: object) -> mx.array:
+    """Return the weight in the dtype that is the last option. Where MLX's own kernels multiply, this is all that
+    packing does."""
+    return weight.astype(mlx_dtype(options[-1]))  # type: ignore[arg-type]

@@ -24,12 +24,13 @@ import numpy as np
 
 from .. import native
 from ..errors import InputError
-from . import checks, conv_tiles, gpu
+from . import checks, conv_tiles, gpu, precision
 from .blocks import after
 from .blocks import blocks as split
 from .conv1d import conv1d, pack_conv1d
 from .op import Op
-from .packed import Dtype, PackedWeight, Weight, faster_dtype
+from .packed import PackedWeight, Weight, faster_dtype
+from .precision import Dtype, mlx_dtype
 from .spec import Case, Tolerance
 
 
@@ -332,7 +333,7 @@ def _pack_plain(weight: mx.array, algorithm: str, dtype: Dtype) -> Weight:
 
 def _pack_gpu(backend: str, weight: mx.array, algorithm: str, dtype: Dtype) -> PackedWeight:
     checks.no_algorithm("resblock", algorithm)
-    return conv_tiles.pack(backend, "resblock", weight)
+    return conv_tiles.pack(backend, "resblock", weight.astype(mlx_dtype(dtype)))
 
 
 def _unpack(weight: PackedWeight) -> mx.array:
@@ -368,10 +369,10 @@ def pack_resblock(weight: mx.array, *, algorithm: str = "auto", dtype: Dtype = "
     checks.arrays("resblock", weight=weight)
     shape = tuple(weight.shape)
     checks.check("resblock", len(shape) == 3 and shape[0] == shape[2], "weight", "of shape (C, K, C)", shape)
-    checks.dtype("resblock", dtype)
+    precision.check("resblock", dtype)
     if algorithm == "direct":
         return pack_conv1d(weight, dtype=dtype)
-    return RESBLOCK.packed(weight, algorithm, dtype)
+    return RESBLOCK.packed(weight, algorithm, dtype, beside=mlx_dtype(dtype))
 
 
 def resblock_stage(x: mx.array, blocks: Sequence[Block], *, slope: float = 0.1) -> mx.array:

@@ -22,6 +22,7 @@ from ..errors import FileFormatError, InputError
 from ..layers import NORMAL, Conv2d, ConvTranspose2d, Linear, PackedLayer, Packing, load
 from ..ops import dispatch
 from ..ops.mel_stft import hann, mel_filters, reflect_pad
+from ..ops.precision import mlx_dtype
 
 if TYPE_CHECKING:
     from ..weights.checkpoint import Checkpoint
@@ -208,11 +209,11 @@ class BiGRU(PackedLayer):
         self.b_hh = mx.zeros((2, 3 * hidden))
 
     def _pack(self, weight: mx.array, packing: Packing) -> ops.Weight:
-        return ops.pack_bigru(weight)
+        return ops.pack_bigru(weight.astype(mlx_dtype(packing.precision.activations)))
 
     def __call__(self, x: mx.array) -> mx.array:
         (w_ahead, b_ahead), (w_back, b_back) = self.forward.operands, self.backward.operands
-        return ops.bigru(x, (w_ahead, w_back), self.operands[0], (b_ahead, b_back), self.b_hh)
+        return ops.bigru(self.receive(x), (w_ahead, w_back), self.operands[0], (b_ahead, b_back), self.b_hh)
 
 
 class Rmvpe(nn.Module):

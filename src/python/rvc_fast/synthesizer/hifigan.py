@@ -20,7 +20,7 @@ LAST_SLOPE = 0.01
 
 
 class Merge(nn.Module):
-    """The weights that merge a source's harmonics; read by `nsf_source`, never packed."""
+    """The weights that merge a source's harmonics; read by `nsf_source`, never packed. The source is an island: float32."""
 
     def __init__(self, harmonics: int, bias: bool = True):
         super().__init__()
@@ -102,6 +102,8 @@ def upsample_stages(
     source: mx.array | None,
 ) -> mx.array:
     """The stages of a HiFi-GAN: upsample, add the source, average the residual blocks."""
+    if source is not None:
+        source = source.astype(x.dtype)
     for i, (up, blocks) in enumerate(zip(ups, stages, strict=True)):
         # The branch is as large as the activation that it is added to: it is not made before it is needed.
         branch = None if source is None else noise_convs[i](after(source, [x]))

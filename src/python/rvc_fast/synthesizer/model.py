@@ -12,7 +12,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..errors import FileFormatError, InputError
-from ..layers import NORMAL, Packing, load
+from ..layers import NORMAL, Embedding, Packing, load
 from ..noise import NoiseSource
 from .config import SynthesizerConfig
 from .flow import Flow
@@ -84,6 +84,13 @@ def _to_mlx(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
     return name, value.transpose(1, 2, 0) if _TRANSPOSED.fullmatch(name) else value.transpose(0, 2, 1)
 
 
+def draw(mean: mx.array, log_deviation: mx.array, noise: NoiseSource) -> mx.array:
+    """Draw the latent (1, T, inter) in the dtype of `mean`. An island: inside it is float32, for the exponential."""
+    latent = noise.normal((mean.shape[0], mean.shape[2], mean.shape[1])).swapaxes(1, 2)
+    drawn = mean.astype(mx.float32) + mx.exp(log_deviation.astype(mx.float32)) * latent * TEMPERATURE
+    return drawn.astype(mean.dtype)
+
+
 class Synthesizer(nn.Module):
     """One voice: `config` its architecture, `hop` samples per frame, `sample_rate` of its output."""
 
@@ -93,7 +100,7 @@ class Synthesizer(nn.Module):
         self.enc_p = TextEncoder(config)
         self.flow = Flow(config)
         self.dec = DECODERS[config.vocoder](config)
-        self.emb_g = nn.Embedding(config.spk_embed_dim, config.gin_channels)
+        self.emb_g = Embedding(config.spk_embed_dim, config.gin_channels)
 
     @property
     def config(self) -> SynthesizerConfig:
@@ -177,16 +184,16 @@ class Synthesizer(nn.Module):
         """
         self._check_arguments(phone, pitch, f0, speaker)
         g = self.emb_g(mx.array([[speaker]]))
-        mean, log_deviation = self.enc_p(phone.astype(mx.float32), pitch)
-        latent = noise.normal((1, self._config.inter_channels, phone.shape[1])).swapaxes(1, 2)
-        z_p = mean + mx.exp(log_deviation) * latent * TEMPERATURE
+        mean, log_deviation = self.enc_p(phone, pitch)
+        z_p = draw(mean, log_deviation, noise)
         z = self.flow.reverse(z_p, g)
         traced = {"m_p": mean[0], "logs_p": log_deviation[0], "z_p": z_p[0], "z": z[0]}
         source = None
         if f0 is not None:
             source = self.dec.source(f0, noise)
             traced["source"] = source[0, :, 0]
-        return {**traced, "audio": self.dec(z, g, source, noise)[0, :, 0]}
+        traced["audio"] = self.dec(z, g, source, noise)[0, :, 0]
+        return {name: array.astype(mx.float32) for name, array in traced.items()}
 
     def _check_arguments(
         self, phone: mx.array, pitch: mx.array | None, f0: mx.array | None, speaker: int

@@ -11,7 +11,7 @@ import mlx.nn as nn
 import numpy as np
 
 from .. import ops
-from ..layers import Conv1d, Linear
+from ..layers import Conv1d, Layer, Linear
 from ..noise import NoiseSource
 from ..ops.epilogue import leaky_relu
 from .config import SynthesizerConfig
@@ -50,16 +50,18 @@ def upsample(x: mx.array, rate: int) -> mx.array:
     """(B, T, C) -> (B, T * rate, C), linear between the centres of the steps, constant beyond the ends."""
     batch, length, channels = x.shape
     place = (np.arange(rate) + 0.5) / rate - 0.5
-    before = mx.array(np.maximum(-place, 0).astype(np.float32))[:, None]
-    after = mx.array(np.maximum(place, 0).astype(np.float32))[:, None]
+    before = mx.array(np.maximum(-place, 0), x.dtype)[:, None]
+    after = mx.array(np.maximum(place, 0), x.dtype)[:, None]
     previous = mx.concatenate([x[:, :1], x[:, :-1]], axis=1)[:, :, None]
     following = mx.concatenate([x[:, 1:], x[:, -1:]], axis=1)[:, :, None]
     y = x[:, :, None] * (1 - before - after) + previous * before + following * after
     return y.reshape(batch, length * rate, channels)
 
 
-class AdaIn(nn.Module):
+class AdaIn(Layer):
     """Adds noise of a learned level per channel, then leaky ReLU."""
+
+    narrow = ("weight",)
 
     def __init__(self, channels: int):
         super().__init__()
@@ -67,7 +69,7 @@ class AdaIn(nn.Module):
 
     def __call__(self, x: mx.array, noise: NoiseSource) -> mx.array:
         batch, length, channels = x.shape
-        gaussian = noise.normal((batch, channels, length)).swapaxes(1, 2)
+        gaussian = self.receive(noise.normal((batch, channels, length)).swapaxes(1, 2))
         return leaky_relu(x + gaussian * self.weight, SLOPE)
 
 

@@ -10,7 +10,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..layers import Conv1d, LayerNorm, Linear
+from ..layers import Conv1d, Embedding, Layer, LayerNorm, Linear
 from ..ops.epilogue import leaky_relu
 from ..ops.relpos_attention import relpos_attention
 from .config import SynthesizerConfig
@@ -19,8 +19,10 @@ WINDOW = 10
 PITCH_BINS = 256
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention with windowed relative positions shared by the heads."""
+class Attention(Layer):
+    """Multi-head self-attention with windowed relative positions shared by the heads. Its softmax is float32 inside."""
+
+    narrow = ("emb_rel_k", "emb_rel_v")
 
     def __init__(self, channels: int, heads: int):
         super().__init__()
@@ -82,7 +84,7 @@ class TextEncoder(nn.Module):
         self._scale = math.sqrt(c.hidden_channels)
         self.emb_phone = Linear(c.text_enc_hidden_dim, c.hidden_channels)
         if c.use_f0:
-            self.emb_pitch = nn.Embedding(PITCH_BINS, c.hidden_channels)
+            self.emb_pitch = Embedding(PITCH_BINS, c.hidden_channels)
         self.encoder = Encoder(c)
         self.proj = Linear(c.hidden_channels, 2 * c.inter_channels)
 

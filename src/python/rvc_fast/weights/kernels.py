@@ -21,17 +21,18 @@ import numpy as np
 
 from .. import native
 from ..errors import InputError
-from ..layers import Memory, Packing
-from ..ops import Dtype, PackedWeight, dispatch
+from ..layers import Packing
+from ..ops import PackedWeight, Precision, dispatch
 from . import archive
 from .unpickler import Malformed
 
 LINE = 64
-CHOICES: tuple[tuple[Dtype, Memory], ...] = (
-    ("float32", "normal"),
-    ("float32", "low"),
-    ("bfloat16", "normal"),
-    ("bfloat16", "low"),
+# The formats that the CPU's kernels multiply in, with either use of memory.
+CHOICES = (
+    Packing("normal"),
+    Packing("low"),
+    Packing("normal", Precision("bfloat16")),
+    Packing("low", Precision("bfloat16")),
 )
 _TYPES = {"F32": ("float32", 4), "BF16": ("bfloat16", 2)}
 
@@ -56,9 +57,10 @@ class Kernels:
         return self.weights
 
 
-def file_name(model: Path, dtype: str, memory: str) -> Path:
+def file_name(model: Path, packing: Packing) -> Path:
     """Return where the weights of a model file belong that are packed so."""
-    return model.with_name(f"{model.stem}.{dtype}{'-low' if memory == 'low' else ''}.kernels")
+    low = "-low" if packing.memory == "low" else ""
+    return model.with_name(f"{model.stem}.{packing.precision.weights}{low}.kernels")
 
 
 def find(model: Path, data: memoryview, packing: Packing) -> Kernels | None:
@@ -75,7 +77,7 @@ def find(model: Path, data: memoryview, packing: Packing) -> Kernels | None:
     Raises:
         Unfit: there is a file, but of another model, made by or for something else, or damaged.
     """
-    path = file_name(model, packing.dtype, packing.memory)
+    path = file_name(model, packing)
     if dispatch.compiled_missing() is not None or not path.exists():
         return None
     try:
@@ -118,7 +120,7 @@ def save(
             yield values.data
             yield bytes(-len(values) % LINE)
 
-    archive.replace_file(file_name(model, packing.dtype, packing.memory), parts(), sources)
+    archive.replace_file(file_name(model, packing), parts(), sources)
 
 
 def _key(data: memoryview, packing: Packing) -> dict[str, str]:
@@ -128,7 +130,7 @@ def _key(data: memoryview, packing: Packing) -> dict[str, str]:
         "model": archive.safetensors_identity(data),
         "layout": native.ext().layout(),
         "isa": native.ext().isa(),
-        "dtype": packing.dtype,
+        "dtype": packing.precision.weights,
         "memory": packing.memory,
     }
 

@@ -29,7 +29,7 @@ def pack_file(source: str | Path, target: str | Path, packing: Packing | None = 
     targets = [target]
     if packing is not None:
         kernels.require("pack")
-        targets.append(kernels.file_name(target, packing.dtype, packing.memory))
+        targets.append(kernels.file_name(target, packing))
     for path in targets:
         writing.check(path, "pack", [source])
         writing.check_folder(path, "pack")

@@ -34,7 +34,7 @@ def _load(cls: Any, path: str | os.PathLike[str], kind: str, packing: Packing) -
     try:
         return cls.from_checkpoint(load_checkpoint(path, kind, packing), packing)
     except Unfit as e:
-        file = shown(file_name(Path(path), packing.dtype, packing.memory))
+        file = shown(file_name(Path(path), packing))
         warnings.warn(
             f"rvc_fast: {file} is not used, weights are packed anew: {e}", UserWarning, stacklevel=5
         )
