@@ -75,7 +75,7 @@ class FakeVoice:
             assert pitch.shape == f0.shape == (1, frames)
             assert pitch.dtype == mx.int32
         value = {"f0": lambda: f0[0] / 1000, "phone": lambda: phone[0, :, 0], "noise": lambda: drawn[0, 0]}
-        return mx.repeat(value[self.says](), self.hop)
+        return mx.repeat(value[self.says](), self.hop)[None]
 
 
 class FakeIndex:

@@ -57,7 +57,7 @@ class LoudVoice(FakeVoice):
 
     def infer(self, phone, pitch, f0, speaker, noise) -> mx.array:
         length = phone.shape[1] * self.hop
-        return mx.array(np.sign(np.sin(0.31 * np.arange(length) + 0.1)).astype(np.float32) * 7)
+        return mx.array(np.sign(np.sin(0.31 * np.arange(length) + 0.1)).astype(np.float32) * 7)[None]
 
 
 @pytest.mark.parametrize("rate", [None, 8000, 22050, 44100, 96000])

@@ -39,7 +39,7 @@ class Hum(FakeVoice):
     """Says 0.5 whatever it hears, as real voices hum in silence."""
 
     def infer(self, phone, pitch, f0, speaker, noise) -> mx.array:
-        return mx.full((phone.shape[1] * self.hop,), 0.5)
+        return mx.full((1, phone.shape[1] * self.hop), 0.5)
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.3, 4.0, 20.0])
@@ -315,7 +315,7 @@ def test_no_samples() -> None:
 
 def test_damaged_weights_are_named() -> None:
     voice = FakeVoice("f0")
-    voice.infer = lambda phone, *_: mx.full((phone.shape[1] * voice.hop,), float("nan"))
+    voice.infer = lambda phone, *_: mx.full((1, phone.shape[1] * voice.hop), float("nan"))
     with pytest.raises(InputError, match="weights are damaged"):
         convert(voiced_sound(1), voice)
 

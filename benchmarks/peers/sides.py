@@ -119,7 +119,7 @@ class Peer(Side):
         ]
         noise.uniform((1, 1, 1))
         excitation = np.array(noise.normal((1, frames * self.hop, 1)))
-        return mx.array(self.network("decoder", (z, number, np.array(f0), excitation))()[0])
+        return mx.array(self.network("decoder", (z, number, np.array(f0), excitation))()[0])[None]
 
 
 class Eager(Peer):

@@ -70,7 +70,7 @@ class Voice(Protocol):
     def infer(
         self, phone: mx.array, pitch: mx.array | None, f0: mx.array | None, speaker: int, noise: NoiseSource
     ) -> mx.array:
-        """Return (T * hop,) samples of phone (1, T, dim), pitch (1, T) int32 and f0 (1, T) Hz."""
+        """Return (1, T * hop) samples of phone (1, T, dim), pitch (1, T) int32 and f0 (1, T) Hz."""
         ...
 
 
@@ -399,7 +399,7 @@ def render(
                 settings.speaker,
                 noise,
             )
-            samples = np.array(speech.astype(mx.float32))[pad : max(pad, frames * voice.hop - pad)]
+            samples = np.array(speech[0].astype(mx.float32))[pad : max(pad, frames * voice.hop - pad)]
         out[filled : filled + len(samples)] = samples
         silence(out[filled : filled + len(samples)], chunk.samples.start, voice.hop, prepared.silences)
         filled += len(samples)

@@ -170,7 +170,7 @@ class GroupNormConv(Layer):
 
 
 class FrontEnd(nn.Module):
-    """Convolutions from sound to frames: (n,) -> (frames, conv_dim[-1])."""
+    """Convolutions from sounds to frames: (B, n) -> (B, frames, conv_dim[-1])."""
 
     def __init__(self, config: HubertConfig):
         super().__init__()
@@ -185,20 +185,21 @@ class FrontEnd(nn.Module):
     def __call__(self, audio: mx.array) -> mx.array:
         config = self._config
         hop, window = config.hop, config.window
-        weight, bias = self.first.fold(audio)
-        frames = (audio.shape[0] - window) // hop + 1
+        folded = [self.first.fold(sound) for sound in audio]
+        frames = (audio.shape[1] - window) // hop + 1
         out: list[mx.array] = []
         for start, end in ops.blocks(frames, FRONT_END_BLOCK):
-            x = ops.after(audio[None, start * hop : (end - 1) * hop + window, None], out)
-            x = self.first(x, weight, bias)
+            x = ops.after(audio[:, start * hop : (end - 1) * hop + window, None], out)
+            # Each sound has its own normalisation, and with it its own first convolution.
+            x = mx.concatenate([self.first(x[i : i + 1], *both) for i, both in enumerate(folded)])
             for layer in self.layers:
                 x = layer(x, activation="gelu")
-            out.append(x[0])
-        return mx.concatenate(out)
+            out.append(x)
+        return mx.concatenate(out, axis=1)
 
 
 class EncoderLayer(nn.Module):
-    """Post-norm transformer layer, (1, T, hidden) -> (1, T, hidden)."""
+    """Post-norm transformer layer, (B, T, hidden) -> (B, T, hidden)."""
 
     def __init__(self, config: HubertConfig):
         super().__init__()
@@ -275,12 +276,14 @@ class HubertModel(nn.Module):
 
     def _frames(self, audio: mx.array) -> mx.array:
         window = self.config.window
-        if audio.ndim != 1 or audio.shape[0] < window:
-            raise InputError(f"[hubert] audio must be (n,) with n >= {window}, got {tuple(audio.shape)}")
-        return self.front_end(audio.astype(mx.float32))
+        if audio.ndim not in (1, 2) or audio.shape[-1] < window or audio.shape[0] < 1:
+            raise InputError(
+                f"[hubert] audio must be (n,) or (B, n) with n >= {window}, got {tuple(audio.shape)}"
+            )
+        return self.front_end(audio.reshape(-1, audio.shape[-1]).astype(mx.float32))
 
     def _embed(self, frames: mx.array) -> mx.array:
-        x = self.projection(self.projection_norm(frames))[None]
+        x = self.projection(self.projection_norm(frames))
         return self.norm(self.position(x, activation="gelu", residual=x))
 
     def width(self, version: Version) -> int:
@@ -301,13 +304,15 @@ class HubertModel(nn.Module):
         """Return the content features that voices of `version` are made for.
 
         Args:
-            audio: (n,) float32, 16 kHz, not normalised, at least 400 samples.
+            audio: (n,) or (B, n) float32, 16 kHz, not normalised, at least 400 samples. The sounds of a batch do
+                not change each other.
             version: "v2" for a layer's output, "v1" for a layer's through `final_proj`.
             layer: which one, counted from 1; None for the last (v2) or the ninth (v1). Of a model with fewer
                 layers it is the last.
 
         Returns:
-            (frames, hidden) for v2 or (frames, classifier_proj_size) for v1; frames = (n - 400) // 320 + 1.
+            (frames, hidden) for v2 or (frames, classifier_proj_size) for v1; frames = (n - 400) // 320 + 1. With a
+            batch (B, frames, ...).
 
         Raises:
             InputError: audio of another shape or too short, or v1 asked of a model that cannot give it.
@@ -318,8 +323,8 @@ class HubertModel(nn.Module):
         x = self._embed(self._frames(audio))
         for encoder in self.layers[:layer]:
             x = encoder(x)
-        project = self.final_proj if version == "v1" else None
-        return x[0] if project is None else project(x[0])
+        features = x if version == "v2" or self.final_proj is None else self.final_proj(x)
+        return features if audio.ndim == 2 else features[0]
 
     def trace(self, audio: mx.array) -> dict[str, mx.array]:
         """Return every step of the same computation, for verification.
@@ -331,12 +336,12 @@ class HubertModel(nn.Module):
         x = self._embed(frames)
         steps = {"conv_features": frames}
         for i, layer in enumerate(self.layers):
-            steps[f"layer_{i}"] = x[0]
+            steps[f"layer_{i}"] = x
             x = layer(x)
-        steps["v2_features"] = x[0]
+        steps["v2_features"] = x
         if self.final_proj is not None and len(self.layers) >= V1_LAYER:
-            steps["v1_features"] = self.final_proj(steps.get(f"layer_{V1_LAYER}", x[0]))
-        return steps
+            steps["v1_features"] = self.final_proj(steps.get(f"layer_{V1_LAYER}", x))
+        return steps if audio.ndim == 2 else {name: step[0] for name, step in steps.items()}
 
 
 def load_hubert(path: str | PathLike[str], packing: Packing = NORMAL) -> HubertModel:

@@ -153,7 +153,7 @@ class Up(nn.Module):
 
 
 class UNet(nn.Module):
-    """Log mel (T, 128) -> three features per bin (T, 128, 3), T a multiple of 32."""
+    """Log mel (B, T, 128) -> three features per bin (B, T, 128, 3), T a multiple of 32."""
 
     def __init__(self, config: RmvpeConfig):
         super().__init__()
@@ -173,7 +173,7 @@ class UNet(nn.Module):
         self._config = config
 
     def _tile(self, mel: mx.array) -> mx.array:
-        x = (mel * self.input_gain + self.input_shift)[None, :, :, None]
+        x = (mel * self.input_gain + self.input_shift)[..., None]
         skips = []
         for blocks in self.encoder:
             x = _run(blocks, x)
@@ -183,24 +183,24 @@ class UNet(nn.Module):
             x = _run(blocks, x)
         for up in self.decoder:
             x = up(x, skips.pop())
-        return self.output(x)[0]
+        return self.output(x)
 
     def __call__(self, mel: mx.array) -> mx.array:
         """Long sounds go through in tiles that overlap by all that an output depends on: the same but for rounding."""
-        frames, halo = mel.shape[0], self._config.halo
+        frames, halo = mel.shape[1], self._config.halo
         if frames <= TILE + 2 * halo:
             return self._tile(mel)
         out: list[mx.array] = []
         for start, end in ops.blocks(frames, TILE):
             first = max(0, start - halo)
-            tile = self._tile(ops.after(mel[first : end + halo], out))[start - first : end - first]
+            tile = self._tile(ops.after(mel[:, first : end + halo], out))[:, start - first : end - first]
             # A copy, because a view would keep the whole tile alive.
             out.append(mx.contiguous(tile))
-        return mx.concatenate(out)
+        return mx.concatenate(out, axis=1)
 
 
 class BiGRU(PackedLayer):
-    """One bidirectional GRU layer, (1, T, in) -> (1, T, 2 * hidden); `weight` is the recurrent one."""
+    """One bidirectional GRU layer, (B, T, in) -> (B, T, 2 * hidden); `weight` is the recurrent one."""
 
     def __init__(self, in_channels: int, hidden: int):
         super().__init__((2, 3 * hidden, hidden), bias=False)
@@ -265,29 +265,32 @@ class Rmvpe(nn.Module):
         """Return how strongly each pitch is present in each frame.
 
         Args:
-            audio: (n,) 16 kHz, n >= 1.
+            audio: (n,) or (B, n) 16 kHz, n >= 1. The sounds of a batch do not change each other.
             pad: what follows the last frame of the log mel spectrogram up to a multiple of 32 frames: its
                 mirror image ("reflect", Applio) or zeros (the original code). The sound itself is always
                 mirrored, by 512 samples at both ends. Where PyTorch refuses because there is too little to
                 mirror (up to 512 samples, or fewer than 17 frames), it is mirrored back and forth.
 
         Returns:
-            (n // 160 + 1, 360) from 0 to 1.
+            (n // 160 + 1, 360) from 0 to 1, with a batch (B, n // 160 + 1, 360).
         """
-        mel = log_mel(audio)
-        frames = mel.shape[0]
-        missing = -frames % FRAME_MULTIPLE
-        if pad == "reflect":
-            mel = reflect_pad(mel, 0, missing)
-        elif pad == "zeros":
-            mel = mx.pad(mel, [(0, missing), (0, 0)])
-        else:
+        if pad not in ("reflect", "zeros"):
             raise InputError(f"[rmvpe] pad must be 'reflect' or 'zeros', got {pad!r}")
+        if audio.ndim not in (1, 2) or 0 in audio.shape:
+            raise InputError(f"[rmvpe] audio must be (n,) or (B, n) with n >= 1, got {tuple(audio.shape)}")
+
+        def padded_mel(sound: mx.array) -> mx.array:
+            mel = log_mel(sound)
+            missing = -mel.shape[0] % FRAME_MULTIPLE
+            return reflect_pad(mel, 0, missing) if pad == "reflect" else mx.pad(mel, [(0, missing), (0, 0)])
+
+        mel = mx.stack([padded_mel(sound) for sound in audio.reshape(-1, audio.shape[-1])])
         # PyTorch flattens channels before bins.
-        x = self.unet(mel).swapaxes(1, 2).reshape(1, -1, 3 * MELS)
+        x = self.unet(mel).swapaxes(2, 3).flatten(2)
         for layer in self.gru:
             x = layer(x)
-        return self.head(x[0, :frames], activation="sigmoid")
+        salience = self.head(x[:, : audio.shape[-1] // HOP + 1], activation="sigmoid")
+        return salience if audio.ndim == 2 else salience[0]
 
 
 @functools.cache

@@ -37,13 +37,17 @@ class Merge(nn.Module):
         interpolation: Interpolation = "nearest",
         accumulation: Accumulation = "sample",
     ) -> mx.array:
-        """(1, T) Hz -> (1, T * hop, 1). Overtones start at a random phase, the fundamental at 0."""
+        """(B, T) Hz -> (B, T * hop, 1). Overtones start at a random phase, the fundamental at 0.
+
+        The public code draws the phases of one sound in the shape `phase_shape`.
+        """
+        batch, frames = f0.shape
         harmonics = self.weight.shape[1]
-        offsets = noise.uniform(phase_shape).reshape(1, harmonics)
-        offsets = mx.concatenate([mx.zeros((1, 1)), offsets[:, 1:]], axis=1)
+        offsets = noise.uniform((batch * phase_shape[0], *phase_shape[1:])).reshape(batch, harmonics)
+        offsets = mx.concatenate([mx.zeros((batch, 1)), offsets[:, 1:]], axis=1)
         return nsf_source(
             f0,
-            noise.normal((1, f0.shape[1] * c.hop, harmonics)),
+            noise.normal((batch, frames * c.hop, harmonics)),
             self.weight[0],
             self.get("bias"),
             hop=c.hop,
@@ -112,7 +116,7 @@ def upsample_stages(
 
 
 class HifiGan(nn.Module):
-    """z (1, T, inter), speaker (1, 1, gin) -> waveform (1, T * hop, 1)."""
+    """z (B, T, inter), speaker (B, 1, gin) -> waveform (B, T * hop, 1)."""
 
     def __init__(self, c: SynthesizerConfig):
         super().__init__()
@@ -133,7 +137,7 @@ class HifiGan(nn.Module):
         self.conv_post = Conv1d(widths[-1], 1, 7, padding=3, bias=False)
 
     def source(self, f0: mx.array, noise: NoiseSource) -> mx.array:
-        """(1, T) Hz -> excitation (1, T * hop, 1)."""
+        """(B, T) Hz -> excitation (B, T * hop, 1)."""
         return self.m_source.l_linear.source(f0, noise, self._config, (1, 1, 1), accumulation="frame")
 
     def __call__(self, z: mx.array, g: mx.array, source: mx.array | None, noise: NoiseSource) -> mx.array:

@@ -148,14 +148,9 @@ class Synthesizer(nn.Module):
         return model
 
     def infer(
-        self,
-        phone: mx.array,
-        pitch: mx.array | None,
-        f0: mx.array | None,
-        speaker: int,
-        noise: NoiseSource,
+        self, phone: mx.array, pitch: mx.array | None, f0: mx.array | None, speaker: int, noise: NoiseSource
     ) -> mx.array:
-        """Return the waveform (T * hop,), float32, not evaluated yet; arguments as in `trace`."""
+        """Return the waveforms (B, T * hop), float32, not evaluated yet; arguments as in `trace`."""
         return self.trace(phone, pitch, f0, speaker, noise)["audio"]
 
     def trace(
@@ -169,30 +164,30 @@ class Synthesizer(nn.Module):
         """Synthesize, keeping what verification compares. Nothing is evaluated: the results are one graph.
 
         Args:
-            phone: (1, T, text_enc_hidden_dim) content features.
-            pitch: (1, T) coarse pitch, int32 from 0 to 255; None for a voice without f0. A number beyond these
+            phone: (B, T, text_enc_hidden_dim) content features. The sounds of a batch do not change each other.
+            pitch: (B, T) coarse pitch, int32 from 0 to 255; None for a voice without f0. A number beyond these
                 counts as the nearest of them: looking at it here would make a GPU's owner wait.
-            f0: (1, T) Hz, 0 where unvoiced; None for a voice without f0.
-            speaker: row of the speaker table.
-            noise: gives the latent noise (1, inter, T), then what the decoder draws.
+            f0: (B, T) Hz, 0 where unvoiced; None for a voice without f0.
+            speaker: row of the speaker table, for all sounds.
+            noise: gives the latent noise (B, inter, T), then what the decoder draws.
 
         Returns:
-            m_p, logs_p, z_p, z (T, inter), source (T * hop,) if the voice uses f0, audio (T * hop,); float32.
+            m_p, logs_p, z_p, z (B, T, inter), source (B, T * hop) if the voice uses f0, audio (B, T * hop); float32.
 
         Raises:
             InputError: an argument that does not fit this voice.
         """
         self._check_arguments(phone, pitch, f0, speaker)
-        g = self.emb_g(mx.array([[speaker]]))
+        g = mx.broadcast_to(self.emb_g(mx.array([[speaker]])), (phone.shape[0], 1, self._config.gin_channels))
         mean, log_deviation = self.enc_p(phone, pitch)
         z_p = draw(mean, log_deviation, noise)
         z = self.flow.reverse(z_p, g)
-        traced = {"m_p": mean[0], "logs_p": log_deviation[0], "z_p": z_p[0], "z": z[0]}
+        traced = {"m_p": mean, "logs_p": log_deviation, "z_p": z_p, "z": z}
         source = None
         if f0 is not None:
             source = self.dec.source(f0, noise)
-            traced["source"] = source[0, :, 0]
-        traced["audio"] = self.dec(z, g, source, noise)[0, :, 0]
+            traced["source"] = source[..., 0]
+        traced["audio"] = self.dec(z, g, source, noise)[..., 0]
         return {name: array.astype(mx.float32) for name, array in traced.items()}
 
     def _check_arguments(
@@ -204,8 +199,8 @@ class Synthesizer(nn.Module):
 
         c = self._config
         shape = tuple(phone.shape)
-        fits = len(shape) == 3 and shape[0] == 1 and shape[1] >= 1 and shape[2] == c.text_enc_hidden_dim
-        require(fits, "phone", f"of shape (1, T, {c.text_enc_hidden_dim}) with T at least 1", shape)
+        fits = len(shape) == 3 and min(shape[:2]) >= 1 and shape[2] == c.text_enc_hidden_dim
+        require(fits, "phone", f"of shape (B, T, {c.text_enc_hidden_dim}) with B and T at least 1", shape)
         last = c.spk_embed_dim - 1
         require(0 <= speaker <= last, "speaker", f"from 0 to {last}" if last else "0", speaker)
         for name, array in (("pitch", pitch), ("f0", f0)):

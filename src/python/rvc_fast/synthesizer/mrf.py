@@ -38,7 +38,7 @@ class MrfBlock(nn.Module):
 
 
 class MrfHifiGan(nn.Module):
-    """z (1, T, inter), speaker (1, 1, gin), source -> waveform (1, T * hop, 1)."""
+    """z (B, T, inter), speaker (B, 1, gin), source (B, T * hop, 1) -> waveform (B, T * hop, 1)."""
 
     def __init__(self, c: SynthesizerConfig):
         super().__init__()
@@ -60,7 +60,7 @@ class MrfHifiGan(nn.Module):
         self.conv_post = Conv1d(widths[-1], 1, 7, padding=3)
 
     def source(self, f0: mx.array, noise: NoiseSource) -> mx.array:
-        """(1, T) Hz -> excitation (1, T * hop, 1)."""
+        """(B, T) Hz -> excitation (B, T * hop, 1)."""
         return self.m_source.l_linear.source(f0, noise, self._config, (1, HARMONICS))
 
     def __call__(self, z: mx.array, g: mx.array, source: mx.array, noise: NoiseSource) -> mx.array:

@@ -39,11 +39,13 @@ def _low_pass(rate: int) -> tuple[mx.array, int]:
 
 
 def downsample(x: mx.array, rate: int) -> mx.array:
-    """(1, T, C) -> (1, T // rate, C) through a sharp low-pass; T a multiple of rate."""
+    """(B, T, C) -> (B, T // rate, C) through a sharp low-pass; T a multiple of rate."""
+    batch, length, channels = x.shape
     kernel, width = _low_pass(rate)
     # The same filter for every channel: channels become the batch.
-    y = ops.conv1d(x.transpose(2, 1, 0), kernel, stride=rate, padding=(width, width))
-    return y.transpose(2, 1, 0)
+    rows = x.swapaxes(1, 2).reshape(batch * channels, length, 1)
+    y = ops.conv1d(rows, kernel, stride=rate, padding=(width, width))
+    return y.reshape(batch, channels, -1).swapaxes(1, 2)
 
 
 def upsample(x: mx.array, rate: int) -> mx.array:
@@ -102,7 +104,7 @@ class SineSource(nn.Module):
 
 
 class RefineGan(nn.Module):
-    """z (1, T, inter), speaker (1, 1, gin), source -> waveform (1, T * hop, 1)."""
+    """z (B, T, inter), speaker (B, 1, gin), source (B, T * hop, 1) -> waveform (B, T * hop, 1)."""
 
     def __init__(self, c: SynthesizerConfig):
         super().__init__()
@@ -122,7 +124,7 @@ class RefineGan(nn.Module):
         self.conv_post = Conv1d(widths[-1], 1, 7, padding=3, bias=False)
 
     def source(self, f0: mx.array, noise: NoiseSource) -> mx.array:
-        """(1, T) Hz -> excitation (1, T * hop, 1)."""
+        """(B, T) Hz -> excitation (B, T * hop, 1)."""
         return self.m_source.merge[0].source(f0, noise, self._config, (1, 1), "linear")
 
     def __call__(self, z: mx.array, g: mx.array, source: mx.array, noise: NoiseSource) -> mx.array:

@@ -245,7 +245,7 @@ def _synth(folder: Folder, name: str) -> Iterator[Row]:
 
     def run() -> dict[str, np.ndarray]:
         traced = model.trace(given["phone"], given.get("pitch"), given.get("f0"), settings["sid"], noise)
-        return {k: np.array(v) for k, v in traced.items()}
+        return {k: np.array(v[0]) for k, v in traced.items()}
 
     got, ms = _timed(run)
     floor = settings.get("snr_fp32_vs_fp64_db", math.inf)
