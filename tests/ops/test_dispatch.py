@@ -74,7 +74,8 @@ def test_why_the_compiled_kernels_do_not_run(wanted, monkeypatch):
     monkeypatch.setenv("RVC_FAST_BACKEND", wanted)
     assert dispatch.compiled_missing() == f"RVC_FAST_BACKEND is {wanted}"
     assert (
-        dispatch.dtype_missing("bfloat16") == f"it needs the compiled CPU kernels, and RVC_FAST_BACKEND is {wanted}"
+        dispatch.dtype_missing("bfloat16")
+        == f"it needs the compiled CPU kernels, and RVC_FAST_BACKEND is {wanted}"
     )
 
 

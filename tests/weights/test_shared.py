@@ -65,7 +65,9 @@ def test_low_memory_sounds_the_same() -> None:
 
 @pytest.mark.skipif(dtype_missing("bfloat16") is not None, reason="this CPU does not multiply in bfloat16")
 def test_bfloat16_is_another_model_and_sounds_alike() -> None:
-    assert load_voice(DEMO / "voice.pth") is not load_voice(DEMO / "voice.pth", Packing(precision=Precision("bfloat16")))
+    assert load_voice(DEMO / "voice.pth") is not load_voice(
+        DEMO / "voice.pth", Packing(precision=Precision("bfloat16"))
+    )
     sound = np.sin(np.arange(8000) * 0.08).astype(np.float32)
     normal = converter().convert(sound, sample_rate=16000).samples
     rounded = converter(dtype="bfloat16").convert(sound, sample_rate=16000).samples

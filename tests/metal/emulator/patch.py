@@ -31,5 +31,8 @@ def installed(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     forget_kernels()
     monkeypatch.setattr(mx.fast, f"{emulator.language}_kernel", emulator.kernel)
     monkeypatch.setenv("RVC_FAST_BACKEND", emulator.language)
-    with dispatch.pretending(emulator.language):
-        yield
+    try:
+        with dispatch.pretending(emulator.language):
+            yield
+    finally:
+        forget_kernels()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
 import mlx.core as mx
 
 from .precision import Dtype, mlx_dtype
