@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 RELEASE := $(VENV)/.release
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo test test-builds test-cases wheel-macos wheels lint format docs hooks clean
+.PHONY: help demo test test-builds test-cases wheel-macos wheels lint format stubs docs hooks clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ format: $(INSTALLED) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	find src/cpp src/kernels tests -name '*.h' -o -name '*.cpp' -o -name '*.inc' -o -name '*.metal' -o -name '*.cu' | xargs $(BIN)/clang-format -i
+
+stubs: $(INSTALLED) ## write _ext.pyi, the types of the compiled extension
+	$(BIN)/python release/stubs.py
 
 docs: $(INSTALLED) ## build the documentation site in build/docs/site; a broken link is an error
 	$(BIN)/python docs/build.py

@@ -30,6 +30,7 @@ def test_every_file_that_contributing_names_exists() -> None:
 def test_every_name_that_contributing_uses_exists() -> None:
     code = "".join(path.read_text() for path in (ROOT / "src" / "python").rglob("*.py"))
     code += "".join(path.read_text() for path in (ROOT / "tests").rglob("conftest.py"))
+    code += "".join(path.read_text() for path in (ROOT / "src" / "cpp").rglob("*.h"))
     names = set(re.findall(r"`(?:\w+\.)*([A-Za-z_]{4,})(?:\(\))?`", TEXT)) - {"my_op", "pack_"}
     assert {"PitchModel", "DECODERS", "faster_dtype"} <= names
     for name in names:

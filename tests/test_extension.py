@@ -101,3 +101,11 @@ def test_an_unknown_instruction_set_is_an_error() -> None:
     assert "RVC_FAST_ISA" in result.stderr
     assert "avx1024" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(native.ext() is None, reason="there is no extension here")
+def test_the_stub_is_what_the_extension_is() -> None:
+    """`make stubs` writes it anew."""
+    import stubs
+
+    assert stubs.FILE.read_text() == stubs.generate()

@@ -1,44 +1,19 @@
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/pair.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/tuple.h>
-#include <nanobind/stl/variant.h>
-#include <nanobind/stl/vector.h>
+#include "core/bindings.h"
 
-#include <algorithm>
+#include <nanobind/ndarray.h>
+
 #include <chrono>
 #include <limits>
 #include <stdexcept>
 #include <thread>
 #include <utility>
 
-#include "attention/attention.h"
-#include "bigru/bigru.h"
-#include "conv1d/conv1d.h"
-#include "conv2d/conv2d.h"
-#include "conv_transpose1d/conv_transpose1d.h"
-#include "conv_transpose2d/conv_transpose2d.h"
+#include "conv/format.h"
 #include "core/mapped.h"
 #include "core/pool.h"
 #include "core/signature.h"
-#include "iir/iir.h"
-#include "isa/bf16.h"
 #include "isa/kernels.h"
-#include "knn/knn.h"
-#include "layer_norm/layer_norm.h"
 #include "layout.h"
-#include "linear/linear.h"
-#include "mel_stft/mel_stft.h"
-#include "nsf_source/nsf_source.h"
-#include "peak/peak.h"
-#include "relpos_attention/relpos_attention.h"
-#include "resblock/resblock.h"
-#include "wavenet_gate/wavenet_gate.h"
-
-namespace nb = nanobind;
-using namespace nb::literals;
 
 namespace rvc_fast {
 namespace {
@@ -47,6 +22,15 @@ std::vector<std::string> isas() {
   std::vector<std::string> names;
   for (const Isa* i = kIsas; i->name; ++i) {
     if (supported(*i)) names.emplace_back(i->name);
+  }
+  return names;
+}
+
+// The number formats that the instruction set in use multiplies in.
+std::vector<std::string> formats() {
+  std::vector<std::string> names;
+  for (int i = 0; i < kFormats; ++i) {
+    if (kernels(static_cast<Format>(i))) names.emplace_back(format_row(static_cast<Format>(i)).name);
   }
   return names;
 }
@@ -60,45 +44,6 @@ void configure(int threads, const std::string& isa) {
                                 "\"");
   }
   set_threads(threads);
-}
-
-double fma_peak(const std::string& dtype) {
-  const Kernels& k = kernels();
-  const bool bf16 = parse_dtype("fma_peak", dtype);
-  if (bf16) require_bf16("fma_peak");
-  double best = 0;
-  for (int round = 0; round < 5; ++round) {
-    int64_t n = threads();
-    std::vector<double> done(n);
-    auto start = std::chrono::steady_clock::now();
-    parallel_for(n, [&](int64_t i) {
-      float sink[32];
-      std::fill(sink, sink + 16, 0.999f);
-      std::fill(sink + 16, sink + 32, 1e-4f);
-      done[i] = bf16 ? isa().bf16->peak(1000000) : k.fma(1000000, sink);
-    });
-    double total = 0;
-    for (double d : done) total += d;
-    best = std::max(best,
-                    total / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  return best;
-}
-
-using Doubles = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-// x filtered from the given delays on, as a new numpy array.
-nb::ndarray<nb::numpy, double> iir_filter(Doubles b, Doubles a, Doubles x, Doubles delays) {
-  const size_t order = delays.shape(0);
-  if (order < 1 || b.shape(0) != order + 1 || a.shape(0) != order + 1) {
-    throw std::invalid_argument("[iir] b and a must have one value more than delays");
-  }
-  std::vector<double> state(delays.data(), delays.data() + order);
-  auto* y = new double[x.shape(0)];
-  nb::capsule owner(y, [](void* p) noexcept { delete[] static_cast<double*>(p); });
-  iir(b.data(), a.data(), static_cast<int>(order), x.data(), static_cast<int64_t>(x.shape(0)), state.data(),
-      y);
-  return {y, {x.shape(0)}, owner};
 }
 
 using Numbers = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
@@ -171,76 +116,36 @@ nb::object with_rules(nb::object rules, nb::object run, nb::args arguments) {
 NB_MODULE(_ext, m) {
   using namespace rvc_fast;
 
-  // These kernels run on the CPU, whatever MLX's default device is.
-  const mx::StreamOrDevice cpu = mx::Device(mx::Device::cpu);
-
   m.def("configure", &configure, nb::kw_only(), "threads"_a = 0, "isa"_a = "");
   m.def("isa", [] { return std::string(isa().name); });
   m.def("isas", &isas);
-  m.def("bfloat16", [] { return isa().bf16 != nullptr; });
+  m.def("formats", &formats);
   m.def("threads", &threads);
   m.def("layout", [] { return std::string(kLayout); });
   m.def("borrow", &borrow_numpy, "x"_a.noconvert());
   m.def("map_arrays", &map_arrays, "fd"_a, "spans"_a);
-  m.def("fma_peak", &fma_peak, "dtype"_a = "float32", nb::call_guard<nb::gil_scoped_release>());
-  m.def("int8_peak", &int8_peak, nb::call_guard<nb::gil_scoped_release>());
-  m.def("memory_peak", &memory_peak, "kind"_a, "bytes"_a, nb::call_guard<nb::gil_scoped_release>());
 
-  m.def("signature", &signature, "arguments"_a);
-  m.def("with_rules", &with_rules, "rules"_a, "run"_a, "arguments"_a);
+  m.def("signature", &signature, "arguments"_a,
+        nb::sig("def signature(arguments: tuple[object, ...]) -> bytes | None"));
+  m.def("with_rules", &with_rules, "rules"_a, "run"_a, "arguments"_a,
+        nb::sig("def with_rules(rules: object, run: Callable[..., Any], *arguments: object) -> Any"));
 
-  m.def("iir", &iir_filter, "b"_a, "a"_a, "x"_a, "delays"_a);
-
-  m.def("conv1d_pack", &conv1d_pack, "weight"_a, "groups"_a = 1, "dtype"_a = "float32", "stream"_a = cpu);
-  m.def("conv1d", &conv1d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
-        "out_channels"_a, "kernel"_a, "stride"_a = 1, "padding"_a = std::pair<int, int>(0, 0),
-        "dilation"_a = 1, "groups"_a = 1, "leaky"_a = 1.0f, "activation"_a = "", "scale"_a = 1.0f,
-        "stream"_a = cpu);
-
-  m.def("attention", &attention, "q"_a, "k"_a, "v"_a, "scale"_a, "stream"_a = cpu);
-  m.def("layer_norm", &layer_norm, "x"_a, "weight"_a.none() = nb::none(), "bias"_a.none() = nb::none(),
-        "residual"_a.none() = nb::none(), "eps"_a = 1e-5f, "stream"_a = cpu);
-
-  m.def("bigru", &bigru, "forward"_a, "backward"_a, "w_hh"_a, "b_hh"_a, "h"_a, "stream"_a = cpu);
-
-  m.def("linear_pack", &linear_pack, "weight"_a, "dtype"_a = "float32", "stream"_a = cpu);
-  m.def("linear", &linear, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
-        "out_channels"_a, "activation"_a = "", "stream"_a = cpu);
-
-  m.def("conv2d_algorithm", &conv2d_algorithm, "shape"_a, "wanted"_a, "dtype"_a = "float32");
-  m.def("conv2d_pack", &conv2d_pack, "weight"_a, "algorithm"_a = "direct", "dtype"_a = "float32",
-        "stream"_a = cpu);
-  m.def("conv2d", &conv2d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(),
-        "out_channels"_a, "kernel"_a, "padding"_a = std::pair<int, int>(0, 0), "activation"_a = "",
-        "algorithm"_a = "direct", "stream"_a = cpu);
-
-  m.def("conv_transpose1d_pack", &conv_transpose1d_pack, "weight"_a, "stride"_a = 1, "dtype"_a = "float32",
-        "stream"_a = cpu);
-  m.def("conv_transpose1d", &conv_transpose1d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(),
-        "residual"_a.none() = nb::none(), "out_channels"_a, "kernel"_a, "stride"_a = 1, "padding"_a = 0,
-        "output_padding"_a = 0, "leaky"_a = 1.0f, "stream"_a = cpu);
-
-  m.def("conv_transpose2d_pack", &conv_transpose2d_pack, "weight"_a, "stride"_a = std::pair<int, int>(1, 1),
-        "dtype"_a = "float32", "stream"_a = cpu);
-  m.def("conv_transpose2d", &conv_transpose2d, "x"_a, "packed"_a, "bias"_a.none() = nb::none(),
-        "out_channels"_a, "kernel"_a, "stride"_a = std::pair<int, int>(1, 1),
-        "padding"_a = std::pair<int, int>(0, 0), "output_padding"_a = std::pair<int, int>(0, 0),
-        "activation"_a = "", "beside"_a.none() = nb::none(), "stream"_a = cpu);
-
-  m.def("wavenet_gate", &wavenet_gate, "x"_a, "g"_a, "stream"_a = cpu);
-  m.def("mel_stft", &mel_stft, "x"_a, "window"_a, "filters"_a, "hop"_a, "floor"_a = 1e-5f, "stream"_a = cpu);
-  m.def("nsf_source", &nsf_source, "f0"_a, "noise"_a, "weight"_a, "bias"_a.none() = nb::none(),
-        "offsets"_a.none() = nb::none(), "hop"_a, "sample_rate"_a, "phase"_a = std::vector<double>{0.0},
-        "interpolation"_a = "nearest", "accumulation"_a = "frame", "stream"_a = cpu);
-  m.def("resblock_algorithm", &resblock_algorithm, "channels"_a, "kernel"_a, "wanted"_a,
-        "dtype"_a = "float32");
-  m.def("resblock_pack", &resblock_pack, "weight"_a, "algorithm"_a, "dtype"_a = "float32", "stream"_a = cpu);
-  m.def("resblock", &resblock, "x"_a, "packed"_a, "biases"_a, "convs"_a, "slope"_a, "stream"_a = cpu);
-
-  m.def("knn", &knn, "queries"_a, "vectors"_a, "k"_a, "stream"_a = cpu);
-
-  m.def("relpos_attention", &relpos_attention, "q"_a, "k"_a, "v"_a, "rel_k"_a, "rel_v"_a, "window"_a,
-        "stream"_a = cpu);
+  bind_attention(m);
+  bind_bigru(m);
+  bind_conv1d(m);
+  bind_conv2d(m);
+  bind_conv_transpose1d(m);
+  bind_conv_transpose2d(m);
+  bind_iir(m);
+  bind_knn(m);
+  bind_layer_norm(m);
+  bind_linear(m);
+  bind_mel_stft(m);
+  bind_nsf_source(m);
+  bind_peak(m);
+  bind_relpos_attention(m);
+  bind_resblock(m);
+  bind_wavenet_gate(m);
 
 #ifdef RVC_FAST_PLANTED_FAULTS
   // What the sanitizers have to notice; only in builds for their tests.

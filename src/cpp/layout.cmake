@@ -1,7 +1,8 @@
 # Writes OUTPUT, a header with a digest of every source in FOLDER that says how weights are packed: packed weights
 # on disk are only used by a build with the same digest.
 file(GLOB_RECURSE sources LIST_DIRECTORIES false
-  ${FOLDER}/conv*/* ${FOLDER}/linear/* ${FOLDER}/fastconv/* ${FOLDER}/resblock/* ${FOLDER}/isa/*.h)
+  ${FOLDER}/conv*/* ${FOLDER}/linear/* ${FOLDER}/fastconv/* ${FOLDER}/resblock/* ${FOLDER}/isa/*.h ${FOLDER}/core/integers.h)
+list(FILTER sources EXCLUDE REGEX "/bindings.cpp$")
 list(SORT sources)
 set(digests "")
 foreach(source IN LISTS sources)

@@ -192,7 +192,7 @@ def test_refused_where_it_cannot_be(ext: ModuleType, monkeypatch: pytest.MonkeyP
         rvc_fast.load("voice.pth", dtype="float16")
     packed = ext.linear_pack(normal(16, 16), dtype="bfloat16")
     with pytest.raises(ValueError, match=r"\[linear\] bfloat16 must have AMX-BF16 or AVX512-BF16"):
-        ext.linear(normal(3, 16), packed, out_channels=16)
+        ext.linear(normal(3, 16), packed, None, None, out_channels=16)
     monkeypatch.setenv("RVC_FAST_BACKEND", "reference")
     with pytest.raises(
         InputError, match=r"it needs the compiled CPU kernels, and RVC_FAST_BACKEND is reference"

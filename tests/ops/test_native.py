@@ -209,17 +209,19 @@ def test_bad_arguments_of_the_extension_itself(ext: ModuleType) -> None:
         {"out_channels": 8, "kernel": 3, "residual": normal(1, 9, 8)},
     ):
         with pytest.raises(ValueError, match=r"\[conv1d\]"):
-            ext.conv1d(normal(1, 9, 4), packed, **arguments)
+            ext.conv1d(normal(1, 9, 4), packed, **{"bias": None, "residual": None, **arguments})
     with pytest.raises(ValueError, match="float32, float16 or bfloat16"):
-        ext.conv1d(mx.zeros((1, 9, 4), mx.int32), packed, out_channels=8, kernel=3)
+        ext.conv1d(mx.zeros((1, 9, 4), mx.int32), packed, None, None, out_channels=8, kernel=3)
     with pytest.raises(ValueError, match="must not be empty"):
-        ext.conv1d(mx.zeros((1, 0, 4)), packed, out_channels=8, kernel=3, padding=(5, 5))
+        ext.conv1d(mx.zeros((1, 0, 4)), packed, None, None, out_channels=8, kernel=3, padding=(5, 5))
     with pytest.raises(ValueError, match="must not be empty"):
         ext.conv1d_pack(mx.zeros((0, 3, 4)))
     with pytest.raises(ValueError, match="output_padding"):
         ext.conv_transpose1d(
             normal(1, 9, 4),
             ext.conv_transpose1d_pack(normal(8, 3, 4)),
+            None,
+            None,
             out_channels=8,
             kernel=3,
             output_padding=1,

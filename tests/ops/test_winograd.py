@@ -160,15 +160,31 @@ def test_refusals(ext: ModuleType) -> None:
                 InputError, match=rf'\[conv2d\] algorithm must be "direct".* got "{algorithm}"'
             ):
                 ops.pack_conv2d(normal(*shape), algorithm=algorithm)
-    if ext.bfloat16():
+    if "bfloat16" in ext.formats():
         with pytest.raises(InputError, match=r'algorithm must be "direct" .* in bfloat16'):
             ops.pack_conv2d(normal(16, 3, 3, 16), algorithm="fast", dtype="bfloat16")
     packed = ops.pack_conv2d(normal(16, 3, 3, 16), algorithm="winograd2")
     assert isinstance(packed, ops.PackedWeight)
     with pytest.raises(ValueError, match=r"\[conv2d\] weight must be packed for these channels"):
-        ext.conv2d(normal(1, 9, 9, 16), packed.data, out_channels=16, kernel=(3, 3), algorithm="winograd4")
+        ext.conv2d(
+            normal(1, 9, 9, 16),
+            packed.data,
+            None,
+            None,
+            out_channels=16,
+            kernel=(3, 3),
+            algorithm="winograd4",
+        )
     with pytest.raises(ValueError, match=r'\[conv2d\] algorithm must be "direct"'):
-        ext.conv2d(normal(1, 9, 9, 20), packed.data, out_channels=16, kernel=(3, 3), algorithm="winograd2")
+        ext.conv2d(
+            normal(1, 9, 9, 20),
+            packed.data,
+            None,
+            None,
+            out_channels=16,
+            kernel=(3, 3),
+            algorithm="winograd2",
+        )
 
 
 def test_other_routes_have_no_fast_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:

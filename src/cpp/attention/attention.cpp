@@ -31,8 +31,8 @@ struct View {
 struct Packed {
   int64_t keys, dim;
 
-  int64_t k_floats() const { return (keys + 15) / 16 * 16 * dim; }
-  int64_t floats() const { return (k_floats() + keys * ((dim + 15) / 16 * 16) + 15) / 16 * 16; }
+  int64_t k_floats() const { return round_up(keys, kNarrowPanel) * dim; }
+  int64_t floats() const { return round_up(k_floats() + keys * round_up(dim, kNarrowPanel), 16); }
 };
 
 AttentionPack packing(const View& k, const View& v, int64_t batch, int64_t head, const Packed& sizes,
@@ -61,7 +61,7 @@ void run(const Arrays& all) {
   const int64_t head_floats = head_sizes.floats();
   float* band = packed + batch * heads * head_floats;
   if (rel_k) kernel.attention_pack(packing(*rel_k, *rel_v, 0, 0, band_sizes, band));
-  const int64_t key_blocks = (keys + kKeyBlock - 1) / kKeyBlock, row_blocks = (rows + kRows - 1) / kRows;
+  const int64_t key_blocks = ceil_div(keys, kKeyBlock), row_blocks = ceil_div(rows, kRows);
 
   parallel_for(batch * heads * key_blocks, [&](int64_t item) {
     const int64_t block = item % key_blocks, head = item / key_blocks % heads, b = item / key_blocks / heads;

@@ -8,14 +8,15 @@
 // first and added where they belong; its weights near the diagonal are kept for the relative values.
 
 static int64_t attention_floats(int64_t rows, int64_t dim, int64_t band) {
-  return rows * (kKeyBlock + 2 * ((dim + 15) / 16 * 16) + 2 * ((band + 15) / 16 * 16) + 2 * RVC_LANES);
+  return rows *
+         (kKeyBlock + 2 * round_up(dim, kNarrowPanel) + 2 * round_up(band, kNarrowPanel) + 2 * RVC_LANES);
 }
 
 static void attention_pack(const AttentionPack& p) {
   for (int64_t block = p.begin; block < p.end; block += kKeyBlock) {
     int64_t keys = p.end - block < kKeyBlock ? p.end - block : kKeyBlock;
-    for (int64_t panel = 0; panel < keys; panel += 32) {
-      int64_t width = keys - panel > 16 ? 32 : 16;
+    for (int64_t panel = 0; panel < keys; panel += kPanel) {
+      int64_t width = panel_width(keys - panel);
       float* to = p.to_k + (block + panel) * p.dim;
       for (int64_t i = 0; i < width; ++i) {
         const float* k = p.k + (block + panel + i) * p.k_row;
@@ -23,9 +24,9 @@ static void attention_pack(const AttentionPack& p) {
         for (int64_t c = 0; c < p.dim; ++c) to[c * width + i] = used ? k[c * p.k_column] : 0.0f;
       }
     }
-    float* to = p.to_v + block * ((p.dim + 15) / 16 * 16);
-    for (int64_t panel = 0; panel < p.dim; panel += 32) {
-      int64_t width = p.dim - panel > 16 ? 32 : 16;
+    float* to = p.to_v + block * round_up(p.dim, kNarrowPanel);
+    for (int64_t panel = 0; panel < p.dim; panel += kPanel) {
+      int64_t width = panel_width(p.dim - panel);
       for (int64_t i = 0; i < keys; ++i, to += width) {
         const float* v = p.v + (block + i) * p.v_row + panel * p.v_column;
         const int64_t used = p.dim - panel < width ? p.dim - panel : width;
@@ -58,8 +59,8 @@ static void product(const float* x, int64_t x_row, int64_t rows, int64_t length,
 static void attention(const Attention& a) {
   // Scores are taken times log2(e), so that 2^x serves for exp(x).
   const float scale = a.scale * 1.44269504088896341f;
-  const int64_t wide = (a.dim + 15) / 16 * 16, width = 2 * a.window + 1;
-  const int64_t band = a.rel_k ? (width + 15) / 16 * 16 : 0;
+  const int64_t wide = round_up(a.dim, kNarrowPanel), width = 2 * a.window + 1;
+  const int64_t band = a.rel_k ? round_up(width, kNarrowPanel) : 0;
   float* scores = a.scratch;
   float* q = scores + a.rows * kKeyBlock;
   float* y = q + a.rows * wide;
@@ -87,7 +88,7 @@ static void attention(const Attention& a) {
       const int64_t shift = a.first + r - a.window - block;
       const int64_t low = shift < 0 ? -shift : 0, high = width < keys - shift ? width : keys - shift;
       for (int64_t c = low; c < high && band; ++c) s[c + shift] += bias[r * band + c];
-      int64_t padded = (keys + RVC_LANES - 1) / RVC_LANES * RVC_LANES;
+      int64_t padded = round_up(keys, RVC_LANES);
       for (int64_t i = keys; i < padded; ++i) s[i] = -__builtin_inff();
       V m = splat(top[r]);
       for (int64_t i = 0; i < padded; i += RVC_LANES) m = max(m, load(s + i));

@@ -6,27 +6,30 @@
 // zeros.
 
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kPanelVectors = 24;
+constexpr int kGruVectors = 24;
 #else
-constexpr int kPanelVectors = 12;
+constexpr int kGruVectors = 12;
 #endif
-constexpr int kPanel = kPanelVectors * RVC_LANES;
+constexpr int kGruPanel = kGruVectors * RVC_LANES;
 
-static int64_t gru_gate(int64_t hidden) { return (hidden + RVC_LANES - 1) / RVC_LANES * RVC_LANES; }
-static int64_t gru_panels(int64_t hidden) { return (3 * gru_gate(hidden) + kPanel - 1) / kPanel; }
+static int64_t gru_gate(int64_t hidden) { return round_up(hidden, RVC_LANES); }
+static int64_t gru_panels(int64_t hidden) { return ceil_div(3 * gru_gate(hidden), kGruPanel); }
 
-static int64_t gru_packed_floats(int64_t hidden) { return gru_panels(hidden) * kPanel * (hidden + 1); }
-static int64_t gru_scratch_floats(int64_t hidden) { return gru_panels(hidden) * kPanel + gru_gate(hidden); }
+static int64_t gru_packed_floats(int64_t hidden) { return gru_panels(hidden) * kGruPanel * (hidden + 1); }
+static int64_t gru_scratch_floats(int64_t hidden) {
+  return gru_panels(hidden) * kGruPanel + gru_gate(hidden);
+}
 
 // Each panel: its biases, then its rows of weights.
 static void gru_pack(const float* w, const float* b, int64_t hidden, float* to) {
   int64_t gate = gru_gate(hidden);
-  for (int64_t column = 0; column < gru_panels(hidden) * kPanel; ++column) {
+  for (int64_t column = 0; column < gru_panels(hidden) * kGruPanel; ++column) {
     int64_t g = column / gate, j = column % gate;
     bool used = g < 3 && j < hidden;
-    float* p = to + column / kPanel * kPanel * (hidden + 1) + column % kPanel;
+    float* p = to + column / kGruPanel * kGruPanel * (hidden + 1) + column % kGruPanel;
     p[0] = used ? b[g * hidden + j] : 0.0f;
-    for (int64_t k = 0; k < hidden; ++k) p[(k + 1) * kPanel] = used ? w[(g * hidden + j) * hidden + k] : 0.0f;
+    for (int64_t k = 0; k < hidden; ++k)
+      p[(k + 1) * kGruPanel] = used ? w[(g * hidden + j) * hidden + k] : 0.0f;
   }
 }
 
@@ -40,17 +43,17 @@ static void gru_scan(const GruScan& s) {
     const int64_t t = s.backward ? s.steps - 1 - step : step;
     const float* w = s.packed;
     for (int64_t panel = 0; panel < panels; ++panel) {
-      V a[kPanelVectors];
+      V a[kGruVectors];
 #pragma GCC unroll 24
-      for (int n = 0; n < kPanelVectors; ++n) a[n] = load(w + n * RVC_LANES);
-      w += kPanel;
-      for (int64_t k = 0; k < hidden; ++k, w += kPanel) {
+      for (int n = 0; n < kGruVectors; ++n) a[n] = load(w + n * RVC_LANES);
+      w += kGruPanel;
+      for (int64_t k = 0; k < hidden; ++k, w += kGruPanel) {
         V x = splat(h[k]);
 #pragma GCC unroll 24
-        for (int n = 0; n < kPanelVectors; ++n) a[n] += x * load(w + n * RVC_LANES);
+        for (int n = 0; n < kGruVectors; ++n) a[n] += x * load(w + n * RVC_LANES);
       }
 #pragma GCC unroll 24
-      for (int n = 0; n < kPanelVectors; ++n) store(sums + panel * kPanel + n * RVC_LANES, a[n]);
+      for (int n = 0; n < kGruVectors; ++n) store(sums + panel * kGruPanel + n * RVC_LANES, a[n]);
     }
     const float* gates = s.gates + t * 3 * hidden;
     float* y = s.y + t * hidden;

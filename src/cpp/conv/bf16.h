@@ -33,7 +33,7 @@ static void tile(const Segment* begin, const Segment* end, const uint16_t* x, in
   if constexpr (R > 1 && N > 1) _tile_zero(3);
   for (const Segment* s = begin; s != end; ++s) {
     const uint16_t* p = x + s->offset;
-    for (int64_t k = s->length; k > 0; k -= kBf16Block, p += kBf16Block, w += N * 512) {
+    for (int64_t k = s->length; k > 0; k -= kPairedDepth, p += kPairedDepth, w += N * 512) {
       _tile_loadd(6, w, 64);
       _tile_loadd(4, p, stride);
       if constexpr (N > 1) _tile_loadd(7, w + 512, 64);
@@ -55,8 +55,8 @@ using TileFunction = void (*)(const Segment*, const Segment*, const uint16_t*, i
                               float*);
 
 static TileFunction tile_function(int rows, int columns) {
-  if (rows > 16) return columns > 16 ? tile<2, 2> : tile<2, 1>;
-  return columns > 16 ? tile<1, 2> : tile<1, 1>;
+  if (rows > 16) return columns > kNarrowPanel ? tile<2, 2> : tile<2, 1>;
+  return columns > kNarrowPanel ? tile<1, 2> : tile<1, 1>;
 }
 
 static double peak(int64_t iterations) {
@@ -97,7 +97,7 @@ static void tile(const Segment* begin, const Segment* end, const uint16_t* x, in
   }
   for (const Segment* s = begin; s != end; ++s) {
     const uint16_t* p = x + s->offset;
-    for (int64_t k = s->length; k > 0; k -= kBf16Block, w += N * 512) {
+    for (int64_t k = s->length; k > 0; k -= kPairedDepth, w += N * 512) {
 #pragma GCC unroll 2
       for (int i = 0; i < 16; ++i, p += 2) {
         __m512bh b[N];
@@ -129,7 +129,7 @@ template <int R>
 static TileFunction find_tile(int rows, int columns) {
   if constexpr (R > 0) {
     if (rows != R) return find_tile<R - 1>(rows, columns);
-    return columns > 16 ? tile<R, 2> : tile<R, 1>;
+    return columns > kNarrowPanel ? tile<R, 2> : tile<R, 1>;
   }
   return nullptr;
 }
@@ -153,20 +153,21 @@ static double peak(int64_t iterations) {
 
 #endif
 
-static void conv_block(const Bf16ConvBlock& b) {
+static void conv_block(const ConvBlock& b) {
   [[maybe_unused]] Tiles tiles;
-  const Segment *begin = b.segments, *end = begin + b.segment_count;
+  const Segment *begin = b.segments, *end = begin + b.block_ends[b.blocks - 1];
+  const auto* x = static_cast<const uint16_t*>(b.x);
   int64_t reduction = 0;
   for (const Segment* s = begin; s != end; ++s) reduction += s->length;
-  alignas(64) float sum[kTileRows * 32];
-  for (int64_t column = 0; column < b.columns; column += 32) {
-    const int columns = static_cast<int>(b.columns - column < 32 ? b.columns - column : 32);
-    const uint16_t* w = b.w + column * reduction;
+  alignas(64) float sum[kTileRows * kPanel];
+  for (int64_t column = 0; column < b.columns; column += kPanel) {
+    const int columns = static_cast<int>(b.columns - column < kPanel ? b.columns - column : kPanel);
+    const uint16_t* w = static_cast<const uint16_t*>(b.w) + column * reduction;
     for (int64_t line = 0; line < b.lines; ++line) {
       for (int64_t row = 0; row < b.rows; row += kTileRows) {
         const int rows = static_cast<int>(b.rows - row < kTileRows ? b.rows - row : kTileRows);
-        tile_function(rows, columns)(begin, end, b.x + line * b.x_line + row * b.x_row, b.x_row, w, sum);
-        epilogue(b, sum, 32, line * b.y_line + row * b.y_row + column, column, rows, columns);
+        tile_function(rows, columns)(begin, end, x + line * b.x_line + row * b.x_row, b.x_row, w, sum);
+        epilogue(b, sum, kPanel, line * b.y_line + row * b.y_row + column, column, rows, columns);
       }
     }
   }
@@ -186,13 +187,13 @@ static RVC_INLINE void round_to(uint16_t* to, const float* x, int n, V slope) {
   _mm512_storeu_si512(to, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
 }
 
-static void stage(const Bf16Stage& s) {
+static void stage(const Stage& s) {
   const V slope = splat(s.slope);
-  const int64_t filled = (s.channels + kBf16Block - 1) / kBf16Block * kBf16Block;
+  const int64_t filled = round_up(s.channels, kPairedDepth);
   for (int64_t l = 0; l < s.lines; ++l) {
     for (int64_t r = 0; r < s.rows; ++r) {
       const int64_t h = s.line + l, w = s.row + r;
-      uint16_t* to = s.to + (l * s.rows + r) * s.to_pitch;
+      uint16_t* to = static_cast<uint16_t*>(s.to) + (l * s.rows + r) * s.to_pitch;
       if (h < 0 || h >= s.height || w < 0 || w >= s.width) {
         __builtin_memset(to, 0, filled * sizeof *to);
         continue;

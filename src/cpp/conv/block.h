@@ -5,11 +5,11 @@
 // 12 x 32 on AVX-512: 24 accumulators, 1 load per 1.7 multiply-adds.
 
 #if defined(__AVX512F__)
-constexpr int kTileRows = 12, kTileColumns = 32;
+constexpr int kTileRows = 12, kTileColumns = kPanel;
 #elif defined(__AVX2__) || defined(__aarch64__)
-constexpr int kTileRows = 6, kTileColumns = 16;
+constexpr int kTileRows = 6, kTileColumns = kNarrowPanel;
 #else
-constexpr int kTileRows = 3, kTileColumns = 16;
+constexpr int kTileRows = 3, kTileColumns = kNarrowPanel;
 #endif
 
 // Where a tile's sums go: raw to (or onto) `sum`, rows `pitch` apart; or finished to y.
@@ -96,8 +96,8 @@ template <int R>
 struct Tiles : Tiles<R - 1> {
   static TileFunction get(int rows, int vectors) {
     if (rows != R) return Tiles<R - 1>::get(rows, vectors);
-    return vectors * RVC_LANES == 32 && kTileColumns == 32 ? tile<R, kTileColumns / RVC_LANES>
-                                                           : tile<R, 16 / RVC_LANES>;
+    return vectors * RVC_LANES == kPanel && kTileColumns == kPanel ? tile<R, kTileColumns / RVC_LANES>
+                                                                   : tile<R, kNarrowPanel / RVC_LANES>;
   }
 };
 
@@ -109,24 +109,21 @@ struct Tiles<0> {
 // Steps by which the first tile of a call, whose panel nobody has fetched, runs ahead of itself.
 constexpr int64_t kStepsAhead = 64;
 
-static int64_t partial_floats(int64_t lines, int64_t rows, int64_t columns) {
-  return lines * rows * ((columns + 31) / 32 * 32);
-}
-
 static void conv_block(const ConvBlock& b) {
   // Rows are dealt evenly to the tiles of a line: 13 rows are 7 + 6, not 12 + 1.
-  int64_t tiles = (b.rows + kTileRows - 1) / kTileRows;
+  int64_t tiles = ceil_div(b.rows, kTileRows);
   int64_t small = b.rows / tiles, larger = b.rows % tiles;
   TileFunction function[2][2];  // [one row more][narrow]
   for (int more = 0; more < 2; ++more) {
     int rows = static_cast<int>(small) + (more && larger ? 1 : 0);
     function[more][0] = Tiles<kTileRows>::get(rows, kTileColumns / RVC_LANES);
-    function[more][1] = Tiles<kTileRows>::get(rows, 16 / RVC_LANES);
+    function[more][1] = Tiles<kTileRows>::get(rows, kNarrowPanel / RVC_LANES);
   }
   int64_t reduction = 0;
   for (const Segment* s = b.segments; s != b.segments + b.block_ends[b.blocks - 1]; ++s)
     reduction += s->length;
 
+  const auto* x = static_cast<const float*>(b.x);
   alignas(64) float local[kTileRows * kTileColumns];
   const Segment* begin = b.segments;
   int64_t done = 0;
@@ -134,12 +131,12 @@ static void conv_block(const ConvBlock& b) {
     const Segment* end = b.segments + b.block_ends[block];
     float* partial = b.partial;
     for (int64_t column = 0; column < b.columns;) {
-      // A sub-panel of kTileColumns within the packed panel of 32 (or 16).
-      int64_t panel = column / 32 * 32;
-      int step = b.columns - panel > 16 ? 32 : 16;
-      int width = step == 32 && kTileColumns == 32 ? 32 : 16;
+      // A sub-panel of kTileColumns within the packed panel.
+      int64_t panel = column / kPanel * kPanel;
+      int step = panel_width(b.columns - panel);
+      int width = step == kPanel && kTileColumns == kPanel ? kPanel : kNarrowPanel;
       int columns = static_cast<int>(b.columns - column < width ? b.columns - column : width);
-      const float* w = b.w + panel * reduction + done * step + (column - panel);
+      const float* w = static_cast<const float*>(b.w) + panel * reduction + done * step + (column - panel);
       int64_t length = 0;
       for (const Segment* s = begin; s != end; ++s) length += s->length;
       // Each tile fetches its share of the panel after this one; the first to use a panel would otherwise
@@ -167,8 +164,8 @@ static void conv_block(const ConvBlock& b) {
             out.pitch = width;
             out.accumulate = block > 0;
           }
-          function[more][width == 16](begin, end, b.x + line * b.x_line + row * b.x_row, b.x_row, w, step,
-                                      out);
+          function[more][width == kNarrowPanel](begin, end, x + line * b.x_line + row * b.x_row, b.x_row, w,
+                                                step, out);
           if (out.sum && out.sum != b.y + at && block == b.blocks - 1)
             epilogue(b, out.sum, width, at, column, rows, columns);
           partial += b.blocks > 1 ? rows * width : 0;
@@ -186,7 +183,7 @@ static void stage(const Stage& s) {
   for (int64_t l = 0; l < s.lines; ++l) {
     for (int64_t r = 0; r < s.rows; ++r) {
       int64_t h = s.line + l, w = s.row + r;
-      float* to = s.to + (l * s.rows + r) * s.to_pitch;
+      float* to = static_cast<float*>(s.to) + (l * s.rows + r) * s.to_pitch;
       const float* x = s.x + (h * s.width + w) * s.pitch;
       bool inside = h >= 0 && h < s.height && w >= 0 && w < s.width;
       int64_t c = 0;

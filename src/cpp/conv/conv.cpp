@@ -11,12 +11,6 @@
 namespace rvc_fast {
 namespace {
 
-WeightType type_of(const mx::array& weight) {
-  return weight.dtype() == mx::float32   ? WeightType::float32
-         : weight.dtype() == mx::float16 ? WeightType::float16
-                                         : WeightType::bfloat16;
-}
-
 class Pack : public CpuPrimitive {
  public:
   Pack(mx::Stream stream, ConvParams params) : CpuPrimitive(stream), params_(std::move(params)) {}
@@ -25,8 +19,8 @@ class Pack : public CpuPrimitive {
     const mx::array& weight = inputs[0];
     allocate(outputs[0]);
     mx::cpu::get_command_encoder(stream()).dispatch(
-        [p = params_, from = weight.data<void>(), type = type_of(weight), to = outputs[0].data<void>()] {
-          run_pack(p, from, type, to);
+        [p = params_, from = weight.data<void>(), format = format_of(weight), to = outputs[0].data<void>()] {
+          run_pack(p, from, format, to);
         });
   }
 
@@ -39,7 +33,7 @@ class Pack : public CpuPrimitive {
   }
 
  protected:
-  mx::Dtype output_type(int) const override { return params_.bf16 ? mx::bfloat16 : mx::float32; }
+  mx::Dtype output_type(int) const override { return dtype_of(params_.format); }
 
  private:
   ConvParams params_;
@@ -76,8 +70,8 @@ class Conv : public CpuPrimitive {
       weight = mx::array({static_cast<int>(packed_size(params_))}, mx::float32, nullptr, {});
       allocate(weight);
       encoder.add_temporary(weight);
-      encoder.dispatch([p = params_, from = inputs[1].data<void>(), type = type_of(inputs[1]),
-                        to = weight.data<void>()] { run_pack(p, from, type, to); });
+      encoder.dispatch([p = params_, from = inputs[1].data<void>(), format = format_of(inputs[1]),
+                        to = weight.data<void>()] { run_pack(p, from, format, to); });
     }
     a.weights = weight.data<void>();
     a.bias = params_.has_bias ? inputs[2].data<float>() : nullptr;
@@ -131,7 +125,7 @@ mx::array pack_conv(const ConvParams& p, const mx::array& weight, mx::StreamOrDe
   const char* op = p.op.c_str();
   require(is_floating(weight), op, "weight must be float32, float16 or bfloat16");
   check(p);
-  return mx::array({static_cast<int>(packed_size(p))}, p.bf16 ? mx::bfloat16 : mx::float32,
+  return mx::array({static_cast<int>(packed_size(p))}, dtype_of(p.format),
                    std::make_shared<Pack>(mx::to_stream(s), p), {readable(weight, weight.dtype(), s)});
 }
 
@@ -143,12 +137,12 @@ mx::array conv(ConvParams p, const mx::array& x, const mx::array& weight,
   require(x.ndim() >= 2 && x.ndim() <= 4, op, "x must have 2 to 4 dimensions, got " + to_string(x.shape()));
   p.in_channels = x.shape(-1);
   const bool packed = weight.ndim() == 1;
-  p.bf16 = packed && weight.dtype() == mx::bfloat16;
-  if (p.bf16) require_bf16(op);
+  p.format = packed && is_floating(weight) ? format_of(weight) : Format::float32;
+  require_format(op, p.format);
   require(x.size() > 0, op, "x must not be empty, got " + to_string(x.shape()));
   check(p);
   if (packed) {
-    require((p.bf16 || weight.dtype() == mx::float32) && weight.shape(0) == packed_size(p), op,
+    require(weight.dtype() == dtype_of(p.format) && weight.shape(0) == packed_size(p), op,
             "weight must be packed for these channels, kernel, stride and groups: " +
                 std::to_string(packed_size(p)) + " values, got " + to_string(weight.shape()));
   } else {
@@ -196,15 +190,39 @@ mx::array conv(ConvParams p, const mx::array& x, const mx::array& weight,
   return mx::astype(y, x.dtype(), s);
 }
 
-bool parse_dtype(const char* op, const std::string& dtype) {
-  require(dtype == "float32" || dtype == "bfloat16", op,
-          "dtype must be \"float32\" or \"bfloat16\", got \"" + dtype + "\"");
-  return dtype == "bfloat16";
+Format parse_format(const char* op, const std::string& dtype) {
+  std::string known;
+  for (int i = 0; i < kFormats; ++i) {
+    const FormatRow& format = format_row(static_cast<Format>(i));
+    if (!format.pack) continue;
+    if (dtype == format.name) return static_cast<Format>(i);
+    known += (known.empty() ? "\"" : " or \"") + std::string(format.name) + "\"";
+  }
+  throw std::invalid_argument(std::string("[") + op + "] dtype must be " + known + ", got \"" + dtype + "\"");
 }
 
-void require_bf16(const char* op) {
-  require(isa().bf16, op,
-          std::string("bfloat16 must have AMX-BF16 or AVX512-BF16 instructions; in use is ") + isa().name);
+void require_format(const char* op, Format format) {
+  const FormatRow& wanted = format_row(format);
+  require(wanted.pack, op, std::string("weight must not be packed in ") + wanted.name);
+  require(kernels(format), op,
+          std::string(wanted.name) + " must have " + wanted.needs + " instructions; in use is " + isa().name);
+}
+
+mx::Dtype dtype_of(Format format) {
+  switch (format) {
+    case Format::float32:
+      return mx::float32;
+    case Format::float16:
+      return mx::float16;
+    default:
+      return mx::bfloat16;
+  }
+}
+
+Format format_of(const mx::array& weight) {
+  return weight.dtype() == mx::float32   ? Format::float32
+         : weight.dtype() == mx::float16 ? Format::float16
+                                         : Format::bfloat16;
 }
 
 Activation parse_activation(const char* op, const std::string& name) {

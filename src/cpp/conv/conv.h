@@ -21,11 +21,15 @@ mx::array conv(ConvParams p, const mx::array& x, const mx::array& weight,
                const std::optional<mx::array>& bias, const std::optional<mx::array>& residual,
                mx::StreamOrDevice s, const std::optional<mx::array>& beside = std::nullopt);
 
-// Whether `dtype`, "float32" or "bfloat16", is the latter.
-bool parse_dtype(const char* op, const std::string& dtype);
+// The format that is called `dtype`; throws unless some CPU multiplies in it.
+Format parse_format(const char* op, const std::string& dtype);
 
-// Throws unless the instruction set in use multiplies in bfloat16.
-void require_bf16(const char* op);
+// Throws unless the instruction set in use multiplies in the format.
+void require_format(const char* op, Format format);
+
+// Arrays of a format, and the format of an array of weights (`is_floating`).
+mx::Dtype dtype_of(Format format);
+Format format_of(const mx::array& weight);
 
 // "", "relu", "gelu", "sigmoid" or "tanh".
 Activation parse_activation(const char* op, const std::string& name);

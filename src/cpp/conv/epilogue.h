@@ -11,10 +11,9 @@ static RVC_INLINE V finish(V v, const float* bias, const float* residual, float 
   return v * scale;
 }
 
-// The way of `rows` rows of sums to y of a ConvBlock or Bf16Block.
-template <class Block>
-static void epilogue(const Block& b, const float* sum, int64_t pitch, int64_t at, int64_t column, int rows,
-                     int columns) {
+// The way of `rows` rows of sums to y of a ConvBlock.
+static void epilogue(const ConvBlock& b, const float* sum, int64_t pitch, int64_t at, int64_t column,
+                     int rows, int columns) {
   for (int n = 0; n < columns; n += RVC_LANES) {
     int lanes = columns - n < RVC_LANES ? columns - n : RVC_LANES;
     const float* bias = b.bias ? b.bias + column + n : nullptr;

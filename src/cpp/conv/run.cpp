@@ -1,51 +1,21 @@
 #include "conv/run.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstdint>
-#include <type_traits>
 
 #include "core/pool.h"
-#include "isa/bf16.h"
 
 namespace rvc_fast {
 namespace {
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -ceil_div(-a, b); }
-int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-
-// Longest stretch of the reduction that passes a tile in one go: its panel of weights (512 KB) stays in L2.
-constexpr int64_t kReductionBlock = 4096;
-// Rows that share one pass over the weights, and the floats of input that they may take in L2.
-constexpr int64_t kMinRows = 96, kMaxRows = 512, kStageFloats = 32768;
-// Work items per thread: enough to even out threads of unequal speed. In bfloat16 products take so little
-// time that staging the same input for several splits of the columns would take as much.
-constexpr int64_t kItemsPerThread = 8, kBf16ItemsPerThread = 3;
-
-using bfloat16 = uint16_t;
+// Rows that share one pass over the weights.
+constexpr int64_t kMinRows = 96, kMaxRows = 512;
 
 // Channels and columns of a group as packed.
 int64_t packed_channels(const ConvParams& p) {
-  return round_up(p.in_channels / p.groups, p.bf16 ? kBf16Block : 1);
+  return round_up(p.in_channels / p.groups, format_row(p.format).depth);
 }
-int64_t packed_columns(const ConvParams& p) { return round_up(p.out_channels / p.groups, 16); }
-
-template <class T>
-struct TypeOf {
-  using Block = ConvBlock;
-  using Copy = Stage;
-  static const Kernels& kernels() { return rvc_fast::kernels(); }
-  static constexpr int64_t kBlock = kReductionBlock, kFloats = kStageFloats, kItems = kItemsPerThread;
-};
-
-template <>
-struct TypeOf<bfloat16> {
-  using Block = Bf16ConvBlock;
-  using Copy = Bf16Stage;
-  static const Bf16Kernels& kernels() { return *isa().bf16; }
-  static constexpr int64_t kBlock = INT64_MAX, kFloats = 2 * kStageFloats, kItems = kBf16ItemsPerThread;
-};
+int64_t packed_columns(const ConvParams& p) { return round_up(p.out_channels / p.groups, kNarrowPanel); }
 
 // The reduction of one phase: segments for a given input layout, cut into blocks.
 struct Reduction {
@@ -128,95 +98,63 @@ int64_t output_length(const ConvParams& p, int axis, int64_t length) {
 
 namespace {
 
-// To nearest, ties to even.
-bfloat16 narrow(float f) {
-  uint32_t bits = std::bit_cast<uint32_t>(f);
-  if (f != f) return static_cast<bfloat16>(bits >> 16 | 0x40);
-  return static_cast<bfloat16>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-// One tap of one panel, `channels` of `columns`: value(column, channel) to [channel][width].
-template <class Value>
-void pack_tap(float* to, int64_t channels, int64_t columns, int64_t width, Value value) {
-  for (int64_t block = 0; block < channels; block += 64) {  // 8 KB of output at a time
-    int64_t end = std::min(channels, block + 64);
-    for (int64_t o = 0; o < width; ++o) {
-      for (int64_t c = block; c < end; ++c) to[c * width + o] = o < columns ? value(o, c) : 0.0f;
-    }
-  }
-}
-
-// To [block of channels][columns / 16][pair][16][2].
-template <class Value>
-void pack_tap(bfloat16* to, int64_t channels, int64_t columns, int64_t width, Value value) {
-  for (int64_t block = 0; block < channels; block += kBf16Block, to += kBf16Block * width) {
-    for (int64_t o = 0; o < width; ++o) {
-      bfloat16* column = to + o / 16 * 16 * kBf16Block + o % 16 * 2;
-      for (int64_t i = 0; i < kBf16Block; ++i) {
-        column[i / 2 * 32 + i % 2] = o < columns && block + i < channels ? narrow(value(o, block + i)) : 0;
-      }
-    }
-  }
-}
-
-template <class T>
-void pack(const ConvParams& p, const void* weight, WeightType type, T* packed) {
+void pack_direct(const ConvParams& p, const void* weight, Format format, void* packed) {
+  const FormatRow& made = format_row(p.format);
   const int64_t channels = p.in_channels / p.groups, columns = p.out_channels / p.groups;
-  const int64_t padded = packed_columns(p), panels = ceil_div(columns, 32);
+  const int64_t padded = packed_columns(p), panels = ceil_div(columns, kPanel);
   const auto all = phases(p);
   parallel_for(static_cast<int64_t>(all.size()) * p.groups * panels, [&](int64_t item) {
     const int64_t panel = item % panels, group = item / panels % p.groups;
     const Phase& phase = all[item / panels / p.groups];
     const int64_t reduction = int64_t(phase.taps[0]) * phase.taps[1] * packed_channels(p);
-    const int64_t first = panel * 32, width = std::min<int64_t>(32, padded - first),
+    const int64_t first = panel * kPanel, width = std::min<int64_t>(kPanel, padded - first),
                   used = std::min(width, columns - first);
-    T* to = packed + phase.weights + group * reduction * padded + first * reduction;
+    int64_t at = phase.weights + group * reduction * padded + first * reduction;
     for (int64_t h = 0; h < phase.taps[0]; ++h) {
-      for (int64_t w = 0; w < phase.taps[1]; ++w, to += packed_channels(p) * width) {
+      for (int64_t w = 0; w < phase.taps[1]; ++w, at += packed_channels(p) * width) {
         // Of a transposed convolution the taps run backwards.
         const int64_t kh = p.transposed ? phase.at[0] + p.stride[0] * (phase.taps[0] - 1 - h) : h;
         const int64_t kw = p.transposed ? phase.at[1] + p.stride[1] * (phase.taps[1] - 1 - w) : w;
         const int64_t from = (((group * columns + first) * p.kernel[0] + kh) * p.kernel[1] + kw) * channels;
-        const int64_t row = int64_t(p.kernel[0]) * p.kernel[1] * channels;
-        pack_tap(to, channels, used, width,
-                 [&](int64_t o, int64_t c) { return widen(weight, type, from + o * row + c); });
+        const int64_t row_of_weight = int64_t(p.kernel[0]) * p.kernel[1] * channels;
+        const Tap tap{.weight = weight,
+                      .format = format,
+                      .from = from,
+                      .row = row_of_weight,
+                      .channels = channels,
+                      .columns = used,
+                      .width = width};
+        made.pack(tap, static_cast<char*>(packed) + at * made.bytes);
       }
     }
   });
 }
 
-template <class T>
-void run(const ConvParams& p, const ConvArrays& a);
+void run_direct(const ConvParams& p, const ConvArrays& a);
 
 }  // namespace
 
-void run_pack(const ConvParams& p, const void* weight, WeightType type, void* packed) {
+void run_pack(const ConvParams& p, const void* weight, Format format, void* packed) {
   if (p.tile > 1) {
-    pack_winograd(p, weight, type, static_cast<float*>(packed));
-  } else if (p.bf16) {
-    pack(p, weight, type, static_cast<bfloat16*>(packed));
+    pack_winograd(p, weight, format, static_cast<float*>(packed));
   } else {
-    pack(p, weight, type, static_cast<float*>(packed));
+    pack_direct(p, weight, format, packed);
   }
 }
 
 void run_conv(const ConvParams& p, const ConvArrays& a) {
   if (p.tile > 1) {
     run_winograd(p, a);
-  } else if (p.bf16) {
-    run<bfloat16>(p, a);
   } else {
-    run<float>(p, a);
+    run_direct(p, a);
   }
 }
 
 namespace {
 
-template <class T>
-void run(const ConvParams& p, const ConvArrays& a) {
-  using Type = TypeOf<T>;
-  constexpr bool kBf16 = std::is_same_v<T, bfloat16>;
-  const auto& k = Type::kernels();
+void run_direct(const ConvParams& p, const ConvArrays& a) {
+  const FormatRow& format = format_row(p.format);
+  const FormatKernels& k = *kernels(p.format);
   auto all = phases(p);
   const int64_t pitch = p.in_channels, channels = p.in_channels / p.groups,
                 columns = p.out_channels / p.groups;
@@ -244,30 +182,32 @@ void run(const ConvParams& p, const ConvArrays& a) {
   const int row_axis = count[1] < 2 * k.tile_rows && count[0] > count[1] ? 0 : 1, line_axis = 1 - row_axis;
 
   // Blocks of rows and lines, then of columns where that is not enough work to share.
-  int64_t target = std::clamp(Type::kFloats / (channels * step[row_axis]), kMinRows, kMaxRows);
+  int64_t target = std::clamp(format.stage_values / (channels * step[row_axis]), kMinRows, kMaxRows);
   std::array<int64_t, 2> size;
   int64_t row_blocks = ceil_div(count[row_axis], target);
   size[row_axis] = std::min(count[row_axis], round_up(ceil_div(count[row_axis], row_blocks), k.tile_rows));
   size[line_axis] = std::clamp<int64_t>(target / size[row_axis], 1, count[line_axis]);
   const int64_t blocks_h = ceil_div(count[0], size[0]), blocks_w = ceil_div(count[1], size[1]);
-  const int64_t panels = ceil_div(columns, 32);
+  const int64_t panels = ceil_div(columns, kPanel);
   int64_t items = a.batch * p.groups * blocks_h * blocks_w;
-  int64_t splits = std::clamp<int64_t>(ceil_div(Type::kItems * threads(), items), 1, ceil_div(panels, 2));
+  int64_t splits =
+      std::clamp<int64_t>(ceil_div(format.items_per_thread * threads(), items), 1, ceil_div(panels, 2));
   const int64_t split_panels = ceil_div(panels, splits);
   splits = ceil_div(panels, split_panels);
 
-  // Staging copies the block's input into scratch memory: needed for bfloat16, for the leaky ReLU and at the
-  // edges. Rows a multiple of 4 KB apart do without: no tile has more of them than a set of L1 has ways, and
-  // the copy is 6 % of 3072 -> 768.
-  const bool always_stage = kBf16 || p.leaky != 1.0f || p.groups > 1;
-  constexpr int64_t kLine = 64 / sizeof(T);
-  const int64_t stage_pitch = depth % (16 * kLine) == 0 ? depth + kLine : depth;
+  // Staging copies the block's input into scratch memory: needed for another format, for the leaky ReLU and
+  // at the edges. Rows a multiple of 4 KB apart do without: no tile has more of them than a set of L1 has
+  // ways, and the copy is 6 % of 3072 -> 768.
+  const bool always_stage = format.converts || p.leaky != 1.0f || p.groups > 1;
+  const int64_t line = 64 / format.bytes;
+  const int64_t stage_pitch = depth % (16 * line) == 0 ? depth + line : depth;
 
   auto reductions = [&](int64_t width, int64_t to_pitch) {
     std::vector<Reduction> r;
     for (const Phase& phase : all) {
       int64_t dh = p.transposed ? 1 : p.dilation[0], dw = p.transposed ? 1 : p.dilation[1];
-      r.emplace_back(phase.taps[0], phase.taps[1], dh * width * to_pitch, dw * to_pitch, depth, Type::kBlock);
+      r.emplace_back(phase.taps[0], phase.taps[1], dh * width * to_pitch, dw * to_pitch, depth,
+                     format.longest);
     }
     return r;
   };
@@ -275,7 +215,8 @@ void run(const ConvParams& p, const ConvArrays& a) {
   const auto staged = reductions(full_stage_width, stage_pitch), direct = reductions(a.width, pitch);
   // Rows that a whole tile may read beyond the last.
   const int64_t beyond =
-      kBf16 ? k.tile_rows * step[row_axis] * (row_axis == 1 ? 1 : full_stage_width) * stage_pitch : 16;
+      k.whole_tiles ? k.tile_rows * step[row_axis] * (row_axis == 1 ? 1 : full_stage_width) * stage_pitch
+                    : 16;
 
   parallel_for(items * splits, [&](int64_t item) {
     const int64_t split = item % splits;
@@ -298,22 +239,32 @@ void run(const ConvParams& p, const ConvArrays& a) {
       inside = inside && from[i] >= 0 && from[i] + reach[i] <= in[i];
     }
     const float* input = a.x + batch * a.height * a.width * pitch + group * channels;
-    const T* x = nullptr;
+    const char* x = nullptr;  // values of the format
     const bool use_stage = always_stage || !inside;
     int64_t x_pitch = pitch, x_width = a.width;
     if (use_stage) {
       const int64_t size = reach[0] * full_stage_width * stage_pitch + beyond;
-      T* to = reinterpret_cast<T*>(scratch(Slot::stage, ceil_div(size * sizeof(T), sizeof(float))));
+      auto* to = reinterpret_cast<char*>(scratch(Slot::stage, ceil_div(size * format.bytes, sizeof(float))));
       for (int64_t h = 0; h < reach[0]; ++h) {
-        k.stage({input, a.height, a.width, pitch, from[0] + h, from[1], 1, reach[1], channels, p.leaky,
-                 to + h * full_stage_width * stage_pitch, stage_pitch});
+        k.stage({.x = input,
+                 .height = a.height,
+                 .width = a.width,
+                 .pitch = pitch,
+                 .line = from[0] + h,
+                 .row = from[1],
+                 .lines = 1,
+                 .rows = reach[1],
+                 .channels = channels,
+                 .slope = p.leaky,
+                 .to = to + h * full_stage_width * stage_pitch * format.bytes,
+                 .to_pitch = stage_pitch});
       }
       x = to, x_pitch = stage_pitch, x_width = full_stage_width;
-    } else if constexpr (!kBf16) {
-      x = input + (from[0] * a.width + from[1]) * pitch;
+    } else {
+      x = reinterpret_cast<const char*>(input + (from[0] * a.width + from[1]) * pitch);
     }
 
-    const int64_t first = split * split_panels * 32;
+    const int64_t first = split * split_panels * kPanel;
     for (size_t n = 0; n < all.size(); ++n) {
       const Phase& phase = all[n];
       const Reduction& reduction = use_stage ? staged[n] : direct[n];
@@ -338,15 +289,16 @@ void run(const ConvParams& p, const ConvArrays& a) {
       const int64_t length = int64_t(phase.taps[0]) * phase.taps[1] * depth;
       const int64_t y = batch * a.out_height * y_stride[0] + y_at[0] * y_stride[0] + y_at[1] * y_stride[1] +
                         group * columns + first;
-      typename Type::Block b{};
-      b.x = x + x_at[0] * x_stride[0] + x_at[1] * x_stride[1];
+      ConvBlock b{};
+      b.x = x + (x_at[0] * x_stride[0] + x_at[1] * x_stride[1]) * format.bytes;
       b.x_line = step[line_axis] * x_stride[line_axis];
       b.x_row = step[row_axis] * x_stride[row_axis];
       b.lines = c[line_axis].end - c[line_axis].begin;
       b.rows = c[row_axis].end - c[row_axis].begin;
-      b.columns = std::min(columns - first, split_panels * 32);
+      b.columns = std::min(columns - first, split_panels * kPanel);
       b.segments = reduction.segments.data();
-      b.w = static_cast<const T*>(a.weights) + phase.weights + group * length * padded + first * length;
+      b.w = static_cast<const char*>(a.weights) +
+            (phase.weights + group * length * padded + first * length) * format.bytes;
       b.bias = a.bias ? a.bias + group * columns + first : nullptr;
       b.residual = a.residual ? a.residual + y : nullptr;
       b.y = a.y + y;
@@ -354,14 +306,10 @@ void run(const ConvParams& p, const ConvArrays& a) {
       b.y_row = y_step[row_axis] * y_stride[row_axis];
       b.scale = p.scale;
       b.activation = p.activation;
-      if constexpr (kBf16) {
-        b.segment_count = static_cast<int32_t>(reduction.segments.size());
-      } else {
-        b.block_ends = reduction.block_ends.data();
-        b.blocks = static_cast<int32_t>(reduction.block_ends.size());
-        if (b.blocks > 1) b.partial = scratch(Slot::partial, k.partial_floats(b.lines, b.rows, b.columns));
-      }
-      k.conv_block(b);
+      b.block_ends = reduction.block_ends.data();
+      b.blocks = static_cast<int32_t>(reduction.block_ends.size());
+      if (b.blocks > 1) b.partial = scratch(Slot::partial, partial_floats(b.lines, b.rows, b.columns));
+      k.block(b);
     }
   });
   if (p.beside == 0) return;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "conv/format.h"
 #include "isa/kernels.h"
 
 namespace rvc_fast {
@@ -22,8 +23,8 @@ struct ConvParams {
   Activation activation = kNone;
   float scale = 1.0f;
   bool has_bias = false, has_residual = false;
-  bool bf16 = false;  // the weight is packed in bfloat16 and multiplied so
-  int beside = 0;     // channels of another array that follow the result's own
+  Format format = Format::float32;  // what the weight is packed in and multiplied in
+  int beside = 0;                   // channels of another array that follow the result's own
   int tile = 1;  // outputs of a tile of Winograd's method along each axis, 2 or 4; 1 is the direct method
 
   bool operator==(const ConvParams&) const = default;
@@ -46,7 +47,7 @@ int64_t output_length(const ConvParams& p, int axis, int64_t length);
 struct ConvArrays {
   const float* x;  // (batch, height, width, in_channels)
   int64_t batch, height, width;
-  const void* weights;  // packed, bfloat16 if the parameters say so
+  const void* weights;  // packed
   const float* bias;
   const float* residual;
   float* y;  // (batch, out_height, out_width, out_channels + beside)
@@ -56,14 +57,15 @@ struct ConvArrays {
 
 void run_conv(const ConvParams& p, const ConvArrays& a);
 
-enum class WeightType { float32, float16, bfloat16 };
-void run_pack(const ConvParams& p, const void* weight, WeightType type, void* packed);
+// weight: of any format; packed: of that of the parameters.
+void run_pack(const ConvParams& p, const void* weight, Format format, void* packed);
+
 // Value i of a weight.
-inline float widen(const void* from, WeightType type, int64_t i) {
-  switch (type) {
-    case WeightType::float32:
+inline float widen(const void* from, Format format, int64_t i) {
+  switch (format) {
+    case Format::float32:
       return static_cast<const float*>(from)[i];
-    case WeightType::bfloat16:
+    case Format::bfloat16:
       return std::bit_cast<float>(uint32_t(static_cast<const uint16_t*>(from)[i]) << 16);
     default: {
       uint32_t h = static_cast<const uint16_t*>(from)[i];
@@ -80,9 +82,9 @@ inline float widen(const void* from, WeightType type, int64_t i) {
 // Winograd's method for 3 x 3 taps of stride 1: the tile that is fastest for a shape, 1 if it cannot be.
 int winograd_tile(const ConvParams& p);
 int64_t winograd_packed_size(const ConvParams& p);
-// weight (O, 3, 3, C) to panels of 32 outputs, a last one of 16 or fewer is 16 wide: [panel][plane][C][32].
+// weight (O, 3, 3, C) to panels of outputs, [panel][plane][C][width].
 // Computed in double, on all threads.
-void pack_winograd(const ConvParams& p, const void* weight, WeightType type, float* packed);
+void pack_winograd(const ConvParams& p, const void* weight, Format format, float* packed);
 void run_winograd(const ConvParams& p, const ConvArrays& a);
 
 }  // namespace rvc_fast

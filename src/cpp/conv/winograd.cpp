@@ -9,8 +9,6 @@
 namespace rvc_fast {
 namespace {
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // Tiles that share one pass over the weights; their planes stay in L2 as far as they can.
 constexpr int64_t kTiles = 48;
 // Work items per thread where columns are split: every item transforms its inputs anew.
@@ -36,38 +34,39 @@ std::vector<std::array<double, 3>> tap_factors(int m) {
 
 int winograd_tile(const ConvParams& p) {
   const bool square = p.kernel == std::array{3, 3} && p.stride == std::array{1, 1} &&
-                      p.dilation == std::array{1, 1} && p.groups == 1 && !p.transposed && !p.bf16;
+                      p.dilation == std::array{1, 1} && p.groups == 1 && !p.transposed &&
+                      p.format == Format::float32;
   if (!square || p.in_channels % 16 != 0) return 1;
   // Wide layers have few tiles: their 36 planes of weights would take longer to fetch than they save.
   return int64_t(p.in_channels) * p.out_channels <= 256 * 128 ? 4 : 2;
 }
 
 int64_t winograd_packed_size(const ConvParams& p) {
-  return int64_t(p.tile + 2) * (p.tile + 2) * p.in_channels * (ceil_div(p.out_channels, 16) * 16);
+  return int64_t(p.tile + 2) * (p.tile + 2) * p.in_channels * round_up(p.out_channels, kNarrowPanel);
 }
 
-void pack_winograd(const ConvParams& p, const void* weight, WeightType type, float* packed) {
+void pack_winograd(const ConvParams& p, const void* weight, Format format, float* packed) {
   const auto factors = tap_factors(p.tile);
-  const int64_t side = p.tile + 2, channels = p.in_channels, padded = ceil_div(p.out_channels, 16) * 16;
+  const int64_t side = p.tile + 2, channels = p.in_channels, padded = round_up(p.out_channels, kNarrowPanel);
   constexpr int64_t kInputs = 16;
   const int64_t steps = ceil_div(channels, kInputs);
-  parallel_for(ceil_div(padded, 32) * steps, [&](int64_t item) {
-    const int64_t first = item / steps * 32, width = std::min<int64_t>(32, padded - first),
+  parallel_for(ceil_div(padded, kPanel) * steps, [&](int64_t item) {
+    const int64_t first = item / steps * kPanel, width = std::min<int64_t>(kPanel, padded - first),
                   used = std::min<int64_t>(width, p.out_channels - first);
     const int64_t begin = item % steps * kInputs, inputs = std::min(kInputs, channels - begin);
-    double taps[3][3][kInputs][32] = {};
+    double taps[3][3][kInputs][kPanel] = {};
     for (int64_t o = 0; o < used; ++o) {
       for (int tap = 0; tap < 9; ++tap) {
         const int64_t from = ((first + o) * 9 + tap) * channels + begin;
-        for (int64_t i = 0; i < inputs; ++i) taps[tap / 3][tap % 3][i][o] = widen(weight, type, from + i);
+        for (int64_t i = 0; i < inputs; ++i) taps[tap / 3][tap % 3][i][o] = widen(weight, format, from + i);
       }
     }
     float* to = packed + first * side * side * channels + begin * width;
     for (int64_t h = 0; h < side; ++h) {
-      double rows[3][kInputs][32];
+      double rows[3][kInputs][kPanel];
       for (int k = 0; k < 3; ++k) {
         for (int64_t i = 0; i < kInputs; ++i) {
-          for (int o = 0; o < 32; ++o) {
+          for (int o = 0; o < kPanel; ++o) {
             rows[k][i][o] = factors[h][0] * taps[0][k][i][o] + factors[h][1] * taps[1][k][i][o] +
                             factors[h][2] * taps[2][k][i][o];
           }
@@ -92,7 +91,7 @@ void run_winograd(const ConvParams& p, const ConvArrays& a) {
   // Blocks of tiles of equal size, as many for each thread; then of panels of outputs where they are too few.
   int64_t blocks = ceil_div(tiles, kTiles);
   if (blocks > threads()) blocks = std::min(ceil_div(blocks, threads()) * threads(), tiles);
-  const int64_t block = ceil_div(tiles, blocks), panels = ceil_div(p.out_channels, 32);
+  const int64_t block = ceil_div(tiles, blocks), panels = ceil_div(p.out_channels, kPanel);
   blocks = ceil_div(tiles, block);
   const int64_t wanted = ceil_div(kItemsPerThread * threads(), a.batch * blocks);
   const int64_t split_panels = ceil_div(panels, std::min(wanted, panels)),
@@ -100,7 +99,7 @@ void run_winograd(const ConvParams& p, const ConvArrays& a) {
 
   parallel_for(a.batch * blocks * splits, [&](int64_t item) {
     const int64_t split = item % splits, begin = item / splits % blocks * block,
-                  batch = item / splits / blocks, first = split * split_panels * 32;
+                  batch = item / splits / blocks, first = split * split_panels * kPanel;
     const int64_t y = batch * a.out_height * a.out_width * p.out_channels + first;
     Winograd b{};
     b.m = p.tile;
@@ -108,7 +107,7 @@ void run_winograd(const ConvParams& p, const ConvArrays& a) {
     b.height = a.height, b.width = a.width, b.channels = p.in_channels;
     b.top = p.before[0], b.left = p.before[1];
     b.across = across, b.first = begin, b.tiles = std::min(block, tiles - begin);
-    b.columns = std::min<int64_t>(split_panels * 32, p.out_channels - first);
+    b.columns = std::min<int64_t>(split_panels * kPanel, p.out_channels - first);
     b.w = static_cast<const float*>(a.weights) + first * planes * p.in_channels;
     b.bias = a.bias ? a.bias + first : nullptr;
     b.residual = a.residual ? a.residual + y : nullptr;

@@ -134,8 +134,8 @@ template <int R>
 struct WinogradProducts {
   static WinogradProduct get(int rows, int columns, int64_t channels) {
     if (rows != R) return WinogradProducts<R - 1>::get(rows, columns, channels);
-    constexpr int kWide = kTileColumns / RVC_LANES, kNarrow = 16 / RVC_LANES;
-    if (columns == 32) return winograd_product<R, kWide, 0>;
+    constexpr int kWide = kTileColumns / RVC_LANES, kNarrow = kNarrowPanel / RVC_LANES;
+    if (columns == kPanel) return winograd_product<R, kWide, 0>;
     return channels == 16   ? winograd_product<R, kNarrow, 16>
            : channels == 32 ? winograd_product<R, kNarrow, 32>
                             : winograd_product<R, kNarrow, 0>;
@@ -150,7 +150,7 @@ struct WinogradProducts<0> {
 // A block's planes: those of the inputs, rows of all channels, then the products, rows of a panel of weights.
 // The 16 keep planes from lying a multiple of 4 KB apart.
 static int64_t winograd_floats(int64_t m, int64_t tiles, int64_t channels) {
-  return (m + 2) * (m + 2) * (tiles * (channels + 32) + 32);
+  return (m + 2) * (m + 2) * (tiles * (channels + kPanel) + 32);
 }
 
 template <int M>
@@ -183,18 +183,17 @@ static void winograd_inputs(const Winograd& b, float* z, int64_t slot) {
 
 // A panel's products of all planes: w [plane][channels][panel].
 static void winograd_products(const Winograd& b, int planes, const float* z, int64_t slot, const float* w,
-                              int panel, float* y, int64_t y_slot) {
+                              int panel, float* y, int64_t y_plane) {
   // Rows are dealt evenly, as in conv_block.
-  const int64_t groups = (b.tiles + kTileRows - 1) / kTileRows, small = b.tiles / groups,
-                larger = b.tiles % groups;
-  const int width = panel == 32 ? kTileColumns : 16;
+  const int64_t groups = ceil_div(b.tiles, kTileRows), small = b.tiles / groups, larger = b.tiles % groups;
+  const int width = panel == kPanel ? kTileColumns : kNarrowPanel;
   WinogradProduct function[2];  // [one row more]
   for (int more = 0; more < 2; ++more) {
     const int rows = static_cast<int>(small) + (more && larger ? 1 : 0);
     function[more] = WinogradProducts<kTileRows>::get(rows, width, b.channels);
   }
-  const int64_t plane = b.channels * panel, ahead_step = (panel * 4 + groups - 1) / groups;
-  for (int p = 0; p < planes; ++p, w += plane, z += slot, y += y_slot) {
+  const int64_t plane = b.channels * panel, ahead_step = ceil_div(panel * 4, groups);
+  for (int p = 0; p < planes; ++p, w += plane, z += slot, y += y_plane) {
     for (int column = 0; column < panel; column += width) {
       const char* ahead = reinterpret_cast<const char*>(w + plane);
       for (int64_t g = 0, row = 0; g < groups; ++g) {
@@ -255,16 +254,16 @@ static void winograd_tiles(const Winograd& b) {
   float* products = b.scratch + kPlanes * slot;
   winograd_inputs<M>(b, b.scratch, slot);
   const float* w = b.w;
-  for (int64_t column = 0; column < b.columns; column += 32) {
-    const int columns = b.columns - column < 32 ? static_cast<int>(b.columns - column) : 32,
-              panel = columns > 16 ? 32 : 16;
-    const int64_t y_slot = b.tiles * panel + 16;
-    winograd_products(b, kPlanes, b.scratch, slot, w, panel, products, y_slot);
+  for (int64_t column = 0; column < b.columns; column += kPanel) {
+    const int columns = b.columns - column < kPanel ? static_cast<int>(b.columns - column) : kPanel,
+              panel = panel_width(columns);
+    const int64_t y_plane = b.tiles * panel + 16;
+    winograd_products(b, kPlanes, b.scratch, slot, w, panel, products, y_plane);
     w += kPlanes * b.channels * panel;
     if (b.residual) {
-      winograd_outputs<M, true>(b, products, y_slot, panel, column, columns);
+      winograd_outputs<M, true>(b, products, y_plane, panel, column, columns);
     } else {
-      winograd_outputs<M, false>(b, products, y_slot, panel, column, columns);
+      winograd_outputs<M, false>(b, products, y_plane, panel, column, columns);
     }
   }
 }

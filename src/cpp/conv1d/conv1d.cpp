@@ -10,7 +10,7 @@ mx::array conv1d_pack(const mx::array& weight, int groups, const std::string& dt
   p.in_channels = weight.shape(2) * groups;
   p.out_channels = weight.shape(0);
   p.groups = groups;
-  p.bf16 = parse_dtype("conv1d", dtype);
+  p.format = parse_format("conv1d", dtype);
   return pack_conv(p, weight, s);
 }
 

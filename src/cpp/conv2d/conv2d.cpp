@@ -1,7 +1,5 @@
 #include "conv2d/conv2d.h"
 
-#include "isa/bf16.h"
-
 namespace rvc_fast {
 namespace {
 
@@ -16,13 +14,13 @@ int parse_tile(const std::string& algorithm) {
 
 std::string name_of(int tile) { return tile == 1 ? "direct" : "winograd" + std::to_string(tile); }
 
-ConvParams params(const std::vector<int>& shape, bool bf16) {
+ConvParams params(const std::vector<int>& shape, Format format) {
   require(shape.size() == 4, kOp,
           "weight must be of shape (O, KH, KW, C), got " + to_string(mx::Shape(shape.begin(), shape.end())));
   ConvParams p{.op = kOp, .kernel = {shape[1], shape[2]}};
   p.in_channels = shape[3];
   p.out_channels = shape[0];
-  p.bf16 = bf16;
+  p.format = format;
   return p;
 }
 
@@ -30,11 +28,12 @@ ConvParams params(const std::vector<int>& shape, bool bf16) {
 
 std::string conv2d_algorithm(const std::vector<int>& shape, const std::string& wanted,
                              const std::string& dtype) {
-  const bool bf16 = parse_dtype(kOp, dtype);
-  if (bf16) require_bf16(kOp);
+  const Format format = parse_format(kOp, dtype);
+  require_format(kOp, format);
   // Products of pairs do not save as much as Winograd's method in float32 does, products of tiles more.
-  if (wanted == "auto") return name_of(winograd_tile(params(shape, bf16 && isa().bf16->tiles)));
-  const int best = winograd_tile(params(shape, bf16));
+  if (wanted == "auto")
+    return name_of(winograd_tile(params(shape, kernels(format)->tiles ? format : Format::float32)));
+  const int best = winograd_tile(params(shape, format));
   const int tile = wanted == "fast" ? best : parse_tile(wanted);
   require(
       wanted == "direct" || best > 1, kOp,
@@ -46,7 +45,7 @@ std::string conv2d_algorithm(const std::vector<int>& shape, const std::string& w
 
 mx::array conv2d_pack(const mx::array& weight, const std::string& algorithm, const std::string& dtype,
                       mx::StreamOrDevice s) {
-  ConvParams p = params({weight.shape().begin(), weight.shape().end()}, parse_dtype(kOp, dtype));
+  ConvParams p = params({weight.shape().begin(), weight.shape().end()}, parse_format(kOp, dtype));
   p.tile = parse_tile(algorithm);
   return pack_conv(p, weight, s);
 }

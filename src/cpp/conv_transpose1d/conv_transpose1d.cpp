@@ -9,7 +9,7 @@ mx::array conv_transpose1d_pack(const mx::array& weight, int stride, const std::
   ConvParams p{.op = op, .kernel = {1, weight.shape(1)}, .stride = {1, stride}, .transposed = true};
   p.in_channels = weight.shape(2);
   p.out_channels = weight.shape(0);
-  p.bf16 = parse_dtype(op, dtype);
+  p.format = parse_format(op, dtype);
   return pack_conv(p, weight, s);
 }
 

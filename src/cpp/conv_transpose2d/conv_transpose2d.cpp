@@ -10,7 +10,7 @@ mx::array conv_transpose2d_pack(const mx::array& weight, std::pair<int, int> str
   p.stride = {stride.first, stride.second};
   p.in_channels = weight.shape(3);
   p.out_channels = weight.shape(0);
-  p.bf16 = parse_dtype(op, dtype);
+  p.format = parse_format(op, dtype);
   return pack_conv(p, weight, s);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "conv/kernel.h"
 #include "core/pool.h"
 #include "fastconv_variants.h"
 
@@ -48,7 +49,7 @@ int64_t tile_count(const SameConv& c) {
 int64_t written_rows(const SameConv& c) {
   if (c.variant == kDirect) return c.rows;
   int64_t group = int64_t(c.dilation) * kFastVariants[c.variant].outputs;
-  return (c.rows + group - 1) / group * group;
+  return round_up(c.rows, group);
 }
 
 int64_t direct_rows(const SameConv& c) {
@@ -67,17 +68,18 @@ int64_t same_conv_workspace(const SameConv& c) {
 }
 
 int64_t fast_packed_size(int variant, int channels) {
-  return int64_t(kFastVariants[variant].planes) * channels * ((channels + 15) / 16 * 16);
+  return int64_t(kFastVariants[variant].planes) * channels * round_up(channels, kNarrowPanel);
 }
 
 void pack_fast(int variant, int channels, const float* weight, float* packed) {
   const FastVariant& v = kFastVariants[variant];
   constexpr int kMaxTaps = 16, kInputs = 8;
-  int64_t panels = (channels + 31) / 32, padded = (channels + 15) / 16 * 16, plane = channels * padded;
+  int64_t panels = ceil_div(channels, kPanel), padded = round_up(channels, kNarrowPanel),
+          plane = channels * padded;
   parallel_for(panels, [&](int64_t panel) {
-    int64_t first = panel * 32, width = std::min<int64_t>(32, padded - first);
+    int64_t first = panel * kPanel, width = std::min<int64_t>(kPanel, padded - first);
     int64_t used = std::min<int64_t>(width, channels - first);
-    double taps[kMaxTaps][kInputs][32] = {};
+    double taps[kMaxTaps][kInputs][kPanel] = {};
     for (int64_t in = 0; in < channels; in += kInputs) {
       int64_t inputs = std::min<int64_t>(kInputs, channels - in);
       for (int64_t o = 0; o < used; ++o) {
@@ -90,10 +92,10 @@ void pack_fast(int variant, int channels, const float* weight, float* packed) {
         const double* factor = v.weights + p * v.taps;
         float* to = packed + p * plane + first * channels + in * width;
         for (int64_t i = 0; i < inputs; ++i, to += width) {
-          double sum[32];
-          for (int o = 0; o < 32; ++o) sum[o] = factor[0] * taps[0][i][o];
+          double sum[kPanel];
+          for (int o = 0; o < kPanel; ++o) sum[o] = factor[0] * taps[0][i][o];
           for (int j = 1; j < v.taps; ++j) {
-            for (int o = 0; o < 32; ++o) sum[o] += factor[j] * taps[j][i][o];
+            for (int o = 0; o < kPanel; ++o) sum[o] += factor[j] * taps[j][i][o];
           }
           for (int64_t o = 0; o < width; ++o) to[o] = static_cast<float>(sum[o]);
         }

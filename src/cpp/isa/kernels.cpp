@@ -1,9 +1,9 @@
 #include "isa/kernels.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
-
-#include "isa/bf16.h"
+#include <iterator>
 
 #if defined(__x86_64__) && !defined(RVC_FAST_BASE_ONLY)
 #define RVC_X86_SETS
@@ -13,17 +13,19 @@ namespace rvc_fast {
 
 #if defined(RVC_X86_SETS)
 namespace amx {
-extern const Bf16Kernels table;
+extern const FormatKernels bfloat16;
 }
 namespace avx512_bf16 {
-extern const Bf16Kernels table;
+extern const FormatKernels bfloat16;
 }
 namespace avx512 {
 extern const Kernels table;
-}
+extern const FormatKernels float32;
+}  // namespace avx512
 namespace avx2 {
 extern const Kernels table;
-}
+extern const FormatKernels float32;
+}  // namespace avx2
 #endif
 #if defined(__aarch64__)
 namespace neon {
@@ -31,30 +33,37 @@ namespace neon {
 namespace generic {
 #endif
 extern const Kernels table;
-}
+extern const FormatKernels float32;
+}  // namespace neon or generic
 
+// The formats in their order: float32, float16, bfloat16.
 const Isa kIsas[] = {
 #if defined(RVC_X86_SETS)
 #if defined(__linux__)
-    {"amx", &avx512::table, &amx::table},
+    {.name = "amx", .kernels = &avx512::table, .formats = {&avx512::float32, nullptr, &amx::bfloat16}},
 #endif
-    {"avx512_bf16", &avx512::table, &avx512_bf16::table},
-    {"avx512", &avx512::table, nullptr},
-    {"avx2", &avx2::table, nullptr},
+    {.name = "avx512_bf16",
+     .kernels = &avx512::table,
+     .formats = {&avx512::float32, nullptr, &avx512_bf16::bfloat16}},
+    {.name = "avx512", .kernels = &avx512::table, .formats = {&avx512::float32, nullptr, nullptr}},
+    {.name = "avx2", .kernels = &avx2::table, .formats = {&avx2::float32, nullptr, nullptr}},
 #endif
 #if defined(__aarch64__)
-    {"neon", &neon::table, nullptr},
+    {.name = "neon", .kernels = &neon::table, .formats = {&neon::float32, nullptr, nullptr}},
 #else
-    {"generic", &generic::table, nullptr},
+    {.name = "generic", .kernels = &generic::table, .formats = {&generic::float32, nullptr, nullptr}},
 #endif
-    {},
+    {.name = nullptr, .kernels = nullptr, .formats = {}},
 };
 
 namespace {
 std::atomic<const Isa*> g_isa{nullptr};
 }
 
-bool supported(const Isa& isa) { return isa.kernels->supported() && (!isa.bf16 || isa.bf16->supported()); }
+bool supported(const Isa& isa) {
+  return std::all_of(std::begin(isa.formats), std::end(isa.formats),
+                     [](const FormatKernels* k) { return k == nullptr || k->supported(); });
+}
 
 bool set_isa(const char* name) {
   for (const Isa* i = kIsas; i->name; ++i) {

@@ -25,14 +25,14 @@ static void knn_offer(float* scores, int32_t* ids, int64_t size, float score, in
 static int64_t knn_pitch(int64_t dim) { return dim % 256 == 0 ? dim + 16 : dim; }
 
 static int64_t knn_scratch_floats(int64_t rows, int64_t dim) {
-  return rows * (knn_pitch(dim) + 1 + 32) + partial_floats(1, rows, 32);
+  return rows * (knn_pitch(dim) + 1 + kPanel) + partial_floats(1, rows, kPanel);
 }
 
-// Panels of 32 queries, [dim][32], the last one filled up with zeros.
+// Panels of kPanel queries, [dim][kPanel], the last one filled up with zeros.
 static void knn_pack(const float* queries, int64_t count, int64_t dim, const float* middle, float* packed) {
-  for (int64_t q = 0; q < 32; ++q) {
+  for (int64_t q = 0; q < kPanel; ++q) {
     for (int64_t i = 0; i < dim; ++i)
-      packed[i * 32 + q] = q < count ? queries[q * dim + i] - middle[i] : 0.0f;
+      packed[i * kPanel + q] = q < count ? queries[q * dim + i] - middle[i] : 0.0f;
   }
 }
 
@@ -42,7 +42,7 @@ static void knn_block(const KnnBlock& k) {
   float* x = k.scratch;
   float* norms = x + k.rows * pitch;
   float* dots = norms + k.rows;
-  float* partial = dots + k.rows * 32;
+  float* partial = dots + k.rows * kPanel;
   for (int64_t r = 0; r < k.rows; ++r) {
     const float* v = k.vectors + r * k.dim;
     V sum = {};
@@ -68,7 +68,7 @@ static void knn_block(const KnnBlock& k) {
     ends[parts] = parts + 1;
   }
 
-  for (int64_t first = 0; first < k.queries; first += 32) {
+  for (int64_t first = 0; first < k.queries; first += kPanel) {
     ConvBlock b{};
     b.x = x;
     b.x_row = pitch;
@@ -85,10 +85,10 @@ static void knn_block(const KnnBlock& k) {
 
     const int64_t count = k.queries - first < 32 ? k.queries - first : 32;
     alignas(64) float worst[32];
-    for (int64_t q = 0; q < 32; ++q)
+    for (int64_t q = 0; q < kPanel; ++q)
       worst[q] = q < count ? k.scores[(first + q) * k.wanted] : -__builtin_inff();
     for (int64_t r = 0; r < k.rows; ++r) {
-      for (int64_t q = 0; q < 32; q += RVC_LANES) {
+      for (int64_t q = 0; q < kPanel; q += RVC_LANES) {
         // Ids rise, so that an equal score never enters.
         V score = load(dots + r * 32 + q) + norms[r];
         VI better = score < load(worst + q);

@@ -38,26 +38,25 @@ std::vector<float> middle_of(const Arrays& a) {
 
 void run(const Arrays& a, const float* middle) {
   const Kernels& k = kernels();
-  const int64_t wanted = std::min(a.k + kMargin, a.m), panels = (a.n + 31) / 32;
+  const int64_t wanted = std::min(a.k + kMargin, a.m), panels = ceil_div(a.n, kPanel);
   // Work items are a range of the vectors for a range of the panels; there are more of the former if
   // possible.
-  const int64_t rows = std::clamp<int64_t>(kNumbers / a.dim / 12 * 12, 12, 192),
-                blocks = (a.m + rows - 1) / rows;
+  const int64_t rows = std::clamp<int64_t>(kNumbers / a.dim / 12 * 12, 12, 192), blocks = ceil_div(a.m, rows);
   const int64_t ranges =
       std::clamp<int64_t>(kCandidates / (a.n * wanted), 1, std::min(blocks, kItemsPerThread * threads()));
-  const int64_t groups = std::min(panels, (kItemsPerThread * threads() + ranges - 1) / ranges);
+  const int64_t groups = std::min(panels, ceil_div(kItemsPerThread * threads(), ranges));
 
-  std::vector<float> packed(panels * 32 * a.dim);
+  std::vector<float> packed(panels * kPanel * a.dim);
   parallel_for(panels, [&](int64_t p) {
-    k.knn_pack(a.queries + p * 32 * a.dim, std::min<int64_t>(32, a.n - p * 32), a.dim, middle,
-               packed.data() + p * 32 * a.dim);
+    k.knn_pack(a.queries + p * kPanel * a.dim, std::min<int64_t>(kPanel, a.n - p * kPanel), a.dim, middle,
+               packed.data() + p * kPanel * a.dim);
   });
   std::vector<float> scores(ranges * a.n * wanted, std::numeric_limits<float>::infinity());
   std::vector<int32_t> ids(scores.size(), std::numeric_limits<int32_t>::max());
   parallel_for(ranges * groups, [&](int64_t item) {
     const int64_t range = item / groups, group = item % groups;
-    const int64_t first = panels * group / groups * 32,
-                  last = std::min(panels * (group + 1) / groups * 32, a.n);
+    const int64_t first = panels * group / groups * kPanel,
+                  last = std::min(panels * (group + 1) / groups * kPanel, a.n);
     KnnBlock b{};
     b.dim = a.dim;
     b.middle = middle;

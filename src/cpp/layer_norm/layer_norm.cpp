@@ -40,7 +40,7 @@ class LayerNormPrimitive : public CpuPrimitive {
     mx::cpu::get_command_encoder(stream()).dispatch([a, rows] {
       const Kernels& k = kernels();
       const int64_t step = std::max<int64_t>(1, kItem / a.width);
-      parallel_for((rows + step - 1) / step, [&](int64_t item) {
+      parallel_for(ceil_div(rows, step), [&](int64_t item) {
         LayerNorm part = a;
         const int64_t begin = item * step;
         part.rows = std::min(step, rows - begin);

@@ -7,7 +7,7 @@ mx::array linear_pack(const mx::array& weight, const std::string& dtype, mx::Str
   ConvParams p{.op = "linear"};
   p.in_channels = weight.shape(1);
   p.out_channels = weight.shape(0);
-  p.bf16 = parse_dtype("linear", dtype);
+  p.format = parse_format("linear", dtype);
   return pack_conv(p, weight, s);
 }
 

@@ -68,7 +68,7 @@ class MelStft : public CpuPrimitive {
       const Kernels& k = kernels();
       const Plan plan(m.n_fft);
       const auto bands = find_bands(m.filters, m.mels, m.n_fft / 2 + 1);
-      parallel_for((m.frames + k.lanes - 1) / k.lanes, [&](int64_t item) {
+      parallel_for(ceil_div(m.frames, k.lanes), [&](int64_t item) {
         const int64_t begin = item * k.lanes;
         MelFrames part = m;
         part.x += begin * m.hop;

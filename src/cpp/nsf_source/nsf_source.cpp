@@ -30,8 +30,7 @@ struct Arrays {
 
 void run(const Params& p, const Arrays& a) {
   const Kernels& k = kernels();
-  const int64_t size = std::max<int64_t>(1, kItem / (p.hop * a.harmonics)),
-                items = (a.frames + size - 1) / size;
+  const int64_t size = std::max<int64_t>(1, kItem / (p.hop * a.harmonics)), items = ceil_div(a.frames, size);
   std::vector<double> starts(a.batch * a.harmonics * a.frames);
   auto each = [&](auto&& f) {
     parallel_for(a.batch * items, [&](int64_t item) {

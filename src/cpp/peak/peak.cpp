@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "conv/conv.h"
 #include "core/pool.h"
 
 #if defined(__x86_64__)
@@ -160,6 +161,23 @@ uint64_t sum(const uint64_t* x, size_t words) {
 }
 
 }  // namespace
+
+double fma_peak(const std::string& dtype) {
+  const Format format = parse_format("fma_peak", dtype);
+  require_format("fma_peak", format);
+  const FormatKernels& k = *kernels(format);
+  double best = 0;
+  const int64_t n = threads();
+  for (int round = 0; round < kRounds; ++round) {
+    std::vector<double> done(n);
+    const auto start = Clock::now();
+    parallel_for(n, [&](int64_t i) { done[i] = k.peak(kIterations); });
+    double total = 0;
+    for (double d : done) total += d;
+    best = std::max(best, total / seconds_since(start));
+  }
+  return best;
+}
 
 double int8_peak() {
   const Int8Loop loop = int8_loop();

@@ -5,7 +5,6 @@
 
 #include "conv1d/conv1d.h"
 #include "fastconv/same_conv.h"
-#include "isa/bf16.h"
 #include "mlx/backend/cpu/encoder.h"
 #include "resblock/run.h"
 
@@ -14,12 +13,13 @@ namespace {
 
 constexpr const char* kOp = "resblock";
 
-ConvParams direct_params(int channels, int kernel, bool bf16) {
-  return {.op = kOp, .kernel = {1, kernel}, .in_channels = channels, .out_channels = channels, .bf16 = bf16};
+ConvParams direct_params(int channels, int kernel, Format format) {
+  return {
+      .op = kOp, .kernel = {1, kernel}, .in_channels = channels, .out_channels = channels, .format = format};
 }
 
-int64_t packed_values(int variant, int channels, int kernel, bool bf16) {
-  return variant == kDirect ? packed_size(direct_params(channels, kernel, bf16))
+int64_t packed_values(int variant, int channels, int kernel, Format format) {
+  return variant == kDirect ? packed_size(direct_params(channels, kernel, format))
                             : fast_packed_size(variant, channels);
 }
 
@@ -83,14 +83,14 @@ class Resblock : public CpuPrimitive {
   // The weight (C, K, C) of a convolution, to be packed before what is dispatched next.
   const void* pack(size_t conv, const mx::array& weight) {
     const int channels = stage_.channels, variant = stage_.convs[conv].variant, kernel = weight.shape(1);
-    mx::array packed({static_cast<int>(packed_values(variant, channels, kernel, false))}, mx::float32,
-                     nullptr, {});
+    mx::array packed({static_cast<int>(packed_values(variant, channels, kernel, Format::float32))},
+                     mx::float32, nullptr, {});
     allocate(packed);
     auto& encoder = mx::cpu::get_command_encoder(stream());
     encoder.add_temporary(packed);
     encoder.dispatch([=, from = weight.data<float>(), to = packed.data<float>()] {
       if (variant == kDirect) {
-        run_pack(direct_params(channels, kernel, false), from, WeightType::float32, to);
+        run_pack(direct_params(channels, kernel, Format::float32), from, Format::float32, to);
       } else {
         pack_fast(variant, channels, from, to);
       }
@@ -121,11 +121,11 @@ void check_shape(int variant, int channels, int kernel) {
 std::string resblock_algorithm(int channels, int kernel, const std::string& wanted,
                                const std::string& dtype) {
   int variant = kDirect;
-  const bool bf16 = parse_dtype(kOp, dtype);
-  if (bf16) require_bf16(kOp);
+  const Format format = parse_format(kOp, dtype);
+  require_format(kOp, format);
   if (wanted == "auto") {
     // Products of pairs do not save as much as the fast algorithm does, products of tiles far more.
-    variant = bf16 && isa().bf16->tiles ? kDirect : best_variant(channels, kernel);
+    variant = kernels(format)->tiles ? kDirect : best_variant(channels, kernel);
   } else if (wanted == "fast") {
     variant = best_variant(channels, kernel);
     require(variant != kDirect, kOp,
@@ -146,8 +146,8 @@ mx::array resblock_pack(const mx::array& weight, const std::string& algorithm, c
   int variant = known_variant(algorithm), channels = weight.shape(0);
   check_shape(variant, channels, weight.shape(1));
   if (variant == kDirect) return conv1d_pack(weight, 1, dtype, s);
-  require(!parse_dtype(kOp, dtype), kOp,
-          "algorithm must be \"direct\" in bfloat16, got \"" + algorithm + "\"");
+  require(parse_format(kOp, dtype) == Format::float32, kOp,
+          "algorithm must be \"direct\" in " + dtype + ", got \"" + algorithm + "\"");
   int64_t size = fast_packed_size(variant, channels);
   require(size <= std::numeric_limits<int>::max(), kOp,
           "weight must have fewer than 2^31 values when packed");
@@ -176,9 +176,10 @@ mx::array resblock(const mx::array& x, const std::vector<mx::array>& packed,
     int variant = known_variant(algorithm);
     check_shape(variant, channels, kernel);
     const bool plain = packed[i].ndim() == 3;
-    const bool bf16 = variant == kDirect && !plain && packed[i].dtype() == mx::bfloat16;
-    if (bf16) require_bf16(kOp);
-    const int64_t size = packed_values(variant, channels, kernel, bf16);
+    const bool any = variant == kDirect && !plain && is_floating(packed[i]);
+    const Format format = any ? format_of(packed[i]) : Format::float32;
+    require_format(kOp, format);
+    const int64_t size = packed_values(variant, channels, kernel, format);
     require(size <= std::numeric_limits<int>::max(), kOp,
             "weight must have fewer than 2^31 values when packed");
     if (plain) {
@@ -188,13 +189,17 @@ mx::array resblock(const mx::array& x, const std::vector<mx::array>& packed,
               "weight must be of shape " + to_string(wanted) + ", got " + to_string(packed[i].shape()));
     } else {
       require(
-          packed[i].ndim() == 1 && (bf16 || packed[i].dtype() == mx::float32) && packed[i].shape(0) == size,
-          kOp,
+          packed[i].ndim() == 1 && packed[i].dtype() == dtype_of(format) && packed[i].shape(0) == size, kOp,
           "weight must be packed for these channels and taps and this algorithm: " + std::to_string(size) +
               " values, got " + to_string(packed[i].shape()));
     }
-    inputs.push_back(readable(packed[i], bf16 ? mx::bfloat16 : mx::float32, s));
-    stage.convs.push_back({kernel, dilation, variant, ends_step, ends_block, bf16});
+    inputs.push_back(readable(packed[i], dtype_of(format), s));
+    stage.convs.push_back({.taps = kernel,
+                           .dilation = dilation,
+                           .variant = variant,
+                           .ends_step = ends_step,
+                           .ends_block = ends_block,
+                           .format = format});
   }
   require(stage.convs.back().ends_block, kOp, "blocks must end with a step");
   for (auto& bias : biases) {

@@ -8,13 +8,10 @@
 
 #include "core/pool.h"
 #include "fastconv/same_conv.h"
-#include "isa/bf16.h"
 #include "isa/kernels.h"
 
 namespace rvc_fast {
 namespace {
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 int64_t reach(const ResConv& c) { return int64_t(c.taps / 2) * c.dilation; }
 
@@ -26,7 +23,7 @@ struct Plan {
   int buffers;
   int blocks = 0;
   std::vector<int64_t> halos;              // rows that later convolutions of the block need on each side
-  std::vector<std::vector<Segment>> taps;  // of convolutions in bfloat16
+  std::vector<std::vector<Segment>> taps;  // of convolutions in another format than float32
   int block;
 };
 
@@ -43,45 +40,51 @@ SameConv same_conv(const ResStage& s, const Plan& p, size_t i, int64_t rows) {
   return c;
 }
 
-// ---- direct convolutions in bfloat16 ----
+// ---- direct convolutions in another format than float32 ----
 
-// Values per row of the rounded input; not a multiple of 1 KB, which would fall into few cache sets.
-int64_t bf16_pitch(int channels) {
-  int64_t depth = ceil_div(channels, kBf16Block) * kBf16Block;
-  return depth % 512 == 0 ? depth + 32 : depth;
+// Values per row of the converted input; not a multiple of 1 KB, which would fall into few cache sets.
+int64_t narrow_pitch(Format format, int channels) {
+  const FormatRow& f = format_row(format);
+  const int64_t depth = round_up(channels, f.depth);
+  return depth % (1024 / f.bytes) == 0 ? depth + 64 / f.bytes : depth;
 }
 
-// Rows that share one pass over the weights, their rounded input in the cache meanwhile.
-int64_t bf16_rows(int channels) {
-  constexpr int64_t kValues = 65536, kFewest = 256;
-  return std::max(kFewest, kValues / bf16_pitch(channels) / kFewest * kFewest);
+// Rows that share one pass over the weights, their converted input in the cache meanwhile.
+int64_t narrow_rows(Format format, int channels) {
+  constexpr int64_t kBytes = 131072, kFewest = 256;
+  return std::max(kFewest,
+                  kBytes / format_row(format).bytes / narrow_pitch(format, channels) / kFewest * kFewest);
 }
 
-int64_t bf16_workspace(const SameConv& c) {
-  int64_t rows = bf16_rows(c.channels) + int64_t(c.taps - 1) * c.dilation + isa().bf16->tile_rows;
-  return rows * bf16_pitch(c.channels) / 2;
+int64_t narrow_workspace(Format format, const SameConv& c) {
+  int64_t rows =
+      narrow_rows(format, c.channels) + int64_t(c.taps - 1) * c.dilation + kernels(format)->tile_rows;
+  return ceil_div(rows * narrow_pitch(format, c.channels) * format_row(format).bytes, sizeof(float));
 }
 
-std::vector<Segment> bf16_taps(const ResConv& c, int channels) {
-  const int64_t pitch = bf16_pitch(channels), depth = ceil_div(channels, kBf16Block) * kBf16Block;
+std::vector<Segment> narrow_taps(const ResConv& c, int channels) {
+  const int64_t pitch = narrow_pitch(c.format, channels),
+                depth = round_up(channels, format_row(c.format).depth);
   if (c.dilation == 1 && pitch == depth) return {{0, c.taps * depth}};
   std::vector<Segment> taps;
   for (int k = 0; k < c.taps; ++k) taps.push_back({int64_t(k) * c.dilation * pitch, depth});
   return taps;
 }
 
-void bf16_conv(const SameConv& c, const uint16_t* w, const std::vector<Segment>& taps) {
-  const Bf16Kernels& k = *isa().bf16;
-  const int64_t channels = c.channels, pitch = bf16_pitch(c.channels), most = bf16_rows(c.channels);
+void narrow_conv(Format format, const SameConv& c, const void* w, const std::vector<Segment>& taps) {
+  const FormatKernels& k = *kernels(format);
+  const int64_t channels = c.channels, pitch = narrow_pitch(format, c.channels),
+                most = narrow_rows(format, c.channels);
   const int64_t reach = int64_t(c.taps / 2) * c.dilation;
-  auto* input = reinterpret_cast<uint16_t*>(c.workspace);
-  Bf16ConvBlock b{};
-  b.x = input;
+  const auto segments = static_cast<int32_t>(taps.size());
+  ConvBlock b{};
+  b.x = c.workspace;
   b.x_row = pitch;
   b.y_row = b.columns = channels;
   b.lines = 1;
   b.segments = taps.data();
-  b.segment_count = static_cast<int32_t>(taps.size());
+  b.block_ends = &segments;
+  b.blocks = 1;
   b.w = w;
   b.bias = c.bias;
   b.scale = 1.0f;
@@ -90,14 +93,25 @@ void bf16_conv(const SameConv& c, const uint16_t* w, const std::vector<Segment>&
     const int64_t at = row * channels;
     b.rows = std::min(most, c.rows - row);
     const int64_t rows = b.rows + 2 * reach;
-    k.stage({c.x + at - reach * channels, 1, rows, channels, 0, 0, 1, rows, channels, c.slope, input, pitch});
+    k.stage({.x = c.x + at - reach * channels,
+             .height = 1,
+             .width = rows,
+             .pitch = channels,
+             .line = 0,
+             .row = 0,
+             .lines = 1,
+             .rows = rows,
+             .channels = channels,
+             .slope = c.slope,
+             .to = c.workspace,
+             .to_pitch = pitch});
     b.residual = c.residual ? c.residual + at : nullptr;
     b.y = c.y + at;
     if (c.total) {
       for (int64_t i = 0; i < b.rows * channels; ++i) b.y[i] = b.residual[i] + c.total[at + i];
       b.residual = b.y;
     }
-    k.conv_block(b);
+    k.block(b);
   }
 }
 
@@ -112,10 +126,11 @@ double cost(const SameConv& c) {
 // same number for every thread, and not so long that the buffers leave the cache.
 int64_t best_chunks(const ResStage& s, const Plan& p, int64_t batch, int64_t length) {
   constexpr int64_t kMaxRows = 3072, kMaxFloats = 786432;
-  // Products in bfloat16 are so fast that fetching from beyond L2 costs more than longer halos.
-  constexpr int64_t kBf16Floats = 98304, kBf16Rows = 512;
+  // Narrow products are so fast that fetching from beyond L2 costs more than longer halos.
+  constexpr int64_t kNarrowFloats = 98304, kNarrowRows = 512;
   int64_t rows = std::min<int64_t>(kMaxRows, kMaxFloats / s.channels);
-  if (s.convs.front().bf16) rows = std::min(rows, std::max(kBf16Rows, kBf16Floats / s.channels));
+  if (s.convs.front().format != Format::float32)
+    rows = std::min(rows, std::max(kNarrowRows, kNarrowFloats / s.channels));
   const int64_t fewest = ceil_div(length, std::max<int64_t>(1, rows));
   const int64_t most = std::min<int64_t>(length, 2 * fewest + 2 * threads());
   int64_t best = fewest;
@@ -147,7 +162,7 @@ Plan plan(const ResStage& s, int64_t batch, int64_t length, ResTuning tuning) {
     p.halos[i] = after;
     after += reach(c);
     p.halo = std::max(p.halo, after);
-    if (c.bf16) p.taps[i] = bf16_taps(c, s.channels);
+    if (c.format != Format::float32) p.taps[i] = narrow_taps(c, s.channels);
   }
   p.buffers = longest_step > 2 ? 5 : 4;
   // Enough tiles per pass that fetching the planes' weights costs less than using them: against 36, 96 gain 6
@@ -162,7 +177,9 @@ Plan plan(const ResStage& s, int64_t batch, int64_t length, ResTuning tuning) {
     // further.
     int64_t excess = c.variant == kDirect ? 0 : int64_t(c.dilation) * kFastVariants[c.variant].outputs - 1;
     rows = std::max(rows, c.rows + excess - p.halos[i] + reach(s.convs[i]));
-    p.workspace = std::max(p.workspace, s.convs[i].bf16 ? bf16_workspace(c) : same_conv_workspace(c));
+    const Format format = s.convs[i].format;
+    p.workspace = std::max(p.workspace,
+                           format == Format::float32 ? same_conv_workspace(c) : narrow_workspace(format, c));
   }
   p.buffer_rows = p.halo + std::max(rows, p.chunk + p.halo);
   return p;
@@ -174,13 +191,13 @@ class Chunk {
   Chunk(const ResStage& stage, const Plan& plan, int64_t begin, int64_t end, float* memory)
       : stage_(stage), plan_(plan), begin_(begin), end_(end) {
     // Buffers start at odd multiples of a cache line within a page, so that equal rows do not alias.
-    int64_t size = ceil_div(plan.buffer_rows * plan.channels, 16) * 16 + 16;
+    int64_t size = round_up(plan.buffer_rows * plan.channels, 16) + 16;
     for (int i = 0; i < plan.buffers; ++i, memory += size) buffers_[i] = memory;
     workspace_ = memory;
   }
 
   static int64_t floats(const Plan& p) {
-    return p.buffers * (ceil_div(p.buffer_rows * p.channels, 16) * 16 + 16) + p.workspace;
+    return p.buffers * (round_up(p.buffer_rows * p.channels, 16) + 16) + p.workspace;
   }
 
   void run(const float* x, const void* const* weights, const float* const* biases, float* y) {
@@ -217,8 +234,8 @@ class Chunk {
       c.y = at(out, low);
       c.bias = biases[i];
       c.workspace = workspace_;
-      if (conv.bf16) {
-        bf16_conv(c, static_cast<const uint16_t*>(weights[i]), plan_.taps[i]);
+      if (conv.format != Format::float32) {
+        narrow_conv(conv.format, c, weights[i], plan_.taps[i]);
       } else {
         c.w = static_cast<const float*>(weights[i]);
         k.same_conv(c);

@@ -5,6 +5,8 @@
 
 #include <vector>
 
+#include "conv/format.h"
+
 namespace rvc_fast {
 
 // A convolution C -> C that keeps the length, with what follows it.
@@ -12,7 +14,7 @@ struct ResConv {
   int taps, dilation;
   int variant;  // of kFastVariants, or kDirect
   bool ends_step, ends_block;
-  bool bf16 = false;  // only kDirect
+  Format format = Format::float32;  // another only with kDirect
 
   bool operator==(const ResConv&) const = default;
 };

@@ -348,7 +348,7 @@ def _pack_from(layer: PackedLayer, tensor: np.ndarray, packing: Packing) -> None
     packs = isinstance(plan, ops.PackedWeight) and plan.backend == "cpu"
     lent = packs and tensor.dtype in (np.float32, np.float16)
     tensor = np.ascontiguousarray(tensor)
-    layer.weight = native.ext().borrow(tensor) if lent else mx.array(tensor)
+    layer.weight = native.compiled.borrow(tensor) if lent else mx.array(tensor)
     layer.pack(packing)
     mx.eval(layer.packed)  # while the tensor is here
 

@@ -1,6 +1,7 @@
 """The compiled CPU kernels: import once, test once, and say so once if they are missing.
 
-Everything in rvc_fast works without them, on stock MLX; `ext()` is then None.
+Everything in rvc_fast works without them, on stock MLX; `ext()` is then None. Code that only runs where they are takes
+`native.compiled`, whose types stand in `_ext.pyi` (`make stubs` writes it).
 """
 
 from __future__ import annotations
@@ -8,12 +9,12 @@ from __future__ import annotations
 import functools
 import warnings
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import mlx.core as mx  # before the extension: registers mx.array and loads libmlx
 
 from . import env
-from .errors import InputError
+from .errors import BackendError, InputError
 
 
 def _self_test(ext: ModuleType) -> None:
@@ -59,6 +60,23 @@ def load() -> tuple[ModuleType | None, str]:
     return _ext, f"compiled kernels, {_ext.isa()}, {_ext.threads()} threads"
 
 
-def ext() -> Any:
+def ext() -> ModuleType | None:
     """Return the extension module, or None when it is missing or failed its self-test."""
     return load()[0]
+
+
+if TYPE_CHECKING:
+    from . import _ext
+
+    compiled = _ext
+else:
+
+    def __getattr__(name: str) -> ModuleType:
+        """`compiled` is the extension for code that only runs where there is one; BackendError without."""
+        if name != "compiled":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found, why = load()
+        if found is None:
+            raise BackendError(why)
+        globals()[name] = found
+        return found

@@ -10,8 +10,6 @@
 namespace rvc_fast::test {
 namespace {
 
-int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
-
 struct Shape {
   int64_t lines, rows, columns;
   std::vector<Segment> segments;
@@ -19,7 +17,7 @@ struct Shape {
 };
 
 // One call of conv_block; `variant` picks what follows the sum.
-void conv_block_case(const Kernels& k, const Shape& s, int variant) {
+void conv_block_case(const Shape& s, int variant) {
   std::mt19937 random = random_numbers();
   const std::string what =
       text("%lld x %lld x %lld, %zu segments in %zu blocks, variant %d", (long long)s.lines,
@@ -44,15 +42,15 @@ void conv_block_case(const Kernels& k, const Shape& s, int variant) {
       }
     }
   }
-  Floats w(reduction * round_up(s.columns, 16));
-  for (int64_t column = 0; column < round_up(s.columns, 16); ++column) {
-    const int64_t panel = column / 32 * 32, width = s.columns - panel > 16 ? 32 : 16;
+  Floats w(reduction * round_up(s.columns, kNarrowPanel));
+  for (int64_t column = 0; column < round_up(s.columns, kNarrowPanel); ++column) {
+    const int64_t panel = column / kPanel * kPanel, width = panel_width(s.columns - panel);
     for (int64_t i = 0; i < reduction; ++i)
       w[panel * reduction + i * width + column - panel] = column < s.columns ? normal(random) : 0.0f;
   }
   const int64_t y_size = (s.lines - 1) * y_line + (s.rows - 1) * y_row + s.columns;
   Floats b(bias ? s.columns : 0, random), extra(residual ? y_size : 0, random), y(y_size);
-  Floats partial(s.block_ends.size() > 1 ? k.partial_floats(s.lines, s.rows, s.columns) : 0);
+  Floats partial(s.block_ends.size() > 1 ? partial_floats(s.lines, s.rows, s.columns) : 0);
 
   ConvBlock block{};
   block.x = x, block.x_line = x_line, block.x_row = x_row;
@@ -67,13 +65,13 @@ void conv_block_case(const Kernels& k, const Shape& s, int variant) {
   block.scale = variant % 4 == 3 ? 0.5f : 1.0f;
   block.activation = static_cast<Activation>(variant % 5);
   block.partial = partial.size() ? partial.data() : nullptr;
-  k.conv_block(block);
+  kernels(Format::float32)->block(block);
 
   std::vector<Wanted> want(y_size);
   for (int64_t l = 0; l < s.lines; ++l) {
     for (int64_t r = 0; r < s.rows; ++r) {
       for (int64_t column = 0; column < s.columns; ++column) {
-        const int64_t panel = column / 32 * 32, width = s.columns - panel > 16 ? 32 : 16;
+        const int64_t panel = column / kPanel * kPanel, width = panel_width(s.columns - panel);
         const float* weights = w + panel * reduction + column - panel;
         double sum = 0, magnitude = 1;
         for (const Segment& segment : s.segments) {
@@ -95,7 +93,7 @@ void conv_block_case(const Kernels& k, const Shape& s, int variant) {
   check(partial.intact(), what + ": written beside the partial sums");
 }
 
-void conv_block(const Kernels& k) {
+void conv_block(const Kernels&) {
   // One segment; two with a gap; three blocks of uneven length, of which two share a run.
   const std::vector<std::pair<std::vector<Segment>, std::vector<int32_t>>> reductions{
       {{{0, 1}}, {1}},
@@ -106,12 +104,12 @@ void conv_block(const Kernels& k) {
   for (const auto& [segments, ends] : reductions) {
     for (int64_t columns : {1, 3, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 47, 48, 49, 64, 67}) {
       for (int64_t rows : {1, 2, 5, 6, 7, 11, 12, 13, 25})
-        conv_block_case(k, {1 + rows % 2, rows, columns, segments, ends}, variant++);
+        conv_block_case({1 + rows % 2, rows, columns, segments, ends}, variant++);
     }
   }
 }
 
-void stage(const Kernels& k) {
+void stage(const Kernels&) {
   int variant = 0;
   for (int64_t channels : {1, 3, 4, 7, 8, 15, 16, 17, 33}) {
     for (auto [line, row] : {std::pair<int64_t, int64_t>{0, 0}, {-1, -2}, {1, 2}, {-5, 0}, {0, 9}}) {
@@ -130,7 +128,7 @@ void stage(const Kernels& k) {
       s.to_pitch = channels + 1;
       Floats to((s.lines * s.rows - 1) * s.to_pitch + channels);
       s.to = to;
-      k.stage(s);
+      kernels(Format::float32)->stage(s);
       std::vector<Wanted> want(to.size());
       for (int64_t l = 0; l < s.lines; ++l) {
         for (int64_t r = 0; r < s.rows; ++r) {
@@ -184,8 +182,9 @@ std::vector<Wanted> direct(const ConvParams& p, const ConvArrays& a, const float
         for (int64_t c = 0; c < channels; ++c) {
           const float v = a.x[((batch * in[0] + x[0]) * in[1] + x[1]) * p.in_channels + group * channels + c];
           const float w = weight[((o * p.kernel[0] + kh) * p.kernel[1] + kw) * channels + c];
-          const double product =
-              p.bf16 ? double(rounded(v < 0 ? v * p.leaky : v)) * rounded(w) : leaky(v, p.leaky) * w;
+          const double product = p.format == Format::bfloat16
+                                     ? double(rounded(v < 0 ? v * p.leaky : v)) * rounded(w)
+                                     : leaky(v, p.leaky) * w;
           sum += product;
           want[at].magnitude += std::abs(product);
         }
@@ -200,7 +199,7 @@ std::vector<Wanted> direct(const ConvParams& p, const ConvArrays& a, const float
 }
 
 void run_conv_case(ConvParams p, int64_t batch, int64_t height, int64_t width, const std::string& what) {
-  p.bf16 = isa().bf16 != nullptr && p.tile == 1;
+  if (kernels(Format::bfloat16) && p.tile == 1) p.format = Format::bfloat16;
   std::mt19937 random = random_numbers();
   ConvArrays a{};
   a.batch = batch, a.height = height, a.width = width;
@@ -209,11 +208,11 @@ void run_conv_case(ConvParams p, int64_t batch, int64_t height, int64_t width, c
                 y_size = batch * a.out_height * a.out_width * p.out_channels;
   Floats x(batch * height * width * p.in_channels, random),
       weight(int64_t(p.out_channels) * p.kernel[0] * p.kernel[1] * channels, random),
-      packed(packed_size(p) / (p.bf16 ? 2 : 1)), bias(p.has_bias ? p.out_channels : 0, random),
+      packed(packed_size(p) * format_row(p.format).bytes / 4), bias(p.has_bias ? p.out_channels : 0, random),
       residual(p.has_residual ? y_size : 0, random);
   const int64_t pixels = batch * a.out_height * a.out_width, pitch = p.out_channels + p.beside;
   Floats beside(pixels * p.beside, random), all(pixels * pitch), y(y_size);
-  run_pack(p, weight, WeightType::float32, packed);
+  run_pack(p, weight, Format::float32, packed);
   check(packed.intact() && std::none_of(packed.begin(), packed.end(), untouched), what + ": packed weights");
   a.x = x, a.weights = packed, a.y = all, a.beside = beside;
   a.bias = p.has_bias ? bias.data() : nullptr;
@@ -428,9 +427,9 @@ void half_weights(const Kernels&) {
   const float half_values[] = {0.0f, -0.0f, 0x1p-24f, 65504.0f, 1.0f, -2.0f, INFINITY, NAN};
   const uint16_t bfloat[] = {0x0000, 0x8000, 0x0001, 0x7f7f, 0x3f80, 0xc000, 0x7f80, 0x7fc0};
   const float bfloat_values[] = {0.0f, -0.0f, 0x1p-133f, 0x1.fep127f, 1.0f, -2.0f, INFINITY, NAN};
-  auto test = [&](const uint16_t* from, WeightType type, const float* want, const char* what) {
+  auto test = [&](const uint16_t* from, Format format, const float* want, const char* what) {
     Floats packed(packed_size(p));
-    run_pack(p, from, type, packed);
+    run_pack(p, from, format, packed);
     for (int i = 0; i < 8; ++i) {
       float got = packed[i * 16];
       bool same = std::isnan(want[i]) ? std::isnan(got)
@@ -438,8 +437,8 @@ void half_weights(const Kernels&) {
       check(same, text("%s %04x is %g", what, from[i], got));
     }
   };
-  test(half, WeightType::float16, half_values, "float16");
-  test(bfloat, WeightType::bfloat16, bfloat_values, "bfloat16");
+  test(half, Format::float16, half_values, "float16");
+  test(bfloat, Format::bfloat16, bfloat_values, "bfloat16");
 }
 
 Test block_test("conv_block", conv_block), stage_test("stage", stage), run_test("run_conv", run_conv_all),

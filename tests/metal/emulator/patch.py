@@ -32,8 +32,11 @@ def installed(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     forget_kernels()
     monkeypatch.setattr(mx.fast, f"{emulator.language}_kernel", emulator.kernel)
     monkeypatch.setenv("RVC_FAST_BACKEND", emulator.language)
-    with dispatch.pretending(emulator.language):
-        yield
+    try:
+        with dispatch.pretending(emulator.language):
+            yield
+    finally:
+        forget_kernels()
 
 
 def compile_for(language: str, work: Callable[[], object]) -> None:

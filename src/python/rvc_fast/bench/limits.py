@@ -47,7 +47,7 @@ def arithmetic(dtype: str) -> float | None:
         mx.eval(a)
         return round(2 * MATMUL**3 / _fastest(lambda: a @ a) / 1e9, 1)
     ext = native.ext()
-    if ext is None or dtype not in ("float32", "bfloat16") or (dtype == "bfloat16" and not ext.bfloat16()):
+    if ext is None or dtype not in ext.formats():
         return None
     return round(ext.fma_peak(dtype) / 1e9, 1)
 

@@ -41,7 +41,7 @@ def _reference(q: mx.array, k: mx.array, v: mx.array, o: Options) -> mx.array:
 
 
 def _cpu(q: mx.array, k: mx.array, v: mx.array, o: Options) -> mx.array:
-    return native.ext().attention(q, k, v, o.scale)
+    return native.compiled.attention(q, k, v, o.scale)
 
 
 def _gpu(q: mx.array, k: mx.array, v: mx.array, o: Options) -> mx.array:

@@ -60,7 +60,7 @@ def _halves(
 
 
 def _scan_cpu(forward: mx.array, backward: mx.array, w_hh: mx.array, b_hh: mx.array, h: mx.array) -> mx.array:
-    return mx.concatenate(native.ext().bigru(forward, backward, w_hh, b_hh, h), axis=-1)
+    return mx.concatenate(list(native.compiled.bigru(forward, backward, w_hh, b_hh, h)), axis=-1)
 
 
 class Limits(NamedTuple):

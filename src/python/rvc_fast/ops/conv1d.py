@@ -73,12 +73,13 @@ def _cpu(
 ) -> mx.array:
     data = weight.data if isinstance(weight, PackedWeight) else weight
     stride, padding, dilation, groups, leaky, activation, scale = o
-    return native.ext().conv1d(
+    return native.compiled.conv1d(
         x,
         data,
         bias,
         residual,
-        *weight.shape[:2],
+        weight.shape[0],
+        weight.shape[1],
         stride,
         padding,
         dilation,
@@ -114,7 +115,7 @@ def _gpu(
 
 def _pack_cpu(weight: mx.array, groups: int, dtype: Dtype) -> PackedWeight:
     dtype = faster_dtype(dtype, weight.shape[2], weight.shape[0] // groups)
-    data = native.ext().conv1d_pack(weight, groups, dtype)
+    data = native.compiled.conv1d_pack(weight, groups, dtype)
     return PackedWeight("conv1d", data, tuple(weight.shape), groups, dtype=dtype)
 
 

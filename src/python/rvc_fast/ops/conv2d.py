@@ -59,11 +59,13 @@ def _reference(
 def _cpu(
     x: mx.array, weight: Weight, bias: mx.array | None, residual: mx.array | None, o: Options
 ) -> mx.array:
-    out, *kernel, _ = weight.shape
-    data, algorithm = weight, "direct"
-    if isinstance(weight, PackedWeight):
-        data, algorithm = weight.data, weight.algorithm
-    return native.ext().conv2d(x, data, bias, residual, out, kernel, o.padding, o.activation or "", algorithm)
+    out, height, width, _ = weight.shape
+    data, algorithm = (
+        (weight.data, weight.algorithm) if isinstance(weight, PackedWeight) else (weight, "direct")
+    )
+    return native.compiled.conv2d(
+        x, data, bias, residual, out, (height, width), o.padding, o.activation or "", algorithm
+    )
 
 
 def _gpu(
@@ -78,10 +80,10 @@ def _pack_cpu(weight: mx.array, algorithm: str, dtype: Dtype) -> PackedWeight:
     dtype = faster_dtype(dtype, weight.shape[3], weight.shape[0])
     shape = tuple(weight.shape)
     try:
-        name = native.ext().conv2d_algorithm(shape, algorithm, dtype)
+        name = native.compiled.conv2d_algorithm(shape, algorithm, dtype)
         if algorithm == "auto" and name != "direct":
             dtype = "float32"
-        data = native.ext().conv2d_pack(weight, name, dtype)
+        data = native.compiled.conv2d_pack(weight, name, dtype)
     except ValueError as e:
         raise InputError(str(e)) from None
     return PackedWeight("conv2d", data, shape, algorithm=name, dtype=dtype)

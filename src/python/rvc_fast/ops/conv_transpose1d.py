@@ -70,8 +70,8 @@ def _cpu(
     data = weight.data if isinstance(weight, PackedWeight) else weight
     stride, padding, output_padding, leaky = o
     slope = 1.0 if leaky is None else leaky
-    return native.ext().conv_transpose1d(
-        x, data, bias, residual, *weight.shape[:2], stride, padding, output_padding, slope
+    return native.compiled.conv_transpose1d(
+        x, data, bias, residual, weight.shape[0], weight.shape[1], stride, padding, output_padding, slope
     )
 
 
@@ -104,7 +104,7 @@ def _gpu(
 
 def _pack_cpu(weight: mx.array, stride: int, dtype: Dtype) -> PackedWeight:
     dtype = faster_dtype(dtype, weight.shape[-1], weight.shape[0])
-    data = native.ext().conv_transpose1d_pack(weight, stride, dtype)
+    data = native.compiled.conv_transpose1d_pack(weight, stride, dtype)
     return PackedWeight("conv_transpose1d", data, tuple(weight.shape), stride=(stride,), dtype=dtype)
 
 

@@ -84,11 +84,11 @@ def _smooth(
 
 
 def _cpu(x: mx.array, weight: Weight, bias: mx.array | None, beside: mx.array | None, o: Options) -> mx.array:
-    out, *kernel, _ = weight.shape
+    out, height, width, _ = weight.shape
     data = weight.data if isinstance(weight, PackedWeight) else weight
     stride, padding, output_padding, activation = o
-    return native.ext().conv_transpose2d(
-        x, data, bias, out, kernel, stride, padding, output_padding, activation or "", beside
+    return native.compiled.conv_transpose2d(
+        x, data, bias, out, (height, width), stride, padding, output_padding, activation or "", beside
     )
 
 
@@ -119,7 +119,7 @@ def _gpu(
 
 def _pack_cpu(weight: mx.array, stride: Pair, dtype: Dtype) -> PackedWeight:
     dtype = faster_dtype(dtype, weight.shape[-1], weight.shape[0])
-    data = native.ext().conv_transpose2d_pack(weight, stride, dtype)
+    data = native.compiled.conv_transpose2d_pack(weight, stride, dtype)
     return PackedWeight("conv_transpose2d", data, tuple(weight.shape), stride=stride, dtype=dtype)
 
 

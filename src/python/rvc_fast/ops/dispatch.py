@@ -145,6 +145,6 @@ def dtype_missing(dtype: str) -> str | None:
         return f"only a GPU computes in {dtype}"
     if (why := compiled_missing()) is not None:
         return f"it needs the compiled CPU kernels, and {why}"
-    if not native.ext().bfloat16():
-        return f"this CPU has neither AMX-BF16 nor AVX512-BF16, or RVC_FAST_ISA={native.ext().isa()} leaves them out"
+    if "bfloat16" not in native.compiled.formats():
+        return f"this CPU has neither AMX-BF16 nor AVX512-BF16, or RVC_FAST_ISA={native.compiled.isa()} leaves them out"
     return None

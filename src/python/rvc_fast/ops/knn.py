@@ -96,7 +96,7 @@ def _reference(queries: mx.array, vectors: mx.array, o: Options) -> Neighbours:
 
 
 def _cpu(queries: mx.array, vectors: mx.array, o: Options) -> Neighbours:
-    return native.ext().knn(queries, vectors, o.k)
+    return native.compiled.knn(queries, vectors, o.k)
 
 
 def _gpu(queries: mx.array, vectors: mx.array, o: Options) -> Neighbours:

@@ -47,7 +47,7 @@ def _cpu(
     x: mx.array, weight: Weight, bias: mx.array | None, residual: mx.array | None, o: Options
 ) -> mx.array:
     data = weight.data if isinstance(weight, PackedWeight) else weight
-    return native.ext().linear(x, data, bias, residual, weight.shape[0], o.activation or "")
+    return native.compiled.linear(x, data, bias, residual, weight.shape[0], o.activation or "")
 
 
 def _gpu(
@@ -61,7 +61,7 @@ def _gpu(
 
 def _pack_cpu(weight: mx.array, dtype: Dtype) -> PackedWeight:
     dtype = faster_dtype(dtype, weight.shape[1], weight.shape[0])
-    data = native.ext().linear_pack(weight, dtype)
+    data = native.compiled.linear_pack(weight, dtype)
     return PackedWeight("linear", data, tuple(weight.shape), dtype=dtype)
 
 

@@ -76,7 +76,7 @@ def _in_blocks(x: mx.array, window: mx.array, filters: mx.array, o: Options) -> 
 
 def _cpu(x: mx.array, window: mx.array, filters: mx.array, o: Options) -> mx.array:
     x = reflect_pad(x, o.pad, o.pad) if o.pad else x
-    return native.ext().mel_stft(x, window, filters, o.hop, o.floor)
+    return native.compiled.mel_stft(x, window, filters, o.hop, o.floor)
 
 
 def _regroup(_: tuple[Any, ...], o: Options, inputs: list[mx.array]) -> tuple[tuple[Any, ...], Options]:

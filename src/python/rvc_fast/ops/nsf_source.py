@@ -162,7 +162,7 @@ def _cpu(
 ) -> mx.array:
     hop, sample_rate, phase, interpolation, accumulation = o
     phases = [phase] if isinstance(phase, float) else np.reshape(phase, -1).tolist()
-    return native.ext().nsf_source(
+    return native.compiled.nsf_source(
         f0, noise, weight, bias, offsets, hop, sample_rate, phases, interpolation, accumulation
     )
 

@@ -49,8 +49,7 @@ def _signature_of_none(arguments: tuple[Any, ...]) -> None:
 def _find_signature(arguments: tuple[Any, ...]) -> bytes | None:
     """Load the extension on the first call of any op: from then on `_signature` is its own."""
     global _signature
-    ext = native.ext()
-    _signature = _signature_of_none if ext is None else ext.signature
+    _signature = _signature_of_none if native.ext() is None else native.compiled.signature
     return _signature(arguments)
 
 

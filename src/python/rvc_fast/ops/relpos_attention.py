@@ -82,7 +82,7 @@ def _reference(
 
 
 def _cpu(q: mx.array, k: mx.array, v: mx.array, rel_k: mx.array, rel_v: mx.array, o: Options) -> mx.array:
-    return native.ext().relpos_attention(q, k, v, rel_k, rel_v, o.window)
+    return native.compiled.relpos_attention(q, k, v, rel_k, rel_v, o.window)
 
 
 def _gpu(

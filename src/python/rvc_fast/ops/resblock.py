@@ -136,7 +136,7 @@ def _in_pieces(x: mx.array, blocks: Sequence[Block], o: Options) -> mx.array:
 
 
 def _cpu(x: mx.array, blocks: Sequence[Block], o: Options) -> mx.array:
-    ext = native.ext()
+    ext = native.compiled
     weights, biases, convs = [], [], []
     for block in blocks:
         for step in block:
@@ -314,12 +314,12 @@ def _pack_cpu(weight: mx.array, algorithm: str, dtype: Dtype) -> PackedWeight:
     dtype = faster_dtype(dtype, shape[2], shape[0])
     try:
         if algorithm == "auto":
-            name = native.ext().resblock_algorithm(shape[0], shape[1], "auto", dtype=dtype)
+            name = native.compiled.resblock_algorithm(shape[0], shape[1], "auto", dtype=dtype)
             if name != "direct":
                 dtype = "float32"
         else:
-            name = native.ext().resblock_algorithm(shape[0], shape[1], algorithm)
-        data = native.ext().resblock_pack(weight, algorithm=name, dtype=dtype)
+            name = native.compiled.resblock_algorithm(shape[0], shape[1], algorithm)
+        data = native.compiled.resblock_pack(weight, algorithm=name, dtype=dtype)
     except ValueError as e:
         raise InputError(str(e)) from None
     return PackedWeight("resblock", data, shape, algorithm=name, dtype=dtype)

@@ -160,7 +160,7 @@ def on_cpu(definition: Definition, run: Run) -> Run:
 
     def transformed(*arguments: Any) -> Any:
         rules = KernelRules(definition, arguments[:-1], arguments[-1])
-        return native.ext().with_rules(rules, run, *arguments)
+        return native.compiled.with_rules(rules, run, *arguments)
 
     return transformed
 

@@ -37,7 +37,7 @@ def _reference(x: mx.array, g: mx.array, _: Options) -> mx.array:
 
 
 def _cpu(x: mx.array, g: mx.array, _: Options) -> mx.array:
-    return native.ext().wavenet_gate(x, g)
+    return native.compiled.wavenet_gate(x, g)
 
 
 def _gpu(backend: str, x: mx.array, g: mx.array, _: Options) -> mx.array:

@@ -128,8 +128,8 @@ def _key(data: memoryview, packing: Packing) -> dict[str, str]:
     return {
         "format": archive.KERNELS_FORMAT,
         "model": archive.safetensors_identity(data),
-        "layout": native.ext().layout(),
-        "isa": native.ext().isa(),
+        "layout": native.compiled.layout(),
+        "isa": native.compiled.isa(),
         "dtype": packing.precision.weights,
         "memory": packing.memory,
     }
@@ -168,7 +168,7 @@ def _read(path: Path, key: dict[str, str]) -> dict[str, PackedWeight]:
             if known != dtype or not 0 < count * size <= entry.end - entry.begin - LINE:
                 raise Malformed(f"layer {name[:80]!r} does not fit its place")
             spans.append((entry.begin + LINE, count, dtype))
-        arrays = native.ext().map_arrays(file.fileno(), spans)
+        arrays = native.compiled.map_arrays(file.fileno(), spans)
     return {
         name: PackedWeight(data=array, **facts)
         for (name, (facts, _)), array in zip(weights.items(), arrays, strict=True)

@@ -1,0 +1,37 @@
+// The number formats that weights come in and that a convolution multiplies in: a row of a table for each.
+// What an instruction set adds to a row are `FormatKernels` (isa/kernels.h). Sums are float32 in all of them.
+#pragma once
+
+#include <stdint.h>
+
+namespace rvc_fast {
+
+enum class Format { float32, float16, bfloat16 };
+constexpr int kFormats = 3;
+
+// One tap of one panel of a weight: `channels` of `columns`, of which value (column, channel) is number
+// `from` + column * `row` + channel of the weight.
+struct Tap {
+  const void* weight;
+  Format format;  // of the weight
+  int64_t from, row;
+  int64_t channels, columns, width;  // width: columns as packed, with those that are zeros
+};
+
+struct FormatRow {
+  const char* name;
+  int64_t bytes;  // of a value
+  // Packs a tap for the kernels that multiply in this format; null if there are none, so that it can only be
+  // what weights come in. What follows is of these kernels.
+  void (*pack)(const Tap&, void* to);
+  const char* needs;         // the instructions, for messages
+  bool converts;             // its block does not take float32: inputs pass the stage
+  int64_t depth;             // channels are filled up to a multiple of this, with zeros
+  int64_t longest;           // stretch of the reduction that passes a tile in one go
+  int64_t stage_values;      // of the input that rows with one pass over the weights may take
+  int64_t items_per_thread;  // enough to even out threads of unequal speed
+};
+
+const FormatRow& format_row(Format format);
+
+}  // namespace rvc_fast
