@@ -20,7 +20,7 @@
 #include "conv2d/conv2d.h"
 #include "conv_transpose1d/conv_transpose1d.h"
 #include "conv_transpose2d/conv_transpose2d.h"
-#include "core/mapped.h"
+#include "core/arrays.h"
 #include "core/pool.h"
 #include "core/signature.h"
 #include "iir/iir.h"
@@ -179,9 +179,10 @@ NB_MODULE(_ext, m) {
   m.def("isas", &isas);
   m.def("bfloat16", [] { return isa().bf16 != nullptr; });
   m.def("threads", &threads);
+  m.def("release_scratch", &release_scratch);
   m.def("layout", [] { return std::string(kLayout); });
   m.def("borrow", &borrow_numpy, "x"_a.noconvert());
-  m.def("map_arrays", &map_arrays, "fd"_a, "spans"_a);
+  m.def("read_arrays", &read_arrays, "fd"_a, "spans"_a, nb::call_guard<nb::gil_scoped_release>());
   m.def("fma_peak", &fma_peak, "dtype"_a = "float32", nb::call_guard<nb::gil_scoped_release>());
   m.def("int8_peak", &int8_peak, nb::call_guard<nb::gil_scoped_release>());
   m.def("memory_peak", &memory_peak, "kind"_a, "bytes"_a, nb::call_guard<nb::gil_scoped_release>());

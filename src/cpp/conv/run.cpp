@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #include "core/pool.h"
 #include "isa/bf16.h"
@@ -160,11 +161,12 @@ void pack_tap(bfloat16* to, int64_t channels, int64_t columns, int64_t width, Va
 }
 
 template <class T>
-void pack(const ConvParams& p, const void* weight, WeightType type, T* packed) {
+Work pack(const ConvParams& p, const void* weight, WeightType type, T* packed) {
   const int64_t channels = p.in_channels / p.groups, columns = p.out_channels / p.groups;
   const int64_t padded = packed_columns(p), panels = ceil_div(columns, 32);
   const auto all = phases(p);
-  parallel_for(static_cast<int64_t>(all.size()) * p.groups * panels, [&](int64_t item) {
+  const int64_t items = static_cast<int64_t>(all.size()) * p.groups * panels;
+  auto pack_item = [=](int64_t item) {
     const int64_t panel = item % panels, group = item / panels % p.groups;
     const Phase& phase = all[item / panels / p.groups];
     const int64_t reduction = int64_t(phase.taps[0]) * phase.taps[1] * packed_channels(p);
@@ -182,42 +184,34 @@ void pack(const ConvParams& p, const void* weight, WeightType type, T* packed) {
                  [&](int64_t o, int64_t c) { return widen(weight, type, from + o * row + c); });
       }
     }
-  });
+  };
+  return {.run = [=](const Scratch&) { parallel_for(items, pack_item); }};
 }
 
 template <class T>
-void run(const ConvParams& p, const ConvArrays& a);
+Work work(const ConvParams& p, const ConvArrays& a);
 
 }  // namespace
 
-void run_pack(const ConvParams& p, const void* weight, WeightType type, void* packed) {
-  if (p.tile > 1) {
-    pack_winograd(p, weight, type, static_cast<float*>(packed));
-  } else if (p.bf16) {
-    pack(p, weight, type, static_cast<bfloat16*>(packed));
-  } else {
-    pack(p, weight, type, static_cast<float*>(packed));
-  }
+Work pack_work(const ConvParams& p, const void* weight, WeightType type, void* packed) {
+  if (p.tile > 1) return pack_winograd(p, weight, type, static_cast<float*>(packed));
+  if (p.bf16) return pack(p, weight, type, static_cast<bfloat16*>(packed));
+  return pack(p, weight, type, static_cast<float*>(packed));
 }
 
-void run_conv(const ConvParams& p, const ConvArrays& a) {
-  if (p.tile > 1) {
-    run_winograd(p, a);
-  } else if (p.bf16) {
-    run<bfloat16>(p, a);
-  } else {
-    run<float>(p, a);
-  }
+Work conv_work(const ConvParams& p, const ConvArrays& a) {
+  if (p.tile > 1) return winograd_work(p, a);
+  return p.bf16 ? work<bfloat16>(p, a) : work<float>(p, a);
 }
 
 namespace {
 
 template <class T>
-void run(const ConvParams& p, const ConvArrays& a) {
+Work work(const ConvParams& p, const ConvArrays& a) {
   using Type = TypeOf<T>;
   constexpr bool kBf16 = std::is_same_v<T, bfloat16>;
   const auto& k = Type::kernels();
-  auto all = phases(p);
+  const auto all = phases(p);
   const int64_t pitch = p.in_channels, channels = p.in_channels / p.groups,
                 columns = p.out_channels / p.groups;
   const int64_t padded = packed_columns(p), depth = packed_channels(p);
@@ -277,7 +271,26 @@ void run(const ConvParams& p, const ConvArrays& a) {
   const int64_t beyond =
       kBf16 ? k.tile_rows * step[row_axis] * (row_axis == 1 ? 1 : full_stage_width) * stage_pitch : 16;
 
-  parallel_for(items * splits, [&](int64_t item) {
+  // What a thread needs: the longest input of a block, and the sums of a block whose reduction is cut.
+  bool all_inside = true;
+  for (int i : {0, 1}) {
+    const int64_t from = positions[i].begin * step[i] - lead[i];
+    const int64_t to = (positions[i].end - 1) * step[i] - lead[i] + span[i];
+    all_inside = all_inside && from >= 0 && to <= in[i];
+  }
+  const int64_t longest = ((size[0] - 1) * step[0] + span[0]) * full_stage_width * stage_pitch + beyond;
+  const int64_t stage_floats =
+      always_stage || !all_inside ? round_up(ceil_div(longest * sizeof(T), sizeof(float)), 16) : 0;
+  int64_t partial_floats = 0;
+  if constexpr (!kBf16) {
+    const bool cut =
+        std::any_of(staged.begin(), staged.end(), [](auto& r) { return r.block_ends.size() > 1; });
+    if (cut)
+      partial_floats =
+          k.partial_floats(size[line_axis], size[row_axis], std::min(columns, split_panels * 32));
+  }
+
+  auto block = [=, &k](int64_t item, float* memory) {
     const int64_t split = item % splits;
     int64_t rest = item / splits;
     const int64_t block_w = rest % blocks_w;
@@ -302,8 +315,7 @@ void run(const ConvParams& p, const ConvArrays& a) {
     const bool use_stage = always_stage || !inside;
     int64_t x_pitch = pitch, x_width = a.width;
     if (use_stage) {
-      const int64_t size = reach[0] * full_stage_width * stage_pitch + beyond;
-      T* to = reinterpret_cast<T*>(scratch(Slot::stage, ceil_div(size * sizeof(T), sizeof(float))));
+      T* to = reinterpret_cast<T*>(memory);
       for (int64_t h = 0; h < reach[0]; ++h) {
         k.stage({input, a.height, a.width, pitch, from[0] + h, from[1], 1, reach[1], channels, p.leaky,
                  to + h * full_stage_width * stage_pitch, stage_pitch});
@@ -359,17 +371,21 @@ void run(const ConvParams& p, const ConvArrays& a) {
       } else {
         b.block_ends = reduction.block_ends.data();
         b.blocks = static_cast<int32_t>(reduction.block_ends.size());
-        if (b.blocks > 1) b.partial = scratch(Slot::partial, k.partial_floats(b.lines, b.rows, b.columns));
+        if (b.blocks > 1) b.partial = memory + stage_floats;
       }
       k.conv_block(b);
     }
-  });
-  if (p.beside == 0) return;
-  parallel_for(a.batch * a.out_height, [&](int64_t line) {
-    const float* from = a.beside + line * a.out_width * p.beside;
-    float* to = a.y + line * a.out_width * y_pitch + p.out_channels;
-    for (int64_t w = 0; w < a.out_width; ++w) std::copy_n(from + w * p.beside, p.beside, to + w * y_pitch);
-  });
+  };
+  auto beside = [=, beside = p.beside, to_channel = p.out_channels](int64_t line) {
+    const float* from = a.beside + line * a.out_width * beside;
+    float* to = a.y + line * a.out_width * y_pitch + to_channel;
+    for (int64_t w = 0; w < a.out_width; ++w) std::copy_n(from + w * beside, beside, to + w * y_pitch);
+  };
+  auto run = [=, has_beside = p.beside > 0, block = std::move(block)](const Scratch& scratch) {
+    parallel_for(items * splits, scratch, block);
+    if (has_beside) parallel_for(a.batch * a.out_height, beside);
+  };
+  return {.each = size_t(stage_floats + partial_floats), .run = std::move(run)};
 }
 
 }  // namespace

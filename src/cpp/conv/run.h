@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "core/pool.h"
 #include "isa/kernels.h"
 
 namespace rvc_fast {
@@ -54,10 +55,10 @@ struct ConvArrays {
   const float* beside;  // (batch, out_height, out_width, beside), copied next to the result
 };
 
-void run_conv(const ConvParams& p, const ConvArrays& a);
+Work conv_work(const ConvParams& p, const ConvArrays& a);
 
 enum class WeightType { float32, float16, bfloat16 };
-void run_pack(const ConvParams& p, const void* weight, WeightType type, void* packed);
+Work pack_work(const ConvParams& p, const void* weight, WeightType type, void* packed);
 // Value i of a weight.
 inline float widen(const void* from, WeightType type, int64_t i) {
   switch (type) {
@@ -82,7 +83,7 @@ int winograd_tile(const ConvParams& p);
 int64_t winograd_packed_size(const ConvParams& p);
 // weight (O, 3, 3, C) to panels of 32 outputs, a last one of 16 or fewer is 16 wide: [panel][plane][C][32].
 // Computed in double, on all threads.
-void pack_winograd(const ConvParams& p, const void* weight, WeightType type, float* packed);
-void run_winograd(const ConvParams& p, const ConvArrays& a);
+Work pack_winograd(const ConvParams& p, const void* weight, WeightType type, float* packed);
+Work winograd_work(const ConvParams& p, const ConvArrays& a);
 
 }  // namespace rvc_fast

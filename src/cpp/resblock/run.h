@@ -5,6 +5,8 @@
 
 #include <vector>
 
+#include "core/pool.h"
+
 namespace rvc_fast {
 
 // A convolution C -> C that keeps the length, with what follows it.
@@ -34,7 +36,8 @@ struct ResTuning {
 
 // x, y: (batch, length, channels); weights and biases: one per convolution, packed for its variant
 // and type.
-void run_resblock(const ResStage& stage, const float* x, int64_t batch, int64_t length,
-                  const void* const* weights, const float* const* biases, float* y, ResTuning tuning = {});
+Work resblock_work(ResStage stage, const float* x, int64_t batch, int64_t length,
+                   std::vector<const void*> weights, std::vector<const float*> biases, float* y,
+                   ResTuning tuning = {});
 
 }  // namespace rvc_fast

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "core/pool.h"
 #include "isa/kernels.h"
 
 namespace rvc_fast::test {
@@ -77,6 +78,9 @@ struct Wanted {
 };
 bool check_close(const Floats& got, const std::vector<Wanted>& want, double tolerance,
                  const std::string& what);
+
+// Does the work here and now.
+void run(const Work& work);
 
 // The generator of a test's random numbers; the same in every run.
 std::mt19937 random_numbers();
