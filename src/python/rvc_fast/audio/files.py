@@ -11,7 +11,6 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from .. import writing
 from ..errors import FileFormatError, InputError
 from ..filekinds import stranger
+from ..workers import workers
 from .claims import Claim, read_claim
 from .process import check_values
 
@@ -338,7 +338,7 @@ def _encode(
                 sound.write(block)
 
     # In a thread of its own: libsndfile calls back for every write, and Ctrl-C thrown into that would be lost.
-    with ThreadPoolExecutor(1) as pool:
+    with workers(1) as pool:
         try:
             pool.submit(work).result()
         except (soundfile.SoundFileError, ValueError, AssertionError) as e:

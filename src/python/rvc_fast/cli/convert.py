@@ -6,13 +6,13 @@ import argparse
 import contextlib
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..journal import Journal
 from ..notes import printable
 from ..settings import ABOUT, About, options
+from ..workers import workers
 from .common import describe, note, peak_memory_mb, print_json, progress_wanted, tell
 
 if TYPE_CHECKING:
@@ -307,7 +307,7 @@ def run(args: argparse.Namespace) -> int:
         if args.resume:
             journal = stack.enter_context(Journal(Path(args.output, JOURNAL), (wanted, args.dtype), read))
         # The first sound is read while a GPU's kernels are compiled.
-        worker = stack.enter_context(ThreadPoolExecutor(1))
+        worker = stack.enter_context(workers(1))
         warming = worker.submit(converter.warm)
         reports, code = _convert_all(args, converter, jobs, broken, wanted, journal)
     failed = [r for r in reports if not r["ok"]]

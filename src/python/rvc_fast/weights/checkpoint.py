@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from ..errors import FileFormatError, InputError
 from ..filekinds import stranger
+from ..workers import workers
 from . import archive, configs
 from .archive import shown
 from .unpickler import Malformed, Tensor, quote
@@ -332,7 +332,7 @@ def _voice_tensors(state: dict[Any, Any]) -> dict[str, np.ndarray]:
 
 def _finite(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     # On a few threads: it is a pass over all of the file, and numpy works without Python's lock.
-    with ThreadPoolExecutor(4) as pool:
+    with workers(4) as pool:
         finite = list(pool.map(_is_finite, tensors.values()))
     for (name, array), good in zip(tensors.items(), finite, strict=True):
         if not good:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from .. import native
 from ..errors import InputError
 from ..layers import Memory, Packing
 from ..ops import Dtype, PackedWeight, dispatch
+from ..workers import workers
 from . import archive
 from .unpickler import Malformed
 
@@ -182,7 +182,7 @@ def _read(path: Path, key: dict[str, str]) -> dict[str, PackedWeight]:
             spans.append((entry.begin, count, dtype))
         arrays = native.ext().read_arrays(file.fileno(), spans)
     # On a few threads: zlib works without Python's lock.
-    with ThreadPoolExecutor(4) as pool:
+    with workers(4) as pool:
         found = pool.map(archive.checksum, [_bytes(array) for array in arrays])
     for name, computed, stated in zip(weights, found, expected, strict=True):
         if computed != stated:
