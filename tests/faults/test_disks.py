@@ -46,7 +46,7 @@ def sound(tmp_path: Path) -> Path:
 def test_convert_to_a_full_disk(sound: Path, small_disk: Callable[[int], Path]) -> None:
     disk = small_disk(256 << 10)
     (disk / "out.wav").write_bytes(b"old")
-    for name in ("out.wav", "out.flac", "new.wav"):
+    for name in ("out.wav", "new.wav"):
         failed_in_one_line(
             run("--fake", "convert", sound, "-o", disk / name, "--quiet", "--rate", "192000"), "No space left"
         )

@@ -99,13 +99,10 @@ def test_a_batch_that_is_ended_and_run_again(tmp_path: Path, number: signal.Sign
         assert soundfile.info(file).frames == 2560  # whole frames of what the fake models see
     assert hidden(tmp_path) == []
     lines = [json.loads(line) for line in (out / "rvc-fast.jsonl").read_text().splitlines()]
-    last = {line["input"]: line for line in lines}
-    assert len(last) == 60
-    assert [line["ok"] for _, line in sorted(last.items())] == [i % 20 != 0 for i in range(60)]
-    assert all(line["error"] for line in last.values() if not line["ok"])
-    # The journal is tidied when it is opened.
-    assert run(*command, "--quiet").returncode == 2
-    assert len((out / "rvc-fast.jsonl").read_text().splitlines()) == 60 + 3
+    assert sorted(Path(line["input"]).name for line in lines) == sorted(os.listdir(source))
+    for line in lines:
+        assert line["ok"] == (int(Path(line["input"]).stem) % 20 != 0)
+        assert bool(line["error"]) != line["ok"]
 
 
 def test_what_is_done_anew(

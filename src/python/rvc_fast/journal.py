@@ -3,7 +3,8 @@
 A journal is a file of JSON lines, one for each sound: `input`, `output`, `ok`, `error`, `seconds`, `size` of the output
 in bytes, and `made_of`, a digest of the sound's bytes, of all settings and of the models' files. A line is added when
 its output stands under its name, in one write. What is not a whole line, because the machine or the process ended
-there, does not count. When a journal is opened it is written anew, so that it has one line of each sound: the last.
+there, does not count. When a journal is opened and closed it is written anew, so that it has one line of each sound, the
+last one.
 """
 
 from __future__ import annotations
@@ -46,16 +47,21 @@ class Journal:
         with self._stack:
             self._stack.enter_context(writing.alone(self._path, "convert"))
             self._lines = {(line["input"], line["output"]): line for line in _read(self._path)}
-            with writing.replacing(self._path, "convert") as (file, _):
-                for line in self._lines.values():
-                    file.write(_text(line))
+            self._write()
             self._stack = self._stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        with self._stack:
+            if error is None:
+                self._write()
+
+    def _write(self) -> None:
+        with writing.replacing(self._path, "convert") as (file, _):
+            for line in self._lines.values():
+                file.write(_text(line))
 
     def has(self, source: str, target: str) -> bool:
         """Whether the output was made before, of this very sound in this way, and is still of the size it had."""
@@ -77,6 +83,7 @@ class Journal:
             "seconds": round(seconds, 4),
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
+        self._lines[source, target] = line
         try:
             if error is None and target is not None:
                 line["size"] = os.stat(target).st_size

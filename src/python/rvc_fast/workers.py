@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from concurrent.futures import ThreadPoolExecutor
 
 _NEEDED = 10 << 20
@@ -13,5 +14,8 @@ def workers(count: int) -> ThreadPoolExecutor:
 
     Python (3.10 to 3.13) waits for ever for a new thread whose first allocation fails, so it is tried here before.
     """
-    bytearray(count * _NEEDED)
+    try:
+        mmap.mmap(-1, count * _NEEDED).close()
+    except OSError as e:
+        raise MemoryError(f"for {count} threads") from e
     return ThreadPoolExecutor(count)
