@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 RELEASE := $(VENV)/.release
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo test test-builds test-cases wheel-macos wheels lint format stubs docs hooks clean
+.PHONY: help demo test test-faults test-builds test-cases wheel-macos wheels lint format stubs docs hooks clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test: $(INSTALLED) ## run the tests
 
 test-builds: $(INSTALLED) $(RELEASE) ## run the tests that need more builds: Clang, arm64 under qemu, sanitizers, wheels
 	CI=true TEST_WHEELS=true $(BIN)/python -m pytest -m ci
+
+test-faults: $(INSTALLED) ## run the tests of full disks, little memory, kills and files that change in use
+	$(BIN)/python -m pytest tests/faults
 
 test-cases: $(INSTALLED) ## show how files are read as people have them, one line each
 	$(BIN)/python -m pytest -v tests/cases

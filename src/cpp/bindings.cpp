@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "conv/format.h"
-#include "core/mapped.h"
+#include "core/arrays.h"
 #include "core/pool.h"
 #include "core/signature.h"
 #include "isa/kernels.h"
@@ -121,9 +121,10 @@ NB_MODULE(_ext, m) {
   m.def("isas", &isas);
   m.def("formats", &formats);
   m.def("threads", &threads);
+  m.def("release_scratch", &release_scratch);
   m.def("layout", [] { return std::string(kLayout); });
   m.def("borrow", &borrow_numpy, "x"_a.noconvert());
-  m.def("map_arrays", &map_arrays, "fd"_a, "spans"_a);
+  m.def("read_arrays", &read_arrays, "fd"_a, "spans"_a, nb::call_guard<nb::gil_scoped_release>());
 
   m.def("signature", &signature, "arguments"_a,
         nb::sig("def signature(arguments: tuple[object, ...]) -> bytes | None"));

@@ -58,8 +58,11 @@ def environment(sanitizer: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("sanitizer", "test"),
-    # Threads meet in what `run_conv`, `run_resblock` and `parallel_for` do. A kernel alone has one thread.
-    [("address", ""), ("thread", "run_"), ("thread", "parallel_for")],
+    # Threads meet in what `conv_work`, `resblock_work` and `parallel_for` do. A kernel alone has one thread.
+    [
+        ("address", ""),
+        *(("thread", test) for test in ("conv_work", "resblock_work", "parallel_for", "scratch")),
+    ],
 )
 def test_kernels(sanitizer: str, test: str) -> None:
     """kernels_test, or those of its tests whose names begin with `test`."""

@@ -303,3 +303,23 @@ def test_bad_arguments_of_attention_and_layer_norm(ext: ModuleType) -> None:
         ext.attention(q, q[0], q, scale=1.0)
     with pytest.raises(ValueError, match=r"\[layer_norm\] bias must be"):
         ext.layer_norm(q, None, normal(3))
+
+
+def test_what_kernels_work_in_is_kept_once_however_many_threads_come_and_go(ext: ModuleType) -> None:
+    def work() -> None:
+        mx.eval(step(X))
+
+    def in_threads(count: int) -> int:
+        for _ in range(count):
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+        return mx.get_active_memory()
+
+    ext.release_scratch()
+    nothing = mx.get_active_memory()
+    some = in_threads(2)
+    assert some - nothing > 4 * X.size  # the stages of a few rows
+    assert in_threads(30) == some
+    ext.release_scratch()
+    assert mx.get_active_memory() == nothing

@@ -126,7 +126,8 @@ def test_tensors_round_trip(dtype, shape, random, container):
 
 def test_strided_views():
     """A transposed tensor, a slice and a scalar of one storage."""
-    storage = Storage("0", "<f4", 12, memoryview(np.arange(12, dtype="<f4").tobytes()))
+    numbers = memoryview(np.arange(12, dtype="<f4").tobytes())
+    storage = Storage("0", "<f4", 12, lambda: numbers)
     encoder = Encoder()
     ref = StorageRef("FloatStorage", "0", 12)
     views = [rebuild(ref, 0, (4, 3), (1, 4)), rebuild(ref, 2, (2, 2), (4, 1)), rebuild(ref, 11, (), ())]
@@ -140,6 +141,6 @@ def test_strided_views():
 
 def test_misaligned_storages_are_copied_into_place():
     data = memoryview(b"\0" + np.arange(3, dtype="<f4").tobytes())[1:]
-    array = Tensor(Storage("0", "<f4", 3, data), 0, (3,), (1,)).array()
+    array = Tensor(Storage("0", "<f4", 3, lambda: data), 0, (3,), (1,)).array()
     assert array.flags.aligned
     assert array.tolist() == [0, 1, 2]

@@ -54,7 +54,13 @@ struct Arrays {
   float scale;
 };
 
-void run(const Arrays& all) {
+// Memory of a thread.
+int64_t floats(const Arrays& a) {
+  const int64_t blocks = (a.rows + kRows - 1) / kRows;
+  return kernels().attention_floats((a.rows + blocks - 1) / blocks, a.dim, a.rel_k ? 2 * a.window + 1 : 0);
+}
+
+void run(const Arrays& all, const Scratch& scratch) {
   const Kernels& kernel = kernels();
   const auto [q, k, v, rel_k, rel_v, y, packed, batch, heads, rows, keys, dim, window, scale] = all;
   const Packed head_sizes{keys, dim}, band_sizes{2 * window + 1, dim};
@@ -69,7 +75,7 @@ void run(const Arrays& all) {
     p.begin = block * kKeyBlock, p.end = std::min(keys, p.begin + kKeyBlock);
     kernel.attention_pack(p);
   });
-  parallel_for(batch * heads * row_blocks, [&](int64_t item) {
+  parallel_for(batch * heads * row_blocks, scratch, [&](int64_t item, float* memory) {
     const int64_t block = item % row_blocks, head = item / row_blocks % heads, b = item / row_blocks / heads;
     // Rows are dealt evenly to the blocks.
     const int64_t begin = block * rows / row_blocks, end = (block + 1) * rows / row_blocks;
@@ -79,7 +85,7 @@ void run(const Arrays& all) {
     a.k = packed + (b * heads + head) * head_floats, a.v = a.k + head_sizes.k_floats();
     if (rel_k) a.rel_k = band, a.rel_v = band + band_sizes.k_floats(), a.window = window, a.first = begin;
     a.y = y + ((b * rows + begin) * heads + head) * dim, a.y_row = heads * dim;
-    a.scratch = scratch(Slot::partial, kernel.attention_floats(a.rows, dim, rel_k ? 2 * window + 1 : 0));
+    a.scratch = memory;
     kernel.attention(a);
   });
 }
@@ -105,18 +111,17 @@ class AttentionPrimitive : public CpuPrimitive {
 
     Arrays a{View(q), View(k), View(v), {}, {},    dense.data<float>(), nullptr, batch, heads,
              rows,    keys,    dim,     0,  scale_};
-    int64_t floats = batch * heads * Packed{keys, dim}.floats();
+    int64_t size = batch * heads * Packed{keys, dim}.floats();
     if (inputs.size() == 5) {
       a.rel_k = View(inputs[3]), a.rel_v = View(inputs[4]);
       a.window = inputs[3].shape(0) / 2;
-      floats += Packed{inputs[3].shape(0), dim}.floats();
+      size += Packed{inputs[3].shape(0), dim}.floats();
     }
-    mx::array packed({static_cast<int>(floats / 16), 16}, mx::float32, nullptr, {});
+    mx::array packed({static_cast<int>(size / 16), 16}, mx::float32, nullptr, {});
     allocate(packed);
     a.packed = packed.data<float>();
-    auto& encoder = mx::cpu::get_command_encoder(stream());
-    encoder.dispatch([a] { run(a); });
-    encoder.add_temporary(packed);
+    dispatch(stream(), {.each = size_t(floats(a)), .run = [a](const Scratch& scratch) { run(a, scratch); }});
+    mx::cpu::get_command_encoder(stream()).add_temporary(packed);
   }
 
   const char* name() const override { return "attention"; }

@@ -4,7 +4,6 @@
 
 #include "core/pool.h"
 #include "isa/kernels.h"
-#include "mlx/backend/cpu/encoder.h"
 
 namespace rvc_fast {
 namespace {
@@ -16,14 +15,14 @@ struct Arrays {
   int64_t batch, steps, hidden;
 };
 
-void run(const Arrays& a) {
+void run(const Arrays& a, const Scratch& scratch) {
   const Kernels& k = kernels();
   const int64_t packed = k.gru_packed_floats(a.hidden), rows = 3 * a.hidden;
-  float* weights = scratch(Slot::stage, 2 * packed);
+  float* weights = scratch.shared();
   parallel_for(2, [&](int64_t d) {
     k.gru_pack(a.w + d * rows * a.hidden, a.b + d * rows, a.hidden, weights + d * packed);
   });
-  parallel_for(2 * a.batch, [&](int64_t item) {
+  parallel_for(2 * a.batch, scratch, [&](int64_t item, float* memory) {
     const int64_t d = item % 2, batch = item / 2;
     GruScan s{};
     s.gates = a.gates[d] + batch * a.steps * rows;
@@ -33,7 +32,7 @@ void run(const Arrays& a) {
     s.packed = weights + d * packed;
     s.before = a.h + (d * a.batch + batch) * a.hidden;
     s.y = a.y[d] + batch * a.steps * a.hidden;
-    s.scratch = scratch(Slot::partial, k.gru_scratch_floats(a.hidden));
+    s.scratch = memory;
     k.gru_scan(s);
   });
 }
@@ -52,7 +51,10 @@ class BiGru : public CpuPrimitive {
     }
     a.w = inputs[2].data<float>(), a.b = inputs[3].data<float>(), a.h = inputs[4].data<float>();
     a.batch = outputs[0].shape(0), a.steps = outputs[0].shape(1), a.hidden = outputs[0].shape(2);
-    mx::cpu::get_command_encoder(stream()).dispatch([a] { run(a); });
+    const Kernels& k = kernels();
+    dispatch(stream(), {.shared = size_t(2 * k.gru_packed_floats(a.hidden)),
+                        .each = size_t(k.gru_scratch_floats(a.hidden)),
+                        .run = [a](const Scratch& scratch) { run(a, scratch); }});
   }
 
   const char* name() const override { return "bigru"; }

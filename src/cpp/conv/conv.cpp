@@ -18,10 +18,7 @@ class Pack : public CpuPrimitive {
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     const mx::array& weight = inputs[0];
     allocate(outputs[0]);
-    mx::cpu::get_command_encoder(stream()).dispatch(
-        [p = params_, from = weight.data<void>(), format = format_of(weight), to = outputs[0].data<void>()] {
-          run_pack(p, from, format, to);
-        });
+    dispatch(stream(), pack_work(params_, weight.data<void>(), format_of(weight), outputs[0].data<void>()));
   }
 
   const char* name() const override { return "rvc_fast_pack"; }
@@ -64,14 +61,11 @@ class Conv : public CpuPrimitive {
     }
     ConvArrays a{};
     a.x = x.data<float>();
-    auto& encoder = mx::cpu::get_command_encoder(stream());
     mx::array weight = inputs[1];
-    if (weight.ndim() > 1) {
+    const bool packed = weight.ndim() == 1;
+    if (!packed) {
       weight = mx::array({static_cast<int>(packed_size(params_))}, mx::float32, nullptr, {});
       allocate(weight);
-      encoder.add_temporary(weight);
-      encoder.dispatch([p = params_, from = inputs[1].data<void>(), format = format_of(inputs[1]),
-                        to = weight.data<void>()] { run_pack(p, from, format, to); });
     }
     a.weights = weight.data<void>();
     a.bias = params_.has_bias ? inputs[2].data<float>() : nullptr;
@@ -86,7 +80,13 @@ class Conv : public CpuPrimitive {
     } else {
       a.batch = in[0], a.height = in[1], a.width = in[2], a.out_height = to[1], a.out_width = to[2];
     }
-    encoder.dispatch([p = params_, a] { run_conv(p, a); });
+    Work work = conv_work(params_, a);
+    if (!packed) {
+      mx::cpu::get_command_encoder(stream()).add_temporary(weight);
+      work = in_order(pack_work(params_, inputs[1].data<void>(), type_of(inputs[1]), weight.data<void>()),
+                      std::move(work));
+    }
+    dispatch(stream(), std::move(work));
   }
 
   const char* name() const override { return params_.op.c_str(); }

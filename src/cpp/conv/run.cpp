@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "core/pool.h"
 
@@ -98,12 +99,13 @@ int64_t output_length(const ConvParams& p, int axis, int64_t length) {
 
 namespace {
 
-void pack_direct(const ConvParams& p, const void* weight, Format format, void* packed) {
+Work pack_direct(const ConvParams& p, const void* weight, Format format, void* packed) {
   const FormatRow& made = format_row(p.format);
   const int64_t channels = p.in_channels / p.groups, columns = p.out_channels / p.groups;
   const int64_t padded = packed_columns(p), panels = ceil_div(columns, kPanel);
   const auto all = phases(p);
-  parallel_for(static_cast<int64_t>(all.size()) * p.groups * panels, [&](int64_t item) {
+  const int64_t items = static_cast<int64_t>(all.size()) * p.groups * panels;
+  auto pack_item = [=, &made](int64_t item) {
     const int64_t panel = item % panels, group = item / panels % p.groups;
     const Phase& phase = all[item / panels / p.groups];
     const int64_t reduction = int64_t(phase.taps[0]) * phase.taps[1] * packed_channels(p);
@@ -127,35 +129,29 @@ void pack_direct(const ConvParams& p, const void* weight, Format format, void* p
         made.pack(tap, static_cast<char*>(packed) + at * made.bytes);
       }
     }
-  });
+  };
+  return {.run = [=](const Scratch&) { parallel_for(items, pack_item); }};
 }
 
-void run_direct(const ConvParams& p, const ConvArrays& a);
+Work direct_work(const ConvParams& p, const ConvArrays& a);
 
 }  // namespace
 
-void run_pack(const ConvParams& p, const void* weight, Format format, void* packed) {
-  if (p.tile > 1) {
-    pack_winograd(p, weight, format, static_cast<float*>(packed));
-  } else {
-    pack_direct(p, weight, format, packed);
-  }
+Work pack_work(const ConvParams& p, const void* weight, Format format, void* packed) {
+  return p.tile > 1 ? pack_winograd(p, weight, format, static_cast<float*>(packed))
+                    : pack_direct(p, weight, format, packed);
 }
 
-void run_conv(const ConvParams& p, const ConvArrays& a) {
-  if (p.tile > 1) {
-    run_winograd(p, a);
-  } else {
-    run_direct(p, a);
-  }
+Work conv_work(const ConvParams& p, const ConvArrays& a) {
+  return p.tile > 1 ? winograd_work(p, a) : direct_work(p, a);
 }
 
 namespace {
 
-void run_direct(const ConvParams& p, const ConvArrays& a) {
+Work direct_work(const ConvParams& p, const ConvArrays& a) {
   const FormatRow& format = format_row(p.format);
   const FormatKernels& k = *kernels(p.format);
-  auto all = phases(p);
+  const auto all = phases(p);
   const int64_t pitch = p.in_channels, channels = p.in_channels / p.groups,
                 columns = p.out_channels / p.groups;
   const int64_t padded = packed_columns(p), depth = packed_channels(p);
@@ -218,7 +214,23 @@ void run_direct(const ConvParams& p, const ConvArrays& a) {
       k.whole_tiles ? k.tile_rows * step[row_axis] * (row_axis == 1 ? 1 : full_stage_width) * stage_pitch
                     : 16;
 
-  parallel_for(items * splits, [&](int64_t item) {
+  // What a thread needs: the longest input of a block, and the sums of a block whose reduction is cut.
+  bool all_inside = true;
+  for (int i : {0, 1}) {
+    const int64_t from = positions[i].begin * step[i] - lead[i];
+    const int64_t to = (positions[i].end - 1) * step[i] - lead[i] + span[i];
+    all_inside = all_inside && from >= 0 && to <= in[i];
+  }
+  const int64_t longest = ((size[0] - 1) * step[0] + span[0]) * full_stage_width * stage_pitch + beyond;
+  const int64_t stage_floats =
+      always_stage || !all_inside ? round_up(ceil_div(longest * format.bytes, sizeof(float)), 16) : 0;
+  auto cut = [](const Reduction& r) { return r.block_ends.size() > 1; };
+  const int64_t partial =
+      std::any_of(staged.begin(), staged.end(), cut)
+          ? partial_floats(size[line_axis], size[row_axis], std::min(columns, split_panels * kPanel))
+          : 0;
+
+  auto block = [=, &k, &format](int64_t item, float* memory) {
     const int64_t split = item % splits;
     int64_t rest = item / splits;
     const int64_t block_w = rest % blocks_w;
@@ -243,8 +255,7 @@ void run_direct(const ConvParams& p, const ConvArrays& a) {
     const bool use_stage = always_stage || !inside;
     int64_t x_pitch = pitch, x_width = a.width;
     if (use_stage) {
-      const int64_t size = reach[0] * full_stage_width * stage_pitch + beyond;
-      auto* to = reinterpret_cast<char*>(scratch(Slot::stage, ceil_div(size * format.bytes, sizeof(float))));
+      auto* to = reinterpret_cast<char*>(memory);
       for (int64_t h = 0; h < reach[0]; ++h) {
         k.stage({.x = input,
                  .height = a.height,
@@ -308,16 +319,20 @@ void run_direct(const ConvParams& p, const ConvArrays& a) {
       b.activation = p.activation;
       b.block_ends = reduction.block_ends.data();
       b.blocks = static_cast<int32_t>(reduction.block_ends.size());
-      if (b.blocks > 1) b.partial = scratch(Slot::partial, partial_floats(b.lines, b.rows, b.columns));
+      if (b.blocks > 1) b.partial = memory + stage_floats;
       k.block(b);
     }
-  });
-  if (p.beside == 0) return;
-  parallel_for(a.batch * a.out_height, [&](int64_t line) {
-    const float* from = a.beside + line * a.out_width * p.beside;
-    float* to = a.y + line * a.out_width * y_pitch + p.out_channels;
-    for (int64_t w = 0; w < a.out_width; ++w) std::copy_n(from + w * p.beside, p.beside, to + w * y_pitch);
-  });
+  };
+  auto beside = [=, beside = p.beside, to_channel = p.out_channels](int64_t line) {
+    const float* from = a.beside + line * a.out_width * beside;
+    float* to = a.y + line * a.out_width * y_pitch + to_channel;
+    for (int64_t w = 0; w < a.out_width; ++w) std::copy_n(from + w * beside, beside, to + w * y_pitch);
+  };
+  auto run = [=, has_beside = p.beside > 0, block = std::move(block)](const Scratch& scratch) {
+    parallel_for(items * splits, scratch, block);
+    if (has_beside) parallel_for(a.batch * a.out_height, beside);
+  };
+  return {.each = size_t(stage_floats + partial), .run = std::move(run)};
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "conv/format.h"
+#include "core/pool.h"
 #include "isa/kernels.h"
 
 namespace rvc_fast {
@@ -55,10 +56,10 @@ struct ConvArrays {
   const float* beside;  // (batch, out_height, out_width, beside), copied next to the result
 };
 
-void run_conv(const ConvParams& p, const ConvArrays& a);
+Work conv_work(const ConvParams& p, const ConvArrays& a);
 
 // weight: of any format; packed: of that of the parameters.
-void run_pack(const ConvParams& p, const void* weight, Format format, void* packed);
+Work pack_work(const ConvParams& p, const void* weight, Format format, void* packed);
 
 // Value i of a weight.
 inline float widen(const void* from, Format format, int64_t i) {
@@ -84,7 +85,7 @@ int winograd_tile(const ConvParams& p);
 int64_t winograd_packed_size(const ConvParams& p);
 // weight (O, 3, 3, C) to panels of outputs, [panel][plane][C][width].
 // Computed in double, on all threads.
-void pack_winograd(const ConvParams& p, const void* weight, Format format, float* packed);
-void run_winograd(const ConvParams& p, const ConvArrays& a);
+Work pack_winograd(const ConvParams& p, const void* weight, Format format, float* packed);
+Work winograd_work(const ConvParams& p, const ConvArrays& a);
 
 }  // namespace rvc_fast

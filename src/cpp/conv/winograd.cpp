@@ -45,14 +45,14 @@ int64_t winograd_packed_size(const ConvParams& p) {
   return int64_t(p.tile + 2) * (p.tile + 2) * p.in_channels * round_up(p.out_channels, kNarrowPanel);
 }
 
-void pack_winograd(const ConvParams& p, const void* weight, Format format, float* packed) {
+Work pack_winograd(const ConvParams& p, const void* weight, Format format, float* packed) {
   const auto factors = tap_factors(p.tile);
   const int64_t side = p.tile + 2, channels = p.in_channels, padded = round_up(p.out_channels, kNarrowPanel);
   constexpr int64_t kInputs = 16;
   const int64_t steps = ceil_div(channels, kInputs);
-  parallel_for(ceil_div(padded, kPanel) * steps, [&](int64_t item) {
+  auto pack_item = [=, out_channels = p.out_channels](int64_t item) {
     const int64_t first = item / steps * kPanel, width = std::min<int64_t>(kPanel, padded - first),
-                  used = std::min<int64_t>(width, p.out_channels - first);
+                  used = std::min<int64_t>(width, out_channels - first);
     const int64_t begin = item % steps * kInputs, inputs = std::min(kInputs, channels - begin);
     double taps[3][3][kInputs][kPanel] = {};
     for (int64_t o = 0; o < used; ++o) {
@@ -81,10 +81,12 @@ void pack_winograd(const ConvParams& p, const void* weight, Format format, float
         }
       }
     }
-  });
+  };
+  const int64_t items = ceil_div(padded, 32) * steps;
+  return {.run = [=](const Scratch&) { parallel_for(items, pack_item); }};
 }
 
-void run_winograd(const ConvParams& p, const ConvArrays& a) {
+Work winograd_work(const ConvParams& p, const ConvArrays& a) {
   const Kernels& k = kernels();
   const int64_t m = p.tile, planes = (m + 2) * (m + 2), across = ceil_div(a.out_width, m),
                 tiles = across * ceil_div(a.out_height, m);
@@ -97,7 +99,7 @@ void run_winograd(const ConvParams& p, const ConvArrays& a) {
   const int64_t split_panels = ceil_div(panels, std::min(wanted, panels)),
                 splits = ceil_div(panels, split_panels);
 
-  parallel_for(a.batch * blocks * splits, [&](int64_t item) {
+  auto convolve = [=, &k](int64_t item, float* memory) {
     const int64_t split = item % splits, begin = item / splits % blocks * block,
                   batch = item / splits / blocks, first = split * split_panels * kPanel;
     const int64_t y = batch * a.out_height * a.out_width * p.out_channels + first;
@@ -114,9 +116,12 @@ void run_winograd(const ConvParams& p, const ConvArrays& a) {
     b.y = a.y + y;
     b.out_height = a.out_height, b.out_width = a.out_width, b.pitch = p.out_channels;
     b.activation = p.activation;
-    b.scratch = scratch(Slot::stage, k.winograd_floats(m, b.tiles, p.in_channels));
+    b.scratch = memory;
     k.winograd(b);
-  });
+  };
+  const int64_t items = a.batch * blocks * splits;
+  return {.each = size_t(k.winograd_floats(m, block, p.in_channels)),
+          .run = [=](const Scratch& scratch) { parallel_for(items, scratch, convolve); }};
 }
 
 }  // namespace rvc_fast

@@ -5,12 +5,29 @@
 #include <utility>
 
 #include "mlx/allocator.h"
+#include "mlx/backend/cpu/encoder.h"
 
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
 
 namespace rvc_fast {
+namespace {
+
+// Memory of MLX's, so that its limits hold and it is counted. Thrown here, on the caller's thread, bad_alloc
+// is a MemoryError.
+mx::allocator::Data take(size_t bytes) {
+  auto data = mx::allocator::malloc(bytes);
+  if (data.buffer().ptr() == nullptr) throw std::bad_alloc();  // what a machine without a GPU has
+  return data;
+}
+
+std::shared_ptr<void> take_shared(size_t bytes) {
+  auto data = std::make_shared<mx::allocator::Data>(take(bytes));
+  return {data, mx::allocator::Buffer(data->buffer()).raw_ptr()};
+}
+
+}  // namespace
 
 void CpuPrimitive::eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) {
   throw std::runtime_error(std::string("[") + name() +
@@ -73,10 +90,7 @@ void allocate(mx::array& out) {
   // Vector loads that straddle cache lines cost double, and MLX's CPU memory begins 8 bytes past a multiple
   // of 16.
   constexpr size_t kLine = 64;
-  auto data = mx::allocator::malloc(out.nbytes() + kLine);
-  // MLX's CPU memory is null where there is none left. Thrown here, on the caller's thread, it is a
-  // MemoryError.
-  if (data.buffer().ptr() == nullptr) throw std::bad_alloc();
+  auto data = take(out.nbytes() + kLine);
   auto address = reinterpret_cast<uintptr_t>(mx::allocator::Buffer(data.buffer()).raw_ptr());
   int64_t offset = static_cast<int64_t>((kLine - address % kLine) % kLine);
   if (offset % out.itemsize() != 0) offset = 0;
@@ -96,6 +110,14 @@ void allocate(mx::array& out) {
     madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
   }
 #endif
+}
+
+void dispatch(mx::Stream stream, Work work) {
+  static const bool once = (set_allocator(take_shared), true);
+  (void)once;
+  auto scratch = reserve(stream.index, work.shared, work.each);
+  mx::cpu::get_command_encoder(stream).dispatch(
+      [run = std::move(work.run), scratch = std::move(scratch)] { run(scratch); });
 }
 
 mx::array dense(const mx::array& x, mx::Dtype type, mx::StreamOrDevice s) {

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <limits>
 #include <memory>
+#include <utility>
 
 #include "core/pool.h"
 #include "isa/kernels.h"
-#include "mlx/backend/cpu/encoder.h"
 
 namespace rvc_fast {
 namespace {
@@ -25,47 +25,64 @@ struct Arrays {
 };
 
 // The product cancels least around the middle of the vectors.
-std::vector<float> middle_of(const Arrays& a) {
-  std::vector<float> middle(a.dim);
+void find_middle(const Arrays& a, float* middle) {
+  std::fill_n(middle, a.dim, 0.0f);
   const int64_t count = std::min(a.m, kMiddleRows);
   for (int64_t r = 0; r < count; ++r) {
     const float* row = a.vectors + r * a.m / count * a.dim;
     for (int64_t i = 0; i < a.dim; ++i) middle[i] += row[i];
   }
-  for (float& x : middle) x /= float(count);
-  return middle;
+  for (int64_t i = 0; i < a.dim; ++i) middle[i] /= float(count);
 }
 
-void run(const Arrays& a, const float* middle) {
-  const Kernels& k = kernels();
-  const int64_t wanted = std::min(a.k + kMargin, a.m), panels = ceil_div(a.n, kPanel);
-  // Work items are a range of the vectors for a range of the panels; there are more of the former if
-  // possible.
-  const int64_t rows = std::clamp<int64_t>(kNumbers / a.dim / 12 * 12, 12, 192), blocks = ceil_div(a.m, rows);
-  const int64_t ranges =
-      std::clamp<int64_t>(kCandidates / (a.n * wanted), 1, std::min(blocks, kItemsPerThread * threads()));
-  const int64_t groups = std::min(panels, ceil_div(kItemsPerThread * threads(), ranges));
+using Found = std::pair<float, int32_t>;
 
-  std::vector<float> packed(panels * kPanel * a.dim);
+// Work items are a range of the vectors for a range of the panels; there are more of the former if possible.
+struct Plan {
+  int64_t wanted, panels, rows, blocks, ranges, groups, candidates;
+
+  Plan(const Arrays& a, int64_t threads)
+      : wanted(std::min(a.k + kMargin, a.m)),
+        panels(ceil_div(a.n, kPanel)),
+        rows(std::clamp<int64_t>(kNumbers / a.dim / 12 * 12, 12, 192)),
+        blocks(ceil_div(a.m, rows)),
+        ranges(std::clamp<int64_t>(kCandidates / (a.n * wanted), 1,
+                                   std::min(blocks, kItemsPerThread * threads))),
+        groups(std::min(panels, ceil_div(kItemsPerThread * threads, ranges))),
+        candidates(ranges * a.n * wanted) {}
+
+  // The packed queries, the candidates' scores and their ids.
+  size_t shared(int64_t dim) const { return panels * kPanel * dim + 2 * candidates; }
+  size_t each(const Kernels& k, const Arrays& a) const {
+    return std::max<int64_t>(k.knn_scratch_floats(rows, a.dim),
+                             std::max(wanted, a.k) * sizeof(Found) / sizeof(float));
+  }
+};
+
+void run(const Arrays& a, const Plan& plan, const float* middle, float* memory, const Scratch& scratch) {
+  const Kernels& k = kernels();
+  const auto [wanted, panels, rows, blocks, ranges, groups, candidates] = plan;
+  float *packed = memory, *scores = packed + panels * kPanel * a.dim;
+  auto* ids = reinterpret_cast<int32_t*>(scores + candidates);
   parallel_for(panels, [&](int64_t p) {
     k.knn_pack(a.queries + p * kPanel * a.dim, std::min<int64_t>(kPanel, a.n - p * kPanel), a.dim, middle,
-               packed.data() + p * kPanel * a.dim);
+               packed + p * kPanel * a.dim);
   });
-  std::vector<float> scores(ranges * a.n * wanted, std::numeric_limits<float>::infinity());
-  std::vector<int32_t> ids(scores.size(), std::numeric_limits<int32_t>::max());
-  parallel_for(ranges * groups, [&](int64_t item) {
+  std::fill_n(scores, candidates, std::numeric_limits<float>::infinity());
+  std::fill_n(ids, candidates, std::numeric_limits<int32_t>::max());
+  parallel_for(ranges * groups, scratch, [&](int64_t item, float* memory) {
     const int64_t range = item / groups, group = item % groups;
     const int64_t first = panels * group / groups * kPanel,
                   last = std::min(panels * (group + 1) / groups * kPanel, a.n);
     KnnBlock b{};
     b.dim = a.dim;
     b.middle = middle;
-    b.packed = packed.data() + first * a.dim;
+    b.packed = packed + first * a.dim;
     b.queries = last - first;
     b.wanted = wanted;
-    b.scores = scores.data() + (range * a.n + first) * wanted;
-    b.ids = ids.data() + (range * a.n + first) * wanted;
-    b.scratch = scratch(Slot::stage, k.knn_scratch_floats(rows, a.dim));
+    b.scores = scores + (range * a.n + first) * wanted;
+    b.ids = ids + (range * a.n + first) * wanted;
+    b.scratch = memory;
     for (int64_t block = blocks * range / ranges; block < blocks * (range + 1) / ranges; ++block) {
       b.vectors = a.vectors + block * rows * a.dim;
       b.rows = std::min(rows, a.m - block * rows);
@@ -73,22 +90,23 @@ void run(const Arrays& a, const float* middle) {
       k.knn_block(b);
     }
   });
-  parallel_for(a.n, [&](int64_t q) {
-    float* best = scores.data() + q * wanted;
-    int32_t* best_ids = ids.data() + q * wanted;
+  parallel_for(a.n, scratch, [&](int64_t q, float* memory) {
+    float* best = scores + q * wanted;
+    int32_t* best_ids = ids + q * wanted;
     for (int64_t range = 1; range < ranges; ++range) {
       const int64_t from = (range * a.n + q) * wanted;
       for (int64_t i = 0; i < wanted; ++i)
         k.knn_offer(best, best_ids, wanted, scores[from + i], ids[from + i]);
     }
-    std::vector<std::pair<float, int32_t>> found;
+    auto* found = reinterpret_cast<Found*>(memory);
+    int64_t count = 0;
     for (int64_t i = 0; i < wanted; ++i) {
       if (best_ids[i] == std::numeric_limits<int32_t>::max()) continue;  // its score was not finite
-      found.emplace_back(k.knn_distance(a.queries + q * a.dim, a.vectors + best_ids[i] * a.dim, a.dim),
-                         best_ids[i]);
+      const float distance = k.knn_distance(a.queries + q * a.dim, a.vectors + best_ids[i] * a.dim, a.dim);
+      found[count++] = {distance, best_ids[i]};
     }
-    std::sort(found.begin(), found.end());
-    found.resize(a.k, {std::numeric_limits<float>::infinity(), -1});
+    std::sort(found, found + count);
+    while (count < a.k) found[count++] = {std::numeric_limits<float>::infinity(), -1};
     for (int64_t i = 0; i < a.k; ++i) {
       a.distances[q * a.k + i] = found[i].first;
       a.rows[q * a.k + i] = found[i].second;
@@ -106,17 +124,28 @@ class Knn : public CpuPrimitive {
     a.queries = inputs[0].data<float>(), a.vectors = inputs[1].data<float>();
     a.n = inputs[0].shape(0), a.m = inputs[1].shape(0), a.dim = inputs[0].shape(1), a.k = k_;
     a.distances = outputs[0].data<float>(), a.rows = outputs[1].data<int32_t>();
-    mx::cpu::get_command_encoder(stream()).dispatch([a] {
-      const auto middle = middle_of(a);
+    // All parts but the last are of the same size.
+    Arrays most = a, last = a;
+    most.n = std::min(kQueries, a.n), last.n = (a.n - 1) % kQueries + 1;
+    const Plan plan(most, threads()), last_plan(last, threads());
+    const Kernels& k = kernels();
+    const size_t middle = (a.dim + 15) / 16 * 16;
+    Work work;
+    work.shared = middle + std::max(plan.shared(a.dim), last_plan.shared(a.dim));
+    work.each = std::max(plan.each(k, a), last_plan.each(k, a));
+    work.run = [=](const Scratch& scratch) {
+      float* memory = scratch.shared();
+      find_middle(a, memory);
       for (int64_t q = 0; q < a.n; q += kQueries) {
         Arrays part = a;
         part.queries += q * a.dim;
         part.n = std::min(kQueries, a.n - q);
         part.distances += q * a.k;
         part.rows += q * a.k;
-        run(part, middle.data());
+        run(part, part.n == most.n ? plan : last_plan, memory, memory + middle, scratch);
       }
-    });
+    };
+    dispatch(stream(), std::move(work));
   }
 
   const char* name() const override { return "knn"; }

@@ -5,10 +5,10 @@
 #include <limits>
 #include <memory>
 #include <numbers>
+#include <utility>
 
 #include "core/pool.h"
 #include "isa/kernels.h"
-#include "mlx/backend/cpu/encoder.h"
 
 namespace rvc_fast {
 namespace {
@@ -37,15 +37,13 @@ struct Plan {
 };
 
 // Each filter's first value other than zero and the end of the last one; NaN counts.
-std::vector<int32_t> find_bands(const float* filters, int64_t mels, int64_t bins) {
-  std::vector<int32_t> bands(2 * mels);
+void find_bands(const float* filters, int64_t mels, int64_t bins, int32_t* bands) {
   for (int64_t mel = 0; mel < mels; ++mel, filters += bins) {
     int64_t begin = 0, end = bins;
     while (begin < end && filters[begin] == 0) ++begin;
     while (end > begin && filters[end - 1] == 0) --end;
     bands[2 * mel] = static_cast<int32_t>(begin), bands[2 * mel + 1] = static_cast<int32_t>(end);
   }
-  return bands;
 }
 
 class MelStft : public CpuPrimitive {
@@ -64,11 +62,14 @@ class MelStft : public CpuPrimitive {
     m.mels = outputs[0].shape(1);
     m.hop = hop_;
     m.floor = floor_;
-    mx::cpu::get_command_encoder(stream()).dispatch([m] {
+    Work work;
+    work.shared = 2 * m.mels;
+    work.each = kernels().mel_scratch_floats(m.n_fft, m.mels);
+    work.run = [m, plan = Plan(m.n_fft)](const Scratch& scratch) {
       const Kernels& k = kernels();
-      const Plan plan(m.n_fft);
-      const auto bands = find_bands(m.filters, m.mels, m.n_fft / 2 + 1);
-      parallel_for(ceil_div(m.frames, k.lanes), [&](int64_t item) {
+      auto* bands = reinterpret_cast<int32_t*>(scratch.shared());
+      find_bands(m.filters, m.mels, m.n_fft / 2 + 1, bands);
+      parallel_for(ceil_div(m.frames, k.lanes), scratch, [&](int64_t item, float* memory) {
         const int64_t begin = item * k.lanes;
         MelFrames part = m;
         part.x += begin * m.hop;
@@ -78,11 +79,12 @@ class MelStft : public CpuPrimitive {
         part.factors = plan.factors.data();
         part.passes = static_cast<int32_t>(plan.factors.size());
         part.roots = plan.roots.data();
-        part.bands = bands.data();
-        part.scratch = scratch(Slot::stage, k.mel_scratch_floats(m.n_fft, m.mels));
+        part.bands = bands;
+        part.scratch = memory;
         k.mel_frames(part);
       });
-    });
+    };
+    dispatch(stream(), std::move(work));
   }
 
   const char* name() const override { return "mel_stft"; }

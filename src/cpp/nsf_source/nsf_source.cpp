@@ -6,7 +6,6 @@
 
 #include "core/pool.h"
 #include "isa/kernels.h"
-#include "mlx/backend/cpu/encoder.h"
 
 namespace rvc_fast {
 namespace {
@@ -28,12 +27,12 @@ struct Arrays {
   int64_t batch, frames, harmonics;
 };
 
-void run(const Params& p, const Arrays& a) {
+void run(const Params& p, const Arrays& a, const Scratch& scratch) {
   const Kernels& k = kernels();
   const int64_t size = std::max<int64_t>(1, kItem / (p.hop * a.harmonics)), items = ceil_div(a.frames, size);
-  std::vector<double> starts(a.batch * a.harmonics * a.frames);
+  auto* starts = reinterpret_cast<double*>(scratch.shared());
   auto each = [&](auto&& f) {
-    parallel_for(a.batch * items, [&](int64_t item) {
+    parallel_for(a.batch * items, scratch, [&](int64_t item, float* memory) {
       const int64_t b = item / items, begin = item % items * size;
       NsfFrames s{};
       s.f0 = a.f0 + b * a.frames + begin;
@@ -51,7 +50,8 @@ void run(const Params& p, const Arrays& a) {
       s.weight = a.weight;
       s.bias = a.bias ? *a.bias : 0.0f;
       s.y = a.y + sample;
-      f(s, starts.data() + b * a.harmonics * a.frames + begin);
+      s.scratch = memory;
+      f(s, starts + b * a.harmonics * a.frames + begin);
     });
   };
   each([&](const NsfFrames& s, double* advance) { k.nsf_advance(s, advance); });
@@ -68,7 +68,6 @@ void run(const Params& p, const Arrays& a) {
   }
   each([&](NsfFrames& s, const double* start) {
     s.start = start;
-    s.scratch = scratch(Slot::stage, 3 * (p.hop + 16));
     k.nsf_frames(s);
   });
 }
@@ -89,7 +88,9 @@ class NsfSource : public CpuPrimitive {
     a.offsets = has_offsets_ ? inputs.back().data<float>() : nullptr;
     a.y = outputs[0].data<float>();
     a.batch = inputs[0].shape(0), a.frames = inputs[0].shape(1), a.harmonics = inputs[2].shape(0);
-    mx::cpu::get_command_encoder(stream()).dispatch([p = params_, a] { run(p, a); });
+    dispatch(stream(), {.shared = a.batch * a.harmonics * a.frames * sizeof(double) / sizeof(float),
+                        .each = 3 * (size_t(params_.hop) + 16),
+                        .run = [p = params_, a](const Scratch& scratch) { run(p, a, scratch); }});
   }
 
   const char* name() const override { return "nsf_source"; }

@@ -2,6 +2,8 @@
 
 #include <limits>
 #include <memory>
+#include <optional>
+#include <utility>
 
 #include "conv1d/conv1d.h"
 #include "fastconv/same_conv.h"
@@ -60,15 +62,20 @@ class Resblock : public CpuPrimitive {
     const size_t convs = stage_.convs.size();
     std::vector<const void*> weights;
     std::vector<const float*> biases;
-    auto& encoder = mx::cpu::get_command_encoder(stream());
+    std::optional<Work> packing;
     for (size_t i = 1; i <= convs; ++i) {
-      weights.push_back(inputs[i].ndim() == 1 ? inputs[i].data<void>() : pack(i - 1, inputs[i]));
       biases.push_back(inputs[convs + i].data<float>());
+      if (inputs[i].ndim() == 1) {
+        weights.push_back(inputs[i].data<void>());
+        continue;
+      }
+      auto [packed, work] = pack(i - 1, inputs[i]);
+      weights.push_back(packed);
+      packing = packing ? in_order(std::move(*packing), std::move(work)) : std::move(work);
     }
-    encoder.dispatch([stage = stage_, from = x.data<float>(), batch = x.shape(0), length = x.shape(1),
-                      weights = std::move(weights), biases = std::move(biases), to = out.data<float>()] {
-      run_resblock(stage, from, batch, length, weights.data(), biases.data(), to);
-    });
+    Work work = resblock_work(stage_, x.data<float>(), x.shape(0), x.shape(1), std::move(weights),
+                              std::move(biases), out.data<float>());
+    dispatch(stream(), packing ? in_order(std::move(*packing), std::move(work)) : std::move(work));
   }
 
   const char* name() const override { return "rvc_fast_resblock"; }
@@ -80,22 +87,18 @@ class Resblock : public CpuPrimitive {
   }
 
  private:
-  // The weight (C, K, C) of a convolution, to be packed before what is dispatched next.
-  const void* pack(size_t conv, const mx::array& weight) {
+  // Where the weight (C, K, C) of a convolution will be packed, and the work of it.
+  std::pair<const void*, Work> pack(size_t conv, const mx::array& weight) {
     const int channels = stage_.channels, variant = stage_.convs[conv].variant, kernel = weight.shape(1);
     mx::array packed({static_cast<int>(packed_values(variant, channels, kernel, Format::float32))},
                      mx::float32, nullptr, {});
     allocate(packed);
-    auto& encoder = mx::cpu::get_command_encoder(stream());
-    encoder.add_temporary(packed);
-    encoder.dispatch([=, from = weight.data<float>(), to = packed.data<float>()] {
-      if (variant == kDirect) {
-        run_pack(direct_params(channels, kernel, Format::float32), from, Format::float32, to);
-      } else {
-        pack_fast(variant, channels, from, to);
-      }
-    });
-    return packed.data<void>();
+    mx::cpu::get_command_encoder(stream()).add_temporary(packed);
+    const float* from = weight.data<float>();
+    float* to = packed.data<float>();
+    if (variant == kDirect)
+      return {to, pack_work(direct_params(channels, kernel, Format::float32), from, Format::float32, to)};
+    return {to, {.run = [=](const Scratch&) { pack_fast(variant, channels, from, to); }}};
   }
 
   ResStage stage_;

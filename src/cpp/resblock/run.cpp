@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/pool.h"
 #include "fastconv/same_conv.h"
@@ -276,16 +277,21 @@ class Chunk {
 
 }  // namespace
 
-void run_resblock(const ResStage& stage, const float* x, int64_t batch, int64_t length,
-                  const void* const* weights, const float* const* biases, float* y, ResTuning tuning) {
-  const Plan p = plan(stage, batch, length, tuning);
-  const int64_t size = length * stage.channels;
-  parallel_for(batch * p.chunks, [&](int64_t item) {
-    int64_t b = item / p.chunks, i = item % p.chunks;
-    Chunk chunk(stage, p, length * i / p.chunks, length * (i + 1) / p.chunks,
-                scratch(Slot::resblock, Chunk::floats(p)));
-    chunk.run(x + b * size, weights, biases, y + b * size);
-  });
+Work resblock_work(ResStage stage, const float* x, int64_t batch, int64_t length,
+                   std::vector<const void*> weights, std::vector<const float*> biases, float* y,
+                   ResTuning tuning) {
+  Plan p = plan(stage, batch, length, tuning);
+  const size_t each = Chunk::floats(p);
+  auto run = [=, stage = std::move(stage), p = std::move(p), weights = std::move(weights),
+              biases = std::move(biases)](const Scratch& scratch) {
+    const int64_t size = length * stage.channels;
+    parallel_for(batch * p.chunks, scratch, [&](int64_t item, float* memory) {
+      int64_t b = item / p.chunks, i = item % p.chunks;
+      Chunk chunk(stage, p, length * i / p.chunks, length * (i + 1) / p.chunks, memory);
+      chunk.run(x + b * size, weights.data(), biases.data(), y + b * size);
+    });
+  };
+  return {.each = each, .run = std::move(run)};
 }
 
 }  // namespace rvc_fast

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "conv/format.h"
+#include "core/pool.h"
 
 namespace rvc_fast {
 
@@ -36,7 +37,8 @@ struct ResTuning {
 
 // x, y: (batch, length, channels); weights and biases: one per convolution, packed for its variant
 // and type.
-void run_resblock(const ResStage& stage, const float* x, int64_t batch, int64_t length,
-                  const void* const* weights, const float* const* biases, float* y, ResTuning tuning = {});
+Work resblock_work(ResStage stage, const float* x, int64_t batch, int64_t length,
+                   std::vector<const void*> weights, std::vector<const float*> biases, float* y,
+                   ResTuning tuning = {});
 
 }  // namespace rvc_fast

@@ -19,6 +19,7 @@ from . import device as devices
 from .device import Device
 from .errors import InputError, RvcFastError
 from .layers import Packing
+from .memory import give_back
 from .noise import NoiseSource
 from .ops import Dtype, dispatch, precision
 from .pipeline import Embedder, Kept, Progress, Stopwatch, Voice
@@ -86,6 +87,7 @@ class Converter:
         pitch_model: pitch.PitchModel | None = None,
         index: Index | None = None,
         device: Device | None = None,
+        memory: Literal["normal", "low"] = "normal",
     ):
         self.device = devices.choose(device)
         if voice.config.use_f0 and pitch_model is None:
@@ -98,6 +100,7 @@ class Converter:
         self._worker: int | None = None
         self._kept = Kept()
         self._warm = False
+        self._gives_back = memory == "low"
         self.index = index
 
     @property
@@ -208,6 +211,8 @@ class Converter:
                 signal, wanted, f0=given, noise=noise, kept=self._kept, progress=progress, stopwatch=watch
             )
             self._warm = True
+            if self._gives_back:
+                give_back()
         return ConversionResult(done.samples, done.sample_rate, done.f0, watch.seconds)
 
 
@@ -232,7 +237,8 @@ def load(
     Without `embedder` or `pitch_model` those in the cache folder are taken; InputError says how to get them.
     A voice that does not follow the pitch needs no pitch model. Converters of the same files share their models.
 
-    memory: "low" keeps the weights at their size; "normal" holds more where that is faster.
+    memory: "low" keeps the weights at their size, and gives back after each conversion what the CPU's kernels worked in;
+        "normal" holds more where that is faster.
     dtype: what the models compute in; sums are float32. "float16" and "bfloat16" on a GPU: weights and everything
         between layers have 16 bits, the phase of the source stays float32. "bfloat16" on a CPU: linear layers and
         convolutions multiply in it, which is faster with AMX-BF16 or AVX512-BF16. InputError for "float16" on a CPU,
@@ -284,7 +290,7 @@ def _load(
         from .pitch.rmvpe import load_rmvpe
 
         pitch_model = load_rmvpe(pitch_model, packing)
-    converter = Converter(voice, embedder, pitch_model, device=device)
+    converter = Converter(voice, embedder, pitch_model, device=device, memory=memory)
     converter.index = index
     return converter
 

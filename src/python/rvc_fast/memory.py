@@ -22,6 +22,7 @@ from contextlib import contextmanager
 
 import mlx.core as mx
 
+from . import native
 from .ops import dispatch
 
 SLACK = 16 << 20
@@ -50,6 +51,12 @@ def bounded() -> Iterator[None]:
             _inside -= 1
             if _inside == 0:
                 _restore()
+
+
+def give_back() -> None:
+    """Free the memory that the compiled kernels work in, which they keep for the next call."""
+    if dispatch.compiled_missing() is None:
+        native.compiled.release_scratch()
 
 
 def _bound() -> Callable[[], object]:

@@ -20,7 +20,7 @@ import signal
 import stat
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -41,11 +41,31 @@ def reason(error: BaseException) -> str:
     return str(error).rstrip(".") or type(error).__name__
 
 
-def check(path: str | os.PathLike[str], what: str, sources: Iterable[str | os.PathLike[str]] = ()) -> Path:
+Name = str | os.PathLike[str]
+Sources = Iterable[Name] | Mapping[object, Name]
+"""Files and folders that a result is made of, or what `identities` gave of them, for many results."""
+
+
+def identity(path: Name) -> object:
+    """Return what is the same for two names of one file, whether it is there already or not."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return os.fspath(path) if "\0" in os.fspath(path) else os.path.realpath(path)
+    return found.st_dev, found.st_ino
+
+
+def identities(sources: Iterable[Name]) -> dict[object, Name]:
+    """Return the names of files, and of the files in folders, by their identity."""
+    return {identity(file): file for source in sources for file in _files(source)}
+
+
+def check(path: Name, what: str, sources: Sources = (), result_of: Name | None = None) -> Path:
     """Return the file that a result for `path` takes the place of: `path`, or what a link beside it points to.
 
     A target may be missing or a plain file that may be written. InputError, which begins with "[`what`]", for a
     folder, a device or a pipe, for a link to another folder, and for one of `sources` or a file of one of them.
+    `result_of` is the one that the message names, if it is not the file itself.
     """
     begin = f"[{what}] cannot write {shown(path)}"
     try:
@@ -61,9 +81,13 @@ def check(path: str | os.PathLike[str], what: str, sources: Iterable[str | os.Pa
             raise InputError(f"{begin}: it is a folder")
         if not stat.S_ISREG(mode):
             raise InputError(f"{begin}: it is a device or a pipe, which is not replaced by a file")
-        for source in sources:
-            if any(os.path.samefile(target, file) for file in _files(Path(source))):
-                raise InputError(f"{begin}: {shown(source)} would be overwritten by its own result")
+        read = sources if isinstance(sources, Mapping) else identities(sources)
+        source = read.get(identity(target))
+        if source is not None:
+            result = "its own result"
+            if result_of is not None and result_of != source:
+                result = f"the result of {shown(result_of)}"
+            raise InputError(f"{begin}: {shown(source)} would be overwritten by {result}")
         if not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except (OSError, ValueError) as e:
@@ -73,14 +97,12 @@ def check(path: str | os.PathLike[str], what: str, sources: Iterable[str | os.Pa
     return target
 
 
-def _files(source: Path) -> list[Path]:
-    """Return the file, or the files of the folder, as far as there are any."""
-    if source.is_dir():
-        return [file for file in source.iterdir() if file.is_file()]
-    return [source] if source.exists() else []
+def _files(source: Name) -> Iterable[Name]:
+    """Return the file, or the files of the folder."""
+    return [file for file in Path(source).iterdir() if file.is_file()] if os.path.isdir(source) else [source]
 
 
-def shown(path: str | os.PathLike[str]) -> str:
+def shown(path: Name) -> str:
     """Return a path as one printable line."""
     text = os.fspath(path)
     return text if text.isprintable() else ascii(text)
@@ -88,9 +110,9 @@ def shown(path: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def replacing(
-    path: str | os.PathLike[str],
+    path: Name,
     what: str,
-    sources: Iterable[str | os.PathLike[str]] = (),
+    sources: Sources = (),
     suffix: str = "",
 ) -> Iterator[tuple[BinaryIO, Path]]:
     """Yield a new file, open for writing, and its hidden path; it takes the place of `path` if nothing fails.
@@ -112,7 +134,7 @@ def replacing(
         raise InputError(f"[{what}] cannot write {shown(path)}: {reason(e)}") from e
 
 
-def check_folder(path: str | os.PathLike[str], what: str) -> None:
+def check_folder(path: Name, what: str) -> None:
     """Raise the InputError that `replacing` would raise later, before there is anything to write."""
     target = check(path, what)
     try:
@@ -130,7 +152,7 @@ def scratch() -> Iterator[Path]:
 
 
 @contextmanager
-def alone(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+def alone(path: Name, what: str) -> Iterator[None]:
     """Let one thread of one process at a time make the file at `path`; the others wait, and say so."""
     path = Path(os.path.realpath(path))
     digest = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()

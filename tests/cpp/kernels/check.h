@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "core/pool.h"
 #include "isa/kernels.h"
 
 namespace rvc_fast::test {
@@ -85,6 +86,8 @@ bool check_close(const Floats& got, const std::vector<Wanted>& want, double tole
 // What the case `what` of a test should give, computed when it is first asked for: the page before the arrays
 // and the other instruction sets want the same numbers.
 const std::vector<Wanted>& once(const std::string& what, const std::function<std::vector<Wanted>()>& compute);
+// Does the work here and now.
+void run(const Work& work);
 
 // The generator of a test's random numbers; the same in every run.
 std::mt19937 random_numbers();

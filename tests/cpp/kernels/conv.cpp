@@ -212,12 +212,12 @@ void run_conv_case(ConvParams p, int64_t batch, int64_t height, int64_t width, c
       residual(p.has_residual ? y_size : 0, random);
   const int64_t pixels = batch * a.out_height * a.out_width, pitch = p.out_channels + p.beside;
   Floats beside(pixels * p.beside, random), all(pixels * pitch), y(y_size);
-  run_pack(p, weight, Format::float32, packed);
+  run(pack_work(p, weight, Format::float32, packed));
   check(packed.intact() && std::none_of(packed.begin(), packed.end(), untouched), what + ": packed weights");
   a.x = x, a.weights = packed, a.y = all, a.beside = beside;
   a.bias = p.has_bias ? bias.data() : nullptr;
   a.residual = p.has_residual ? residual.data() : nullptr;
-  run_conv(p, a);
+  run(conv_work(p, a));
   check(all.intact(), what + ": written beside the result");
   for (int64_t i = 0; i < pixels; ++i) {
     std::copy_n(all + i * pitch, p.out_channels, y + i * p.out_channels);
@@ -429,7 +429,7 @@ void half_weights(const Kernels&) {
   const float bfloat_values[] = {0.0f, -0.0f, 0x1p-133f, 0x1.fep127f, 1.0f, -2.0f, INFINITY, NAN};
   auto test = [&](const uint16_t* from, Format format, const float* want, const char* what) {
     Floats packed(packed_size(p));
-    run_pack(p, from, format, packed);
+    run(pack_work(p, from, format, packed));
     for (int i = 0; i < 8; ++i) {
       float got = packed[i * 16];
       bool same = std::isnan(want[i]) ? std::isnan(got)
@@ -441,9 +441,9 @@ void half_weights(const Kernels&) {
   test(bfloat, Format::bfloat16, bfloat_values, "bfloat16");
 }
 
-Test block_test("conv_block", conv_block), stage_test("stage", stage), run_test("run_conv", run_conv_all),
-    winograd_test("run_conv, Winograd", run_winograd_all),
-    random_test("run_conv, random shapes", run_conv_random), half_test("run_pack", half_weights);
+Test block_test("conv_block", conv_block), stage_test("stage", stage), run_test("conv_work", run_conv_all),
+    winograd_test("conv_work, Winograd", run_winograd_all),
+    random_test("conv_work, random shapes", run_conv_random), half_test("pack_work", half_weights);
 
 }  // namespace
 }  // namespace rvc_fast::test

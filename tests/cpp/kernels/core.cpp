@@ -3,6 +3,9 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdlib>
+#include <memory>
+#include <new>
 #include <thread>
 
 #include "check.h"
@@ -57,24 +60,67 @@ void forked(const Kernels&) {
 Test fork_test("fork", forked);
 #endif
 
+bool aligned(const float* p) { return reinterpret_cast<uintptr_t>(p) % 64 == 0; }
+
 void scratch_memory(const Kernels&) {
-  float* a = scratch(Slot::stage, 10);
-  float* b = scratch(Slot::partial, 100000);
-  check(reinterpret_cast<uintptr_t>(a) % 64 == 0 && reinterpret_cast<uintptr_t>(b) % 64 == 0, "alignment");
-  a[9] = 1, b[99999] = 2;
-  check(scratch(Slot::stage, 10) == a && a[9] == 1, "scratch memory stays where it is");
-  float* other = nullptr;
-  std::thread([&] { other = scratch(Slot::stage, 10); }).join();
-  check(other != a, "each thread has its own");
+  for (int wanted : {1, 3}) {
+    set_threads(wanted);
+    const Scratch a = reserve(0, 10, 100);
+    check(a.participants() == wanted, "as many parts as threads");
+    check(aligned(a.shared()) && aligned(a.of(0)) && aligned(a.of(wanted - 1)), "alignment");
+    check(a.of(0) >= a.shared() + 10, "the shared part is apart");
+    check(reserve(0, 0, 50).of(0) == a.shared(), "work of one stream follows on: it has the same memory");
+    check(reserve(1, 0, 50).of(0) != a.shared(), "work of another stream is done at the same time");
+    set_threads(7);  // those who came later have no part
+    std::atomic<bool> own{true};
+    parallel_for(64, a, [&](int64_t item, float* mine) {
+      for (int i = 0; i < 100; ++i) mine[i] = float(item);
+      for (int i = 0; i < 100; ++i) own = own && mine[i] == float(item);
+    });
+    check(own, "each thread has its own");
+  }
+}
+
+size_t g_taken = 0, g_most = 0;
+
+std::shared_ptr<void> counted(size_t bytes) {
+  if (bytes > 1 << 26) throw std::bad_alloc();
+  g_most = std::max(g_most, g_taken += bytes);
+  return {std::malloc(bytes), [bytes](void* p) {
+            g_taken -= bytes;
+            std::free(p);
+          }};
+}
+
+std::shared_ptr<void> plain(size_t bytes) { return {std::malloc(bytes), std::free}; }
+
+// Threads and streams come and go; what they had is used again.
+void scratch_is_kept(const Kernels&) {
+  release_scratch();
+  set_allocator(counted);
   set_threads(3);
-  std::atomic<bool> own{true};
-  parallel_for(64, [&](int64_t item) {
-    const int64_t size = 100 + item * 37;
-    float* mine = scratch(Slot::stage, size);
-    for (int64_t i = 0; i < size; ++i) mine[i] = float(item);
-    for (int64_t i = 0; i < size; ++i) own = own && mine[i] == float(item);
-  });
-  check(own, "each item of a loop has its thread's");
+  g_most = g_taken;
+  for (int stream = 0; stream < 100; ++stream) {
+    std::thread([stream] { reserve(stream, 0, 5000); }).join();
+  }
+  const size_t one = 5000 * sizeof(float) * 5 / 4 + 8192;
+  check(g_taken >= 3 * 5000 * sizeof(float) && g_most <= 3 * one,
+        "one stream at a time needs no more than one");
+  const Scratch held = reserve(0, 0, 5000);
+  reserve(0, 0, 9000);
+  check(held.of(2) != reserve(0, 0, 9000).of(2), "who has memory keeps it while others get more");
+  bool failed = false;
+  try {
+    reserve(0, 0, 1 << 25);
+  } catch (const std::bad_alloc&) {
+    failed = true;
+  }
+  check(failed, "no memory is an error");
+  check(reserve(0, 0, 5000).of(2) != nullptr, "and not the end");
+  const size_t before = g_taken;
+  release_scratch();
+  check(g_taken > 0 && g_taken < before, "what is in use stays");
+  set_allocator(plain);
 }
 
 void choice(const Kernels& k) {
@@ -96,7 +142,8 @@ void peak(const Kernels&) {
   }
 }
 
-Test pool_test("parallel_for", pool), scratch_test("scratch", scratch_memory), choice_test("set_isa", choice),
+Test pool_test("parallel_for", pool), scratch_test("scratch", scratch_memory),
+    kept_test("scratch that is kept", scratch_is_kept), choice_test("set_isa", choice),
     peak_test("peak", peak);
 
 }  // namespace

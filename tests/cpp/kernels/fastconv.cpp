@@ -17,7 +17,7 @@ constexpr double kTolerance = 5e-6;
 Floats& pack(Floats& packed, int variant, int channels, int taps, const Floats& weight) {
   if (variant == kDirect) {
     ConvParams p{.op = "", .kernel = {1, taps}, .in_channels = channels, .out_channels = channels};
-    run_pack(p, weight, WeightType::float32, packed);
+    run(pack_work(p, weight, Format::float32, packed));
   } else {
     pack_fast(variant, channels, weight, packed);
   }
@@ -142,7 +142,7 @@ void stage_case(int channels, int64_t batch, int64_t length, bool fast, int conv
     packed_data.push_back(pack(*packed.back(), conv.variant, channels, conv.taps, *weights.back()));
     bias_data.push_back(*biases.back());
   }
-  run_resblock(stage, x, batch, length, packed_data.data(), bias_data.data(), y, tuning);
+  run(resblock_work(stage, x, batch, length, packed_data, bias_data, y, tuning));
 
   std::vector<Wanted> want(y.size(), {0.0, 4.0});
   for (int64_t b = 0; b < batch; ++b) {
@@ -189,7 +189,7 @@ void stages(const Kernels&) {
   }
 }
 
-Test same_test("same_conv", same_conv), stage_test("run_resblock", stages);
+Test same_test("same_conv", same_conv), stage_test("resblock_work", stages);
 
 }  // namespace
 }  // namespace rvc_fast::test

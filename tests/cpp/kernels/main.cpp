@@ -49,6 +49,8 @@ void fault(int) {
 
 Test::Test(const char* name, Function function) { entries().push_back({name, function}); }
 
+void run(const Work& work) { work.run(reserve(0, work.shared, work.each)); }
+
 bool check(bool ok, const std::string& what) {
   ++(ok ? g_passed : g_failed);
   if (!ok && g_failed <= 20) report(what.c_str());

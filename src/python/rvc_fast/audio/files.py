@@ -10,8 +10,7 @@ import stat
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from .. import writing
 from ..errors import FileFormatError, InputError
 from ..filekinds import stranger
+from ..workers import workers
 from .claims import Claim, read_claim
 from .process import check_values
 
@@ -253,17 +253,21 @@ def write_audio(
 
 
 def check_writable(
-    path: str | os.PathLike[str], sources: Iterable[str | os.PathLike[str]] = (), *, named: bool = True
+    path: writing.Name,
+    sources: writing.Sources = (),
+    *,
+    result_of: writing.Name | None = None,
+    named: bool = True,
 ) -> None:
     """Raise the InputError that `write_audio` would raise later, before there is anything to write.
 
-    `sources` are files that must not be overwritten. Into a device or pipe is written only if it was `named`.
+    `sources` and `result_of` are those of `writing.check`. Into a device or pipe is written only if it was `named`.
     """
     if os.fspath(path) == "-":
         return
     _suffix(path)
     if not (named and _is_special(path)):
-        writing.check(path, "audio", sources)
+        writing.check(path, "audio", sources, result_of)
         writing.check_folder(path, "audio")
 
 
@@ -334,7 +338,7 @@ def _encode(
                 sound.write(block)
 
     # In a thread of its own: libsndfile calls back for every write, and Ctrl-C thrown into that would be lost.
-    with ThreadPoolExecutor(1) as pool:
+    with workers(1) as pool:
         try:
             pool.submit(work).result()
         except (soundfile.SoundFileError, ValueError, AssertionError) as e:

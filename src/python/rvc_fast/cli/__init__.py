@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 from .. import __version__, machine, notes
 from ..notes import printable
@@ -20,12 +21,21 @@ from .common import describe, tell
 COMMANDS = (convert, pack, info, models, verify, bench, demo)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all others of the command line."""
+
+    def error(self, message: str) -> NoReturn:
+        command = self.prog.partition(" ")[2]
+        begin = f"[{command}] " if command else ""
+        sys.exit(_fail(f"{begin}{message} ({self.prog} --help)", 2))
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument("--quiet", action="store_true", help="no progress and no notes on stderr")
     common.add_argument("--debug", action="store_true", help="show a traceback when something fails")
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="rvc-fast",
         description="RVC voice conversion on MLX, at waveform parity with PyTorch.",
         epilog="Exit codes: 0 all done, 1 something failed, 2 a mistake in what was asked or in a file.",

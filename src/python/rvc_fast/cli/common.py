@@ -61,7 +61,10 @@ def describe(error: BaseException) -> str:
     if isinstance(error, RvcFastError):
         return str(error)
     if isinstance(error, MemoryError):
-        return "not enough memory" + (f": {error}" if str(error) else "")
+        said = "" if str(error) == "std::bad_alloc" else str(error)
+        return "not enough memory" + (f": {said}" if said else "")
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return "not enough memory for a thread, or too many threads"
     if isinstance(error, OSError):
         name = "" if error.filename is None else f"{error.filename}: "
         return name + reason(error)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..journal import Journal
 from ..notes import printable
 from ..settings import ABOUT, About, options
+from ..workers import workers
 from .common import describe, note, peak_memory_mb, print_json, progress_wanted, tell
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".aac", ".opus", ".aif", ".aiff")
 
+JOURNAL = "rvc-fast.jsonl"
 
 HELP = "convert sounds into another voice"
 DESCRIPTION = (
@@ -45,6 +48,12 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "--strict",
         action="store_true",
         help="refuse a sound that ends before its header says so, instead of a warning",
+    )
+    p.add_argument(
+        "--resume",
+        action="store_true",
+        help="into a folder: leave out what an earlier run with --resume has done there, of the same sounds, models "
+        f"and settings; OUT/{JOURNAL} says of every sound what became of it",
     )
     p.add_argument("--json", action="store_true", help="print results, timings and peak memory as JSON")
 
@@ -165,9 +174,9 @@ def _check_targets(jobs: list[tuple[str, str]], output: str | None, models: list
     """
     from ..audio.files import check_writable
     from ..errors import InputError
-    from ..writing import shown
+    from ..writing import identities, identity, shown
 
-    read = {_identity(file): file for file in [*models, *(source for source, _ in jobs if source != "-")]}
+    read = identities([*models, *(source for source, _ in jobs if source != "-")])
     written: dict[object, str] = {}
     for source, target in jobs:
         if target == "-":
@@ -181,25 +190,13 @@ def _check_targets(jobs: list[tuple[str, str]], output: str | None, models: list
             inside = os.path.commonpath([os.path.realpath(output), os.path.realpath(folder)])
             if inside != os.path.realpath(output):
                 raise InputError(f"[convert] {shown(folder)} is a link to a folder outside {shown(output)}")
-        place = _identity(target)
+        place = identity(target)
         if place in written:
             raise InputError(
                 f"[convert] {shown(written[place])} and {shown(source)} would both be written to {shown(target)}"
             )
         written[place] = source
-        if place in read:
-            what = "its own result" if read[place] == source else f"the result of {shown(source)}"
-            raise InputError(f"[convert] {shown(read[place])} would be overwritten by {what}")
-        check_writable(target, named=output is None)
-
-
-def _identity(path: str) -> object:
-    """What is the same for two names of one file, whether it is there already or not."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return os.path.realpath(path) if "\0" not in path else path
-    return found.st_dev, found.st_ino
+        check_writable(target, read, result_of=source, named=output is None)
 
 
 def _models(args: argparse.Namespace) -> dict[str, Any]:
@@ -292,10 +289,13 @@ def run(args: argparse.Namespace) -> int:
     if args.json and args.output == "-":
         raise InputError("[convert] --json and -o - would both write to stdout")
     wanted = _options(args)
+    if args.resume and (args.output == "-" or not _into_folder(args.inputs, args.output)):
+        raise InputError(f"[convert] --resume needs a folder as OUT, got {args.output!r}")
     jobs, broken = _jobs(args.inputs, args.output, args.format)
     folder = args.output if _into_folder(args.inputs, args.output) else None
     models = _models(args)
-    _check_targets(jobs, folder, [str(f) for f in (*models.values(), args.f0_file) if f is not None])
+    read = [str(f) for f in (*models.values(), args.f0_file) if f is not None]
+    _check_targets(jobs, folder, read)
 
     from ..converter import load
 
@@ -303,13 +303,19 @@ def run(args: argparse.Namespace) -> int:
     converter = load(**models, memory=args.memory, dtype=args.dtype, device=args.device)
     load_seconds = time.perf_counter() - start
 
-    # The first sound is read while a GPU's kernels are compiled.
-    with ThreadPoolExecutor(1) as worker:
+    with contextlib.ExitStack() as stack:
+        journal = None
+        if args.resume:
+            journal = stack.enter_context(Journal(Path(args.output, JOURNAL), (wanted, args.dtype), read))
+        # The first sound is read while a GPU's kernels are compiled.
+        worker = stack.enter_context(workers(1))
         warming = worker.submit(converter.warm)
-        reports, code = _convert_all(args, converter, jobs, broken, wanted)
+        reports, code = _convert_all(args, converter, jobs, broken, wanted, journal)
     failed = [r for r in reports if not r["ok"]]
     if len(reports) > 1:
-        note(args, f"{len(reports) - len(failed)} of {len(reports)} converted")
+        before = sum("before" in r for r in reports)
+        earlier = f", {before} of them before" if before else ""
+        note(args, f"{len(reports) - len(failed)} of {len(reports)} converted{earlier}")
     if args.json:
         print_json(
             {
@@ -332,6 +338,7 @@ def _convert_all(
     jobs: list[tuple[str, str]],
     broken: list[tuple[str, str]],
     options: dict[str, Any],
+    journal: Journal | None,
 ) -> tuple[list[dict[str, Any]], int]:
     """Convert every job and return a report of each and the exit code; a sound that fails does not stop the others.
 
@@ -342,25 +349,33 @@ def _convert_all(
     reports: list[dict[str, Any]] = []
     code = 0
 
-    def fail(source: str, target: str | None, error: str, failed_with: int) -> None:
+    def fail(source: str, target: str | None, error: str, failed_with: int, seconds: float = 0.0) -> None:
         nonlocal code
         code = max(code, failed_with)
         reports.append({"input": source, "output": target, "ok": False, "error": " ".join(error.split())})
         tell(f"rvc-fast: {source}: {reports[-1]['error']}")
+        if journal is not None:
+            journal.add(source, target, seconds, reports[-1]["error"])
 
     for path, why in broken:
         fail(path, None, why, 2)
     for source, target in jobs:
+        if journal is not None and journal.has(source, target):
+            reports.append({"input": source, "output": target, "ok": True, "before": True})
+            continue
         start = time.perf_counter()
         try:
             result = _convert(converter, source, target, options, progress_wanted(args))
         except Exception as e:  # whatever it is, it must not end the others
             if args.debug:
                 raise
-            fail(source, target, describe(e), 2 if isinstance(e, InputError | OSError) else 1)
+            code_of_it = 2 if isinstance(e, InputError | OSError) else 1
+            fail(source, target, describe(e), code_of_it, time.perf_counter() - start)
             converter.forget()
             continue
         reports.append(_report(source, target, result, time.perf_counter() - start))
+        if journal is not None:
+            journal.add(source, target, time.perf_counter() - start)
         r = reports[-1]
         note(
             args,

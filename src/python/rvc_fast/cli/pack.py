@@ -1,4 +1,4 @@
-"""rvc-fast pack: any supported model file -> one safetensors file that loads memory-mapped."""
+"""rvc-fast pack: any supported model file -> one safetensors file of our own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .common import note
 HELP = "turn a voice, HuBERT or RMVPE file into one fast-loading safetensors file"
 DESCRIPTION = (
     "Turn a voice .pth, a HuBERT/ContentVec checkpoint or folder, or an rmvpe.pt into one "
-    "safetensors file: weight norm folded, config in the metadata, loaded memory-mapped."
+    "safetensors file: weight norm folded, config and checksums in the metadata."
 )
 
 

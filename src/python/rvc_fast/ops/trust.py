@@ -28,12 +28,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from .. import env, notes
-from ..errors import RvcFastError
+from .. import env, notes, writing
+from ..errors import InputError, RvcFastError
 from ..resources import kernels_dir
 
 # What checks. It gets the GPU's backend, the dtype, and tasks "OP:BACKEND"; it prints a JSON line per task, and {} when
@@ -294,18 +294,11 @@ def _keep(check: Check) -> None:
     content = {"checks": {key: asdict(checks[key]) for key in latest}}
     try:
         path().parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path().parent, prefix="gpu.json.")
-        try:
-            with os.fdopen(handle, "w") as file:
-                json.dump(content, file, indent=1)
-            os.replace(part, path())
-        except BaseException:
-            os.unlink(part)
-            raise
-    except OSError as e:
+        with writing.replacing(path(), "trust") as (file, _):
+            file.write(json.dumps(content, indent=1).encode())
+    except (OSError, InputError) as e:
         warnings.warn(
-            f"rvc_fast: the check of the GPU cannot be kept in {path().parent} ({e.strerror}); it holds for this "
-            "process only",
+            f"rvc_fast: the check of the GPU cannot be kept ({writing.reason(e)}); it holds for this process only",
             UserWarning,
             stacklevel=7,
         )
@@ -314,21 +307,10 @@ def _keep(check: Check) -> None:
 @contextlib.contextmanager
 def _one_process() -> Iterator[None]:
     """Let one process of a user check at a time; the lock ends with the process that holds it."""
-    import fcntl  # there is no GPU for MLX where this is missing
-
-    try:
-        path().parent.mkdir(parents=True, exist_ok=True)
-        file: IO[str] = path().with_suffix(".lock").open("w")
-    except OSError:
-        yield  # `_keep` says what is wrong with the folder
-        return
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            notes.note("waiting for another process, which checks the GPU")
-            with contextlib.suppress(OSError):  # a file system without locks: both may check
-                fcntl.flock(file, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError, InputError):  # `_keep` says what is wrong with the folder
+            path().parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(writing.alone(path(), "trust"))
         yield
 
 

@@ -1,13 +1,15 @@
 """Reading faiss .index files: flat and IVF-flat, in today's spelling and the older ones.
 
 faiss itself is not used: beside another user of OpenMP in one process it crashes on macOS. The layout is that
-    of faiss's `impl/index_write.cpp`; all numbers are little-endian and packed. Files are memory-mapped;
-    every count is checked against the bytes that are left before anything is allocated.
+    of faiss's `impl/index_write.cpp`; all numbers are little-endian and packed. Every count is checked against the
+    bytes that are left before anything is made of it.
+
+A file is read, not mapped: a process that looks at a mapped file is ended by the system (SIGBUS) when another one
+truncates it, as a training that writes its index anew does. faiss has no checksums; every number is checked instead.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 from dataclasses import dataclass
@@ -48,7 +50,7 @@ _MAX_NUMBER = 1e15  # so that no squared distance overflows
 
 
 DEVICE_BYTES = 1 << 30
-"""A larger index is not copied to a GPU; the CPU searches it where it lies."""
+"""A larger index is not copied to a GPU; the CPU searches it."""
 
 
 class _Malformed(ValueError):
@@ -203,7 +205,7 @@ class Index:
 
 
 class _Reader:
-    """A cursor over the mapped file that knows how much is left."""
+    """A cursor over the file's bytes that knows how much is left."""
 
     def __init__(self, data: memoryview) -> None:
         self.data = data
@@ -237,7 +239,7 @@ class _Reader:
 
 
 def load_index(path: str | os.PathLike[str]) -> Index:
-    """Open a faiss .index file (Flat or IVF-Flat with L2 distances) memory-mapped.
+    """Read a faiss .index file (Flat or IVF-Flat with L2 distances).
 
     Raises:
         InputError: there is no such file, or it cannot be opened.
@@ -248,9 +250,9 @@ def load_index(path: str | os.PathLike[str]) -> Index:
     shown = str(path) if str(path).isprintable() else ascii(str(path))
     try:
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise _Malformed("it is empty")
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            data = memoryview(file.read())
+        if len(data) == 0:
+            raise _Malformed("it is empty")
         return _read(_Reader(data))
     except _Malformed as e:
         raise FileFormatError(f"[retrieval] cannot load {shown}: {e}") from None

@@ -1,9 +1,12 @@
 """The containers weights come in: PyTorch's zip and its older stream of pickles, and safetensors.
 
-Files are memory-mapped and tensors are views of the map: opening one costs its directory, and a training
-checkpoint's optimizer state is never read. Sizes are checked against the file before anything is made of
-them. Nothing is decompressed: torch.save stores, so a compressed entry is refused, and with it every zip
-bomb. CRCs are not compared: torch writes wrong ones on request.
+Of a file only those parts are read that are asked for (`Contents`): opening one costs its directory, and a training
+checkpoint's optimizer state is never read. Nothing is memory-mapped: a process that looks at a mapped file is ended by
+the system (SIGBUS) when another one truncates it.
+
+Sizes are checked against the file before anything is made of them. Nothing is decompressed: torch.save stores, so a
+compressed entry is refused, and with it every zip bomb. CRCs of zip files are not compared: torch writes wrong ones on
+request. Our own files have checksums of each tensor, which are compared when the tensor is read.
 """
 
 from __future__ import annotations
@@ -12,11 +15,13 @@ import hashlib
 import itertools
 import json
 import math
-import mmap
+import os
 import struct
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,22 +54,58 @@ _SAFETENSORS_DTYPES = {
 }
 
 
-def map_file(path: Path) -> memoryview:
-    """Return the file's bytes, memory-mapped and read-only."""
+class Contents:
+    """The bytes of an open file, or a part of them. Slices are read when their bytes are asked for.
+
+    What is read is a copy, which stays as it is whatever becomes of the file. Malformed if the file has become shorter.
+    """
+
+    def __init__(self, handle: int, begin: int, end: int) -> None:
+        self._handle, self._begin, self._end = handle, begin, end
+
+    def __len__(self) -> int:
+        return self._end - self._begin
+
+    def __getitem__(self, part: slice) -> Contents:
+        begin, end, _ = part.indices(len(self))
+        return Contents(self._handle, self._begin + begin, self._begin + max(begin, end))
+
+    def __bytes__(self) -> bytes:
+        return bytes(self.read())
+
+    def read(self) -> memoryview:
+        """Return the bytes, read-only."""
+        memory = np.empty(len(self), np.uint8)
+        view = memory.data
+        at = 0
+        while at < len(view):
+            got = os.preadv(self._handle, [view[at:]], self._begin + at)
+            if got == 0:
+                raise Malformed("it became shorter while it was read")
+            at += got
+        return view.toreadonly()
+
+
+Bytes = memoryview | Contents
+
+
+def memory(data: Bytes) -> memoryview:
+    """Return bytes that are in memory."""
+    return data.read() if isinstance(data, Contents) else data
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Contents]:
+    """Yield the contents of a file, which can be read until the end of the block; Malformed if it is empty."""
     with path.open("rb") as file:
-        return map_open(file)
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            raise Malformed("it is empty")
+        yield Contents(file.fileno(), 0, size)
 
 
-def map_open(file: BinaryIO) -> memoryview:
-    """Return an open file's bytes, memory-mapped and read-only."""
-    try:
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except ValueError:
-        raise Malformed("it is empty") from None
-
-
-def _zip_entries(data: memoryview) -> dict[str, memoryview]:
-    """Return a zip file's entries as views; Malformed unless they are stored, distinct and disjoint."""
+def _zip_entries(data: Bytes) -> dict[str, Bytes]:
+    """Return a zip file's entries; Malformed unless they are stored, distinct and disjoint."""
     tail = bytes(data[-(22 + 65535) :])
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) - at < 22:
@@ -75,27 +116,29 @@ def _zip_entries(data: memoryview) -> dict[str, memoryview]:
     end = len(data) - len(tail) + at
     if disk or start_disk or start + size > end or count * 46 > size or count > MAX_ENTRIES:
         raise Malformed("its zip directory does not fit the file: probably truncated")
-    entries: dict[str, memoryview] = {}
+    entries: dict[str, Bytes] = {}
     spans = []
-    at = start
+    directory = bytes(data[start : start + size])
+    at = 0
     for _ in range(count):
-        if at + 46 > start + size or bytes(data[at : at + 4]) != b"PK\x01\x02":
+        if at + 46 > size or directory[at : at + 4] != b"PK\x01\x02":
             raise Malformed("its zip directory is damaged")
         _, _, flags, method, _, _, _, packed, unpacked, n_name, n_extra, n_comment = struct.unpack_from(
-            "<6H3I3H", data, at + 4
+            "<6H3I3H", directory, at + 4
         )
-        (header,) = struct.unpack_from("<I", data, at + 42)
-        if at + 46 + n_name > start + size:
+        (header,) = struct.unpack_from("<I", directory, at + 42)
+        if at + 46 + n_name > size:
             raise Malformed("its zip directory is damaged")
-        name = bytes(data[at + 46 : at + 46 + n_name]).decode("utf-8", "replace")
+        name = directory[at + 46 : at + 46 + n_name].decode("utf-8", "replace")
         at += 46 + n_name + n_extra + n_comment
         if method != 0 or packed != unpacked or flags & 1:
             raise Malformed(
                 f"its zip entry {quote(name)} is compressed or encrypted, which torch.save never does"
             )
-        if header + 30 > start or bytes(data[header : header + 4]) != b"PK\x03\x04":
+        local = bytes(data[header : header + 30])
+        if header + 30 > start or local[:4] != b"PK\x03\x04":
             raise Malformed(f"its zip entry {quote(name)} has no header")
-        begin = header + 30 + sum(struct.unpack_from("<2H", data, header + 26))
+        begin = header + 30 + sum(struct.unpack_from("<2H", local, 26))
         if begin + unpacked > start:
             raise Malformed(f"its zip entry {quote(name)} of {unpacked} bytes does not fit the file")
         if name in entries:
@@ -109,7 +152,7 @@ def _zip_entries(data: memoryview) -> dict[str, memoryview]:
     return entries
 
 
-def read_torch_zip(data: memoryview) -> Any:
+def read_torch_zip(data: Bytes) -> Any:
     """Return what `torch.save` (1.6 and later) was given, as plain values and `Tensor`s."""
     entries = _zip_entries(data)
     pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
@@ -135,20 +178,21 @@ def read_torch_zip(data: memoryview) -> Any:
         content = entries.get(f"{root}data/{key}")
         if content is None:
             raise Malformed(f"storage {quote(key)} is missing")
-        storage = storages[key] = Storage(key, dtype, numel, content)
+        storage = storages[key] = Storage(key, dtype, numel, lambda: memory(content))
         if numel * storage.itemsize > len(content):
             raise Malformed(f"storage {quote(key)} should hold {numel} numbers, but has {len(content)} bytes")
         return storage
 
-    return Machine(entries[pickles[0]], 0, open_storage, 2 * len(data)).run()
+    return Machine(memory(entries[pickles[0]]), 0, open_storage, 2 * len(data)).run()
 
 
-def read_torch_legacy(data: memoryview) -> Any:
+def read_torch_legacy(data: Bytes) -> Any:
     """Return what `torch.save` before 1.6 was given.
 
     The file is a row of pickles (magic number, version, system, object, storage keys), then for each key an
-    i64 count and the numbers.
+    i64 count and the numbers. All of it is read.
     """
+    data = memory(data)
     storages: dict[str, Storage] = {}
 
     def open_storage(key: str, dtype: str, numel: int) -> Storage:
@@ -173,28 +217,28 @@ def read_torch_legacy(data: memoryview) -> Any:
         raise Malformed("its list of storages is damaged")
     for key in keys:
         storage = storages.get(key) if type(key) is str else None
-        if storage is None or storage.data is not None:
+        if storage is None or storage.present:
             raise Malformed(f"its list of storages is damaged at {quote(key)}")
         if machine.unpack("<q") != storage.numel:
             raise Malformed(f"storage {quote(key)} does not have its {storage.numel} numbers")
         nbytes = storage.numel * storage.itemsize
         if nbytes > len(data) - machine.position:
             raise Malformed(f"storage {quote(key)} does not fit the file: probably truncated")
-        storage.data = machine.take(nbytes)
+        storage.keep(machine.take(nbytes))
     return result
 
 
-def is_torch_legacy(data: memoryview) -> bool:
+def is_torch_legacy(data: Bytes) -> bool:
     """Whether the bytes start with the magic number of torch.save before 1.6."""
     return bytes(data[: len(_LEGACY_START)]) == _LEGACY_START
 
 
-def is_safetensors(data: memoryview) -> bool:
+def is_safetensors(data: Bytes) -> bool:
     """Whether the bytes start like a safetensors file: a length, then an object in JSON."""
     return (
         len(data) > 9
         and bytes(data[8:10]) in (b'{"', b"{}", b"{ ", b"{\n")
-        and int.from_bytes(data[:8], "little") < 1 << 40
+        and int.from_bytes(bytes(data[:8]), "little") < 1 << 40
     )
 
 
@@ -207,9 +251,9 @@ class Entry(NamedTuple):
     end: int
 
 
-def safetensors_directory(data: memoryview) -> tuple[dict[str, Entry], dict[str, str]]:
+def safetensors_directory(data: Bytes) -> tuple[dict[str, Entry], dict[str, str]]:
     """Return ({name: entry}, metadata); every entry fits its type, lies within the file and overlaps no other."""
-    length = int.from_bytes(data[:8], "little")
+    length = int.from_bytes(bytes(data[:8]), "little")
     if length > len(data) - 8 or length > MAX_JSON:
         raise Malformed(f"its safetensors header of {length} bytes does not fit the file: probably truncated")
     try:
@@ -249,34 +293,46 @@ def safetensors_directory(data: memoryview) -> tuple[dict[str, Entry], dict[str,
     return entries, metadata
 
 
-def read_safetensors(data: memoryview) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return ({name: array}, metadata); the arrays are views of `data`, bfloat16 becomes float32."""
-    entries, metadata = safetensors_directory(data)
+def read_safetensors(
+    data: Bytes, entries: Mapping[str, Entry], checksums: Mapping[str, int] | None = None
+) -> dict[str, np.ndarray]:
+    """Return the tensors of a file's directory, read-only; bfloat16 becomes float32.
+
+    checksums: each tensor's, as `checksum` gives them; Malformed for one that differs or is missing.
+    """
     arrays: dict[str, np.ndarray] = {}
     for name, (code, shape, begin, end) in entries.items():
+        content = memory(data[begin:end])
+        if checksums is not None and checksums.get(name) != checksum(content):
+            raise Malformed(
+                f"tensor {quote(name)} does not have its checksum: the file is damaged, pack or copy it again"
+            )
         dtype = np.dtype(_SAFETENSORS_DTYPES[code])
-        array = (
-            np.frombuffer(data[begin:end], dtype).reshape(shape) if end > begin else np.zeros(shape, dtype)
-        )
+        array = np.frombuffer(content, dtype).reshape(shape) if end > begin else np.zeros(shape, dtype)
         if code == "BF16":
             array = (array.astype(np.uint32) << 16).view(np.float32)
         arrays[name] = np.require(array, requirements=["A"])
-    return arrays, metadata
+    return arrays
 
 
-def safetensors_identity(data: memoryview) -> str:
+def checksum(data: Any) -> int:
+    """Return the CRC-32 of the bytes of an array or a memoryview: about 3 GB per second on one core."""
+    return zlib.crc32(data)
+
+
+def safetensors_identity(data: Bytes) -> str:
     """Return what tells this safetensors file from any other without reading all of it.
 
     A digest of its size, its header (which in a packed model holds a digest of all tensors) and both ends of
     every tensor, should someone have put other tensors below the same header.
     """
     entries, _ = safetensors_directory(data)
-    length = 8 + int.from_bytes(data[:8], "little")
+    length = 8 + int.from_bytes(bytes(data[:8]), "little")
     digest = hashlib.blake2b(len(data).to_bytes(8, "little"), digest_size=16)
-    digest.update(data[:length])
+    digest.update(bytes(data[:length]))
     for _, _, begin, end in sorted(entries.values(), key=lambda entry: entry.begin):
-        digest.update(data[begin : min(begin + 1024, end)])
-        digest.update(data[max(begin, end - 1024) : end])
+        digest.update(bytes(data[begin : min(begin + 1024, end)]))
+        digest.update(bytes(data[max(begin, end - 1024) : end]))
     return digest.hexdigest()
 
 

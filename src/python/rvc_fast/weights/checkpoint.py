@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from ..errors import FileFormatError, InputError
 from ..filekinds import stranger
+from ..workers import workers
 from . import archive, configs
 from .archive import shown
 from .unpickler import Malformed, Tensor, quote
@@ -50,15 +50,15 @@ class Checkpoint:
 
     Attributes:
         kind: "voice", "hubert" or "rmvpe".
-        tensors: {name: read-only array, usually a view of the mapped file}. PyTorch's names and layouts as
-            stored, in the stored precision (bfloat16 and float64 become float32); if `packed`, those of our
-            modules.
+        tensors: {name: read-only array}. PyTorch's names and layouts as stored, in the stored precision (bfloat16 and
+            float64 become float32); if `packed`, those of our modules.
         config: sizes, under the names of the model's config class.
         metadata: what else the file says of itself (author, epoch, ...), text and numbers only; `source` is
             the kind of file and `assumed` lists config values that neither shapes nor file could tell.
         packed: whether this is a file of `save_packed`, ready for loading without `sanitize`.
         path: the file.
-        kernels: packed weights from a file beside it. The tensors that these were made of are not checked for NaN.
+        kernels: packed weights from a file beside it. The tensors that these were made of are not read: they have
+            their shapes and are NaN.
     """
 
     kind: str
@@ -139,6 +139,7 @@ def save_packed(
         "config": json.dumps(dict(config), sort_keys=True),
         "metadata": json.dumps(dict(metadata or {}), sort_keys=True),
         "digest": digest.hexdigest(),
+        "checksums": json.dumps({name: archive.checksum(array) for name, array in arrays.items()}),
     }
     archive.replace_file(path, [save(arrays, header)], sources)
 
@@ -146,13 +147,18 @@ def save_packed(
 def _load(path: Path, packing: Packing | None) -> Checkpoint:
     if path.is_dir():
         path = _weights_of_folder(path)
-    data = archive.map_file(path)
+    with archive.opened(path) as data:
+        return _read(path, data, packing)
+
+
+def _read(path: Path, data: archive.Bytes, packing: Packing | None) -> Checkpoint:
     if archive.is_safetensors(data):
-        tensors, header = archive.read_safetensors(data)
+        entries, header = archive.safetensors_directory(data)
         if header.get("format") == PACKED_FORMAT:
-            return _packed(path, data, tensors, header, packing)
+            return _packed(path, data, entries, header, packing)
         if header.get("format") == archive.KERNELS_FORMAT:
             raise Malformed("it holds packed weights for faster loading; give the model beside it")
+        tensors = archive.read_safetensors(data, entries)
         source, root = "safetensors", _with_metadata(tensors, header)
     elif bytes(data[:4]) in (b"PK\x03\x04", b"PK\x05\x06"):
         source, root = "torch zip", archive.read_torch_zip(data)
@@ -191,9 +197,11 @@ def _hf_config(path: Path) -> dict[str, Any]:
     file = path.parent / "config.json"
     if path.name not in _HF_WEIGHTS or not file.is_file():
         return {}
-    data = archive.map_file(file)
     try:
-        config = json.loads(bytes(data[: archive.MAX_JSON]))
+        with archive.opened(file) as data:
+            config = json.loads(bytes(data[: archive.MAX_JSON]))
+    except Malformed:
+        raise Malformed("the config.json beside it is empty") from None
     except (ValueError, RecursionError):
         raise Malformed("the config.json beside it is not JSON") from None
     if type(config) is not dict:
@@ -252,8 +260,8 @@ def _refuse_other(names: set[str]) -> None:
 
 def _packed(
     path: Path,
-    data: memoryview,
-    tensors: dict[str, np.ndarray],
+    data: archive.Bytes,
+    entries: dict[str, archive.Entry],
     header: dict[str, str],
     packing: Packing | None,
 ) -> Checkpoint:
@@ -278,8 +286,27 @@ def _packed(
 
         kernels = find(path, data, packing)
     made = set() if kernels is None else {f"{layer}.weight" for layer in kernels.weights}
-    checked = _finite({name: tensor for name, tensor in tensors.items() if name not in made})
-    return Checkpoint(header["kind"], tensors | checked, config, metadata, True, path, kernels)
+    wanted = {name: entry for name, entry in entries.items() if name not in made}
+    read = _finite(archive.read_safetensors(data, wanted, _checksums(header)))
+    unread = np.array(np.nan, np.float32)
+    tensors = {
+        name: read[name] if name in read else np.broadcast_to(unread, entry.shape)
+        for name, entry in entries.items()
+    }
+    return Checkpoint(header["kind"], tensors, config, metadata, True, path, kernels)
+
+
+def _checksums(header: dict[str, str]) -> dict[str, int] | None:
+    """Return the checksums of a packed file's tensors; None if the file was packed before there were any."""
+    if "checksums" not in header:
+        return None
+    try:
+        checksums = json.loads(header["checksums"])
+    except (ValueError, RecursionError):
+        checksums = None
+    if type(checksums) is not dict:
+        raise Malformed("its checksums are not a JSON object")
+    return checksums
 
 
 def _is_tensors(value: object) -> bool:
@@ -305,7 +332,7 @@ def _voice_tensors(state: dict[Any, Any]) -> dict[str, np.ndarray]:
 
 def _finite(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     # On a few threads: it is a pass over all of the file, and numpy works without Python's lock.
-    with ThreadPoolExecutor(4) as pool:
+    with workers(4) as pool:
         finite = list(pool.map(_is_finite, tensors.values()))
     for (name, array), good in zip(tensors.items(), finite, strict=True):
         if not good:

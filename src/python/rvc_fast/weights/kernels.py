@@ -1,16 +1,17 @@
 """Packed weights on disk, beside the packed model they were made of: what loading would otherwise compute.
 
-`voice.safetensors` has `voice.float32.kernels` (or another name for another packing). It is mapped and used where it
-lies, but only for exactly that model and by the build of the kernels, the instruction set and the packing that it
-was made with; each layer is asked what it wants besides. Whatever differs is `Unfit`.
+`voice.safetensors` has `voice.float32.kernels` (or another name for another packing). It is used only for exactly that
+model and by the build of the kernels, the instruction set and the packing that it was made with; each layer is asked
+what it wants besides. Whatever differs is `Unfit`.
 
-The file is a safetensors file whose tensors are flat and lie at multiples of 64 bytes. Each begins with 64 bytes
-that are left to MLX, then come the packed values, filled up to 64 bytes.
+The file is a safetensors file whose tensors are flat, with a checksum of each. It is read, not mapped: what becomes of
+it afterwards changes nothing.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,10 @@ from .. import native
 from ..errors import InputError
 from ..layers import Packing
 from ..ops import PackedWeight, Precision, dispatch
+from ..workers import workers
 from . import archive
 from .unpickler import Malformed
 
-LINE = 64
 # The formats that the CPU's kernels multiply in, with either use of memory.
 CHOICES = (
     Packing("normal"),
@@ -63,12 +64,12 @@ def file_name(model: Path, packing: Packing) -> Path:
     return model.with_name(f"{model.stem}.{packing.precision.weights}{low}.kernels")
 
 
-def find(model: Path, data: memoryview, packing: Packing) -> Kernels | None:
+def find(model: Path, data: archive.Bytes, packing: Packing) -> Kernels | None:
     """Return the packed weights beside a packed model.
 
     Args:
         model: its file.
-        data: the file's bytes.
+        data: its contents.
         packing: how they have to be packed.
 
     Returns:
@@ -102,28 +103,36 @@ def save(
     entries: dict[str, Any] = {}
     at = 0
     for name, weight in weights.items():
-        code, size = next((c, s) for c, (t, s) in _TYPES.items() if getattr(mx, t) == weight.data.dtype)
-        end = at + LINE + -(-weight.data.nbytes // LINE) * LINE
-        entries[name] = {"dtype": code, "shape": [(end - at) // size], "data_offsets": [at, end]}
+        code = next(c for c, (kind, _) in _TYPES.items() if getattr(mx, kind) == weight.data.dtype)
+        end = at + weight.data.nbytes
+        entries[name] = {"dtype": code, "shape": [weight.data.size], "data_offsets": [at, end]}
         at = end
-    key = _key(archive.map_file(model), packing)
+    with archive.opened(model) as data:
+        key = _key(data, packing)
     described = {name: _description(weight) for name, weight in weights.items()}
-    entries["__metadata__"] = {**key, "weights": json.dumps(described)}
+    checksums = {name: archive.checksum(_bytes(weight.data)) for name, weight in weights.items()}
+    entries["__metadata__"] = {
+        **key,
+        "weights": json.dumps(described),
+        "checksums": json.dumps(checksums),
+    }
     header = json.dumps(entries).encode()
-    header += b" " * (-(8 + len(header)) % LINE)
+    header += b" " * (-len(header) % 8)
 
     def parts() -> Iterator[bytes | memoryview]:
         yield len(header).to_bytes(8, "little") + header
         for weight in weights.values():
-            values = np.array(weight.data.view(mx.uint8))
-            yield bytes(LINE)
-            yield values.data
-            yield bytes(-len(values) % LINE)
+            yield _bytes(weight.data)
 
     archive.replace_file(file_name(model, packing), parts(), sources)
 
 
-def _key(data: memoryview, packing: Packing) -> dict[str, str]:
+def _bytes(array: mx.array) -> memoryview:
+    """Return the memory of a flat array."""
+    return np.asarray(array.view(mx.uint8)).data
+
+
+def _key(data: archive.Bytes, packing: Packing) -> dict[str, str]:
     """What has to be the same when packed weights are used as when they were made."""
     return {
         "format": archive.KERNELS_FORMAT,
@@ -151,7 +160,10 @@ def _description(weight: PackedWeight) -> list[Any]:
 
 def _read(path: Path, key: dict[str, str]) -> dict[str, PackedWeight]:
     with path.open("rb") as file:
-        entries, metadata = archive.safetensors_directory(archive.map_open(file))
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            raise Malformed("it is empty")
+        entries, metadata = archive.safetensors_directory(archive.Contents(file.fileno(), 0, size))
         for name, value in key.items():
             if metadata.get(name) != value:
                 got = metadata.get(name, "")[:40]
@@ -159,16 +171,24 @@ def _read(path: Path, key: dict[str, str]) -> dict[str, PackedWeight]:
         try:
             described = json.loads(metadata["weights"])
             weights = {name: _weight(*described[name]) for name in entries}
+            checksums = json.loads(metadata["checksums"])
+            expected = [checksums[name] for name in entries]
         except (KeyError, TypeError, ValueError, RecursionError):
             raise Malformed("its list of weights is damaged") from None
         spans = []
         for name, (_, (dtype, count)) in weights.items():
             entry = entries[name]
             known, size = _TYPES.get(entry.code, ("", 0))
-            if known != dtype or not 0 < count * size <= entry.end - entry.begin - LINE:
+            if known != dtype or count <= 0 or count * size != entry.end - entry.begin:
                 raise Malformed(f"layer {name[:80]!r} does not fit its place")
-            spans.append((entry.begin + LINE, count, dtype))
-        arrays = native.compiled.map_arrays(file.fileno(), spans)
+            spans.append((entry.begin, count, dtype))
+        arrays = native.compiled.read_arrays(file.fileno(), spans)
+    # On a few threads: zlib works without Python's lock.
+    with workers(4) as pool:
+        found = pool.map(archive.checksum, [_bytes(array) for array in arrays])
+    for name, computed, stated in zip(weights, found, expected, strict=True):
+        if computed != stated:
+            raise Malformed(f"layer {name[:80]!r} does not have its checksum: the file is damaged")
     return {
         name: PackedWeight(data=array, **facts)
         for (name, (facts, _)), array in zip(weights.items(), arrays, strict=True)

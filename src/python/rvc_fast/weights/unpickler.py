@@ -67,12 +67,29 @@ class Inert:
 
 @dataclass(eq=False)
 class Storage:
-    """A run of `numel` numbers of type `dtype` (numpy's, or "bfloat16"); `data` comes from the archive."""
+    """A run of `numel` numbers of type `dtype` (numpy's, or "bfloat16"); `read` gets them from the archive, once."""
 
     key: str
     dtype: str
     numel: int
-    data: memoryview | None = None
+    read: Callable[[], memoryview] | None = None
+
+    @property
+    def present(self) -> bool:
+        """Whether the archive holds it."""
+        return self.read is not None
+
+    def keep(self, data: memoryview) -> None:
+        """Have the numbers in memory."""
+        self.read = lambda: data
+
+    def data(self) -> memoryview:
+        """Return the numbers; Malformed if the archive does not hold them."""
+        if self.read is None:
+            raise Malformed(f"storage {quote(self.key)} is missing")
+        data = self.read()
+        self.keep(data)
+        return data
 
     @property
     def itemsize(self) -> int:
@@ -96,12 +113,11 @@ class Tensor:
         """Return the numbers, read-only, as a view where alignment allows; bfloat16 becomes float32."""
         storage = self.storage
         dtype = np.dtype("<u2" if storage.dtype == "bfloat16" else storage.dtype)
-        if storage.data is None:
-            raise Malformed(f"storage {quote(storage.key)} is missing")
+        content = storage.data()
         view: np.ndarray = np.ndarray(
             self.shape,
             dtype,
-            buffer=storage.data if math.prod(self.shape) else b"",
+            buffer=content if math.prod(self.shape) else b"",
             offset=self.offset * dtype.itemsize if math.prod(self.shape) else 0,
             strides=tuple(s * dtype.itemsize for s in self.strides),
         )
