@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 RELEASE := $(VENV)/.release
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo test test-faults test-builds test-cases wheel-macos wheels lint format stubs docs hooks clean
+.PHONY: help demo test test-builds test-faults test-cases wheel-macos wheels lint format stubs docs hooks clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
