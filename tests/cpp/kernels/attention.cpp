@@ -25,7 +25,7 @@ void pack(const Kernels& k, const float* keys, int64_t k_row, const float* value
 // With a window that is not negative: relative positions, the first row being that of key `first`.
 void attention_case(const Kernels& k, int64_t rows, int64_t keys, int64_t dim, double size,
                     int64_t window = -1, int64_t first = 0) {
-  std::mt19937 random = random_numbers();
+  std::mt19937_64 random = random_numbers();
   const std::string what =
       text("%lld rows from %lld, %lld keys, %lld wide, scores of %g, window %lld", (long long)rows,
            (long long)first, (long long)keys, (long long)dim, size, (long long)window);

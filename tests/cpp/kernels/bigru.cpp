@@ -8,7 +8,7 @@ void gru(const Kernels& k) {
   for (int64_t hidden : {1, 3, 7, 8, 16, 17, 31, 37, 64}) {
     for (int64_t steps : {1, 2, 7}) {
       for (bool backward : {false, true}) {
-        std::mt19937 random = random_numbers();
+        std::mt19937_64 random = random_numbers();
         const std::string what = text("%lld wide, %lld steps%s", (long long)hidden, (long long)steps,
                                       backward ? ", backward" : "");
         Floats w(3 * hidden * hidden, random, 1 / std::sqrt(double(hidden))), b(3 * hidden, random, 0.1),

@@ -50,12 +50,14 @@ template <class T>
 class Array : Memory {
  public:
   explicit Array(size_t count) : Memory(count * sizeof(T)), size_(count) {}
-  // Values of deviation `scale` around 0: sums of three uniform numbers, which cost little where a processor
-  // is emulated.
-  Array(size_t count, std::mt19937& random, double scale = 1.0) : Array(count) {
+  // Values of deviation `scale` around 0. Each is the sum of three uniform numbers of 21 bits, which costs
+  // little where a processor is emulated.
+  Array(size_t count, std::mt19937_64& random, double scale = 1.0) : Array(count) {
+    constexpr uint64_t kMask = (1 << 21) - 1;
     for (T& value : *this) {
-      const int64_t sum = int64_t(random()) + int64_t(random()) + int64_t(random());
-      value = static_cast<T>(scale * (0x1p-31 * static_cast<double>(sum) - 3.0));
+      const uint64_t bits = random();
+      const auto sum = static_cast<double>((bits & kMask) + (bits >> 21 & kMask) + (bits >> 42 & kMask));
+      value = static_cast<T>(scale * (0x1p-20 * sum - 3.0));
     }
   }
 
@@ -90,7 +92,7 @@ const std::vector<Wanted>& once(const std::string& what, const std::function<std
 void run(const Work& work);
 
 // The generator of a test's random numbers; the same in every run.
-std::mt19937 random_numbers();
+std::mt19937_64 random_numbers();
 
 inline double leaky(double x, double slope) { return x > 0 ? x : x * slope; }
 inline double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }

@@ -18,7 +18,7 @@ struct Shape {
 
 // One call of conv_block; `variant` picks what follows the sum.
 void conv_block_case(const Shape& s, int variant) {
-  std::mt19937 random = random_numbers();
+  std::mt19937_64 random = random_numbers();
   const std::string what =
       text("%lld x %lld x %lld, %zu segments in %zu blocks, variant %d", (long long)s.lines,
            (long long)s.rows, (long long)s.columns, s.segments.size(), s.block_ends.size(), variant);
@@ -113,7 +113,7 @@ void stage(const Kernels&) {
   int variant = 0;
   for (int64_t channels : {1, 3, 4, 7, 8, 15, 16, 17, 33}) {
     for (auto [line, row] : {std::pair<int64_t, int64_t>{0, 0}, {-1, -2}, {1, 2}, {-5, 0}, {0, 9}}) {
-      std::mt19937 random = random_numbers();
+      std::mt19937_64 random = random_numbers();
       Stage s{};
       s.height = 3, s.width = 5, s.pitch = channels + 2;
       s.line = line, s.row = row, s.lines = 3, s.rows = 4, s.channels = channels;
@@ -200,7 +200,7 @@ std::vector<Wanted> direct(const ConvParams& p, const ConvArrays& a, const float
 
 void run_conv_case(ConvParams p, int64_t batch, int64_t height, int64_t width, const std::string& what) {
   if (kernels(Format::bfloat16) && p.tile == 1) p.format = Format::bfloat16;
-  std::mt19937 random = random_numbers();
+  std::mt19937_64 random = random_numbers();
   ConvArrays a{};
   a.batch = batch, a.height = height, a.width = width;
   a.out_height = output_length(p, 0, height), a.out_width = output_length(p, 1, width);
@@ -391,7 +391,7 @@ void run_winograd_all(const Kernels&) {
 
 // Shapes that nobody thought of.
 void run_conv_random(const Kernels&) {
-  std::mt19937 random = random_numbers();
+  std::mt19937_64 random = random_numbers();
   auto pick = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
   set_threads(2);
   for (int round = 0; round < 40; ++round) {

@@ -35,7 +35,7 @@ enum Alias { kNowhere, kOnResidual, kOnTotal };
 
 void same_conv_case(const Kernels& k, int variant, int channels, int taps, int dilation, int64_t rows,
                     int addends, Alias alias) {
-  std::mt19937 random = random_numbers();
+  std::mt19937_64 random = random_numbers();
   const std::string what = text("%s, %d channels, %d taps, dilation %d, %lld rows, %d addends%s",
                                 variant == kDirect ? "direct" : kFastVariants[variant].name, channels, taps,
                                 dilation, (long long)rows, addends,
@@ -115,7 +115,7 @@ void same_conv(const Kernels& k) {
 // A stage against its definition. `fast` takes the fast variants, where there is one.
 void stage_case(int channels, int64_t batch, int64_t length, bool fast, int convs_per_step,
                 ResTuning tuning) {
-  std::mt19937 random = random_numbers();
+  std::mt19937_64 random = random_numbers();
   const std::string what =
       text("stage of %d channels, %lld x %lld%s, chunks of %lld", channels, (long long)batch,
            (long long)length, fast ? ", fast" : "", (long long)tuning.chunk);

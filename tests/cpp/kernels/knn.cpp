@@ -8,7 +8,7 @@ namespace rvc_fast::test {
 namespace {
 
 void knn_case(const Kernels& k, int64_t rows, int64_t dim, int64_t queries, int64_t wanted) {
-  std::mt19937 random = random_numbers();
+  std::mt19937_64 random = random_numbers();
   const std::string what = text("%lld x %lld vectors, %lld queries, %lld wanted", (long long)rows,
                                 (long long)dim, (long long)queries, (long long)wanted);
   const int64_t panels = (queries + 31) / 32, blocks = 2;
@@ -92,7 +92,7 @@ void offer(const Kernels& k) {
 
 void distance(const Kernels& k) {
   for (int64_t dim : {1, 3, 4, 8, 15, 16, 17, 67, 256}) {
-    std::mt19937 random = random_numbers();
+    std::mt19937_64 random = random_numbers();
     Floats a(dim, random), b(dim, random);
     double want = 0;
     for (int64_t i = 0; i < dim; ++i) want += (double(a[i]) - b[i]) * (double(a[i]) - b[i]);

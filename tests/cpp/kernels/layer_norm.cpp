@@ -9,7 +9,7 @@ void layer_norm(const Kernels& k) {
   for (int64_t width : {1, 3, 7, 8, 15, 16, 17, 37, 192, 769}) {
     for (int64_t rows : {1, 4}) {
       for (double mean : {0.0, 100.0}) {
-        std::mt19937 random = random_numbers();
+        std::mt19937_64 random = random_numbers();
         const int options = variant++ % 8;
         Floats x(rows * width, random), residual(rows * width, random), weight(width, random),
             bias(width, random), y(rows * width);

@@ -122,7 +122,7 @@ const std::vector<Wanted>& once(const std::string& what,
   return at->second;
 }
 
-std::mt19937 random_numbers() { return std::mt19937(7); }
+std::mt19937_64 random_numbers() { return std::mt19937_64(7); }
 
 }  // namespace rvc_fast::test
 

@@ -8,7 +8,7 @@ namespace rvc_fast::test {
 namespace {
 
 void mel_case(const Kernels& k, int64_t n_fft, int64_t mels, int64_t frames, int64_t hop) {
-  std::mt19937 random = random_numbers();
+  std::mt19937_64 random = random_numbers();
   const int64_t bins = n_fft / 2 + 1;
   const std::string what = text("n_fft %lld, %lld mels, %lld frames, hop %lld", (long long)n_fft,
                                 (long long)mels, (long long)frames, (long long)hop);

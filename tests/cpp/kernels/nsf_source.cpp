@@ -21,7 +21,7 @@ float frequency(const float* f0, const Options& o, int64_t t, int64_t j) {
 }
 
 void nsf_case(const Kernels& k, const Options& o) {
-  std::mt19937 random = random_numbers();
+  std::mt19937_64 random = random_numbers();
   const std::string what =
       text("%lld frames of %lld, %lld harmonics%s%s%s%s", (long long)o.frames, (long long)o.hop,
            (long long)o.harmonics, o.first ? ", first" : "", o.last ? ", last" : "",

@@ -8,7 +8,7 @@ void gate(const Kernels& k) {
   for (int64_t hidden : {1, 3, 4, 7, 8, 15, 16, 17, 37}) {
     for (int64_t rows : {1, 5}) {
       for (bool one : {false, true}) {  // g: one row for all
-        std::mt19937 random = random_numbers();
+        std::mt19937_64 random = random_numbers();
         Floats x(rows * 2 * hidden, random, 3.0), g((one ? 1 : rows) * 2 * hidden, random), y(rows * hidden);
         const int64_t g_row = one ? 0 : 2 * hidden;
         k.gate(x, g, g_row, rows, hidden, y);
