@@ -414,7 +414,13 @@ def test_the_layout_is_that_of_the_sources(tmp_path: Path, need_tool: Callable[[
     with (sources / "knn" / "knn.cpp").open("a") as file:
         file.write("\n")
     assert layout() == before
-    for name in ("conv/run.cpp", "fastconv/generate.py", "resblock/run.h", "linear/linear.cpp", "isa/kernels.h"):
+    for name in (
+        "conv/run.cpp",
+        "fastconv/generate.py",
+        "resblock/run.h",
+        "linear/linear.cpp",
+        "isa/kernels.h",
+    ):
         with (sources / name).open("a") as file:
             file.write("\n")
         assert layout() != before, name
