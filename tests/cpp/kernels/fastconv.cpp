@@ -17,7 +17,7 @@ constexpr double kTolerance = 5e-6;
 Floats& pack(Floats& packed, int variant, int channels, int taps, const Floats& weight) {
   if (variant == kDirect) {
     ConvParams p{.op = "", .kernel = {1, taps}, .in_channels = channels, .out_channels = channels};
-    run_pack(p, weight, WeightType::float32, packed);
+    run_pack(p, weight, Format::float32, packed);
   } else {
     pack_fast(variant, channels, weight, packed);
   }
