@@ -83,7 +83,7 @@ class Conv : public CpuPrimitive {
     Work work = conv_work(params_, a);
     if (!packed) {
       mx::cpu::get_command_encoder(stream()).add_temporary(weight);
-      work = in_order(pack_work(params_, inputs[1].data<void>(), type_of(inputs[1]), weight.data<void>()),
+      work = in_order(pack_work(params_, inputs[1].data<void>(), format_of(inputs[1]), weight.data<void>()),
                       std::move(work));
     }
     dispatch(stream(), std::move(work));
