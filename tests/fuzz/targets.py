@@ -153,16 +153,20 @@ def attempt(kind: Kind, folder: Path, data: bytes) -> str:
     A hang ends the process with a traceback.
 
     Raises:
-        Failure: more memory than BYTES, or an error of more than one line.
+        Failure: more memory than BYTES, an error of more than one line, or one that is lost in a callback.
         Exception: whatever else comes out of reading; NumPy's warnings are errors.
     """
     path = folder / kind.name
     path.write_bytes(data)
     before = peak()
     message = ""
+    lost: list[str] = []  # what a callback of C code raised: Python prints it and goes on
     faulthandler.dump_traceback_later(SECONDS, exit=True)
     try:
-        with warnings.catch_warnings():
+        with (
+            warnings.catch_warnings(),
+            mock.patch.object(sys, "unraisablehook", lambda raised: lost.append(repr(raised.exc_value))),
+        ):
             warnings.simplefilter("error")
             warnings.filterwarnings("ignore", "rvc_fast: .*", UserWarning)
             kind.read(path)
@@ -170,6 +174,8 @@ def attempt(kind: Kind, folder: Path, data: bytes) -> str:
         message = str(e)
     finally:
         faulthandler.cancel_dump_traceback_later()
+    if lost:
+        raise Failure(f"a callback raises {lost[0]}")
     if "\n" in message:
         raise Failure(f"its error has more than one line: {message!r}")
     if peak() - before > BYTES:
