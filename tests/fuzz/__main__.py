@@ -38,7 +38,7 @@ def main() -> int:
     program.chmod(0o755)
 
     def engine(*arguments: str | Path) -> int:
-        limits = [f"-timeout={SECONDS}", f"-max_len={KINDS[options.kind].longest}", "-rss_limit_mb=1500"]
+        limits = [f"-timeout={SECONDS}", f"-max_len={KINDS[options.kind].longest}", "-rss_limit_mb=1000"]
         environment = {
             **os.environ,
             "RVC_FAST_THREADS": "1",
@@ -55,17 +55,17 @@ def main() -> int:
         least = work / "least"
         shutil.rmtree(least, ignore_errors=True)
         least.mkdir()
-        status = status or engine("-merge=1", least, known, found)
-        failed = {
-            **{p.name: p for p in known.glob("failed-*")},
-            **{p.name: p for p in failures.iterdir() if not p.suffix},
-        }
+        if engine("-merge=1", least, known, found):
+            return 1
+        inputs = {path.name: path for path in [*least.iterdir(), *known.glob("failed-*")]}
+        for path in failures.iterdir():  # ours, and what libFuzzer calls crash-*, timeout-* and oom-*
+            if not path.suffix:
+                inputs[f"failed-{path.name.rpartition('-')[2]}"] = path
         CORPUS.mkdir(exist_ok=True)
-        with zipfile.ZipFile(
-            CORPUS / f"{options.kind}.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=9
-        ) as archive:
-            for name, path in sorted({**{p.name: p for p in least.iterdir()}, **failed}.items()):
-                archive.writestr(zipfile.ZipInfo(name), path.read_bytes(), zipfile.ZIP_DEFLATED)
+        with zipfile.ZipFile(CORPUS / f"{options.kind}.zip", "w") as archive:
+            for name, path in sorted(inputs.items()):
+                # Without the time of day: the same inputs make the same archive.
+                archive.writestr(zipfile.ZipInfo(name), path.read_bytes(), zipfile.ZIP_DEFLATED, 9)
     return 1 if status or any(failures.iterdir()) else 0
 
 
