@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from rvc_fast.audio import read_audio, read_mono
-from rvc_fast.errors import FileFormatError
+from rvc_fast.audio import files, read_audio, read_mono
+from rvc_fast.audio.claims import Claim, read_claim
+from rvc_fast.errors import FileFormatError, InputError
 
 from .voices import DEMO
 
@@ -127,3 +128,57 @@ def test_the_command_line_warns_once_and_refuses_if_strict(tmp_path):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out.wav").exists()
+
+
+@pytest.mark.parametrize("good", [0, 60, 40_000])
+def test_a_disk_that_fails_is_said_and_prints_no_traceback(tmp_path, monkeypatch, good):
+    class Failing(io.BytesIO):
+        def read(self, n=-1):
+            if self.tell() >= good:
+                raise OSError(5, "Input/output error")
+            return super().read(n)
+
+        def readinto(self, buffer):
+            data = self.read(len(buffer))
+            buffer[: len(data)] = data
+            return len(data)
+
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    monkeypatch.setattr(files, "_stream", lambda path: Failing(encoded("WAV")))
+    with pytest.raises(InputError, match=r"cannot read a\.wav: Input/output error"):
+        read_mono("a.wav")
+    assert not lost
+
+
+def test_a_header_that_ends_early_leads_before_the_beginning(tmp_path, monkeypatch):
+    """libsndfile seeks there, and Python would print the traceback of it."""
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    (tmp_path / "a.aiff").write_bytes(b"FORM\0\0\0\0AIFFCOMM\0\0\0\x12\0\x02")
+    with pytest.raises(InputError):
+        read_mono(tmp_path / "a.aiff")
+    assert not lost
+
+
+def test_a_damaged_mp3_is_damaged(tmp_path, monkeypatch):
+    """libsndfile says of this one that it does not exist."""
+    monkeypatch.setenv("PATH", "")
+    (tmp_path / "a.mp3").write_bytes(b"\xff\xf3\x88\xc4" + bytes(3000))
+    with pytest.raises(FileFormatError, match=r"cannot read .*a.mp3: it is damaged"):
+        read_mono(tmp_path / "a.mp3")
+
+
+def test_a_header_of_endless_empty_chunks_is_not_searched_to_its_end():
+    """A file of zeros behind a good beginning is a million chunks of length 0."""
+
+    class Counted(io.BytesIO):
+        reads = 0
+
+        def read(self, n=-1):
+            self.reads += 1
+            return super().read(n)
+
+    stream = Counted(b"RIFF\xff\xff\xff\x7fWAVE" + bytes(8_000_000))
+    assert read_claim(stream) == Claim()
+    assert stream.reads < 2000

@@ -133,6 +133,25 @@ def test_a_tensor_of_another_rank_is_refused(manifest, tensors, name):
         build({**tensors, name: np.ones(5, np.float32)}, manifest["config"])
 
 
+@pytest.mark.parametrize(
+    ("gain", "direction", "words"),
+    [
+        (np.ones((4000, 1, 1)), np.ones((1, 4000, 8)), r"has shapes \(4000, 1, 1\) and \(1, 4000, 8\)"),
+        (np.ones((1, 1, 8)), np.zeros((64, 4, 8)), "is not finite"),
+        (np.full((1, 1, 8), 1e30), np.full((64, 4, 8), 1e-30), "is not finite"),
+    ],
+)
+def test_a_weight_norm_cannot_make_more_than_it_has_or_no_numbers(
+    manifest, tensors, recwarn, gain, direction, words
+):
+    """Numpy would spread the first of these over 4000 x 4000 x 8 numbers."""
+    name = "encoder.pos_conv_embed.conv.parametrizations.weight.original"
+    spoilt = {**tensors, f"{name}0": gain.astype(np.float32), f"{name}1": direction.astype(np.float32)}
+    with pytest.raises(FileFormatError, match=words):
+        build(spoilt, manifest["config"])
+    assert not recwarn.list
+
+
 def test_a_model_without_final_proj_serves_v2_only(manifest, tensors, recorded, snr):
     model = build({k: v for k, v in tensors.items() if not k.startswith("final_proj")}, manifest["config"])
     assert snr(model.features(recorded["audio"], "v2"), recorded["v2_features"]) >= 110

@@ -208,6 +208,30 @@ def test_tensors_that_do_not_fit_are_refused(manifest, tensors):
             build({**tensors, name: np.ones(5, np.float32)}, manifest["config"])
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "words"),
+    [
+        ("running_var", np.full(4, -1.0), "not finite"),
+        ("running_mean", np.ones((4000, 1)), "has shapes"),
+    ],
+)
+def test_a_batch_norm_cannot_make_more_than_it_has_or_no_numbers(
+    manifest, tensors, recwarn, part, value, words
+):
+    name = "unet.encoder.layers.0.conv.0.conv.1"
+    spoilt = {**tensors, f"{name}.{part}": value.astype(np.float32)}
+    with pytest.raises(FileFormatError, match=rf"\[rmvpe\] the batch norm '{name}'.*{words}"):
+        build(spoilt, manifest["config"])
+    assert not recwarn.list
+
+
+def test_a_packed_recurrent_weight_without_axes_is_refused(manifest, tensors):
+    packed = Rmvpe.sanitize(tensors) | {"gru.0.weight": np.float32(1).reshape(())}
+    checkpoint = SimpleNamespace(tensors=packed, config=manifest["config"], packed=True, kernels=None)
+    with pytest.raises(FileFormatError, match=r"'gru\.0\.weight' must be of shape"):
+        Rmvpe.from_checkpoint(checkpoint)
+
+
 def test_config_is_checked():
     assert RmvpeConfig.from_dict({"kernel_size": [2, 2], "unknown": 1}) == RmvpeConfig()
     for values in ({"kernel_size": [3, 2]}, {"en_de_layers": 6}):

@@ -354,6 +354,10 @@ def test_weight_norm_that_does_not_fit(tiny):
         ({"resblock": "3"}, "resblock must be"),
         ({"resblock_kernel_sizes": [3, 7, 10]}, "resblock_kernel_sizes must be odd"),
         ({"resblock_dilation_sizes": [[1, 3, 5]]}, "resblock_dilation_sizes must be a list of 3"),
+        (
+            {"resblock_kernel_sizes": [3] * 64, "resblock_dilation_sizes": [[1] * 64] * 64},
+            "the residual blocks must be of at most 1024 convolutions, got 16384",
+        ),
         ({"upsample_rates": []}, "upsample_rates must be a list"),
         ({"upsample_rates": [1000] * 4}, "upsample_rates must be"),
         ({"upsample_kernel_sizes": [20, 16, 4]}, "upsample_kernel_sizes must be 4"),

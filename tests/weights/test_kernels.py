@@ -29,7 +29,7 @@ from rvc_fast.resources import demo_dir
 from rvc_fast.synthesizer import load_voice
 from rvc_fast.weights import load_checkpoint, save_packed
 from rvc_fast.weights.archive import opened, safetensors_identity
-from rvc_fast.weights.kernels import Unfit, file_name
+from rvc_fast.weights.kernels import file_name
 from rvc_fast.weights.pack import pack_file
 
 DEMO = demo_dir()
@@ -204,6 +204,11 @@ SPOILED = {
     "fewer values": (listed(lambda w: first(w)[-1].__setitem__(1, 1)), "does not fit its place"),
     "more values": (listed(lambda w: first(w)[-1].__setitem__(1, 2**40)), "does not fit its place"),
     "no values": (listed(lambda w: first(w)[-1].__setitem__(1, 0)), "does not fit its place"),
+    "a shape of floats": (
+        listed(lambda w: w.update({k: [v[0], [float(n) for n in v[1]], *v[2:]] for k, v in w.items()})),
+        "list of weights is damaged",
+    ),
+    "groups of truth": (listed(lambda w: first(w).__setitem__(2, True)), "list of weights is damaged"),
     "negative values": (listed(lambda w: first(w)[-1].__setitem__(1, -(2**62))), "does not fit its place"),
     "values of another type": (listed(lambda w: first(w)[-1].__setitem__(0, "bfloat16")), "fit its place"),
     "one short": (rewrite(lambda h: h.pop(next(k for k in h if "weight" not in k))), "does not hold what"),
@@ -299,29 +304,6 @@ def test_another_instruction_set_packs_anew(voice: Path, run_python: Callable[..
         same = isa == native.ext().isa()
         assert run.stdout.strip() == (str(beside(voice)) if same else "None")
         assert run.stderr.count("UserWarning") == (not same)
-
-
-@pytest.mark.parametrize("part", ["header", "length"])
-def test_flipped_bits_never_crash(voice: Path, part: str) -> None:
-    """A flipped bit of the header is noticed or harmless: what is loaded has every layer's size."""
-    rng = np.random.default_rng(0)
-    original = beside(voice).read_bytes()
-    end = 8 + int.from_bytes(original[:8], "little")
-    expected = state(load_voice(voice))
-    checkpoint = load_checkpoint(voice)
-    places = range(8) if part == "length" else rng.integers(8, end, 100)
-    for place in places:
-        data = bytearray(original)
-        data[place] ^= 1 << int(rng.integers(8))
-        beside(voice).write_bytes(data)
-        try:
-            found = load_checkpoint(voice, packing=PACKINGS[0])
-            loaded = type(load_voice(DEMO / "voice.pth")).from_checkpoint(found, PACKINGS[0])
-        except Unfit:
-            continue
-        got = state(loaded)
-        assert {k: len(v) for k, v in got.items()} == {k: len(v) for k, v in expected.items()}
-    assert checkpoint.kernels is None
 
 
 def test_what_the_file_does_not_hold_is_still_checked(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ from io import BufferedIOBase
 _STREAMED = 0x7FFF0000
 """Bytes: sizes from here on are what writers put who cannot seek back."""
 
+_CHUNKS = 1000
+"""Of a file that has more, as one full of zeros seems to, the rest is not looked at."""
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -52,7 +55,9 @@ def read_claim(stream: BufferedIOBase) -> Claim:
 def _chunks(stream: BufferedIOBase, size: int, order: str) -> Iterator[tuple[bytes, int, int]]:
     """Yield (name, length, place of the content) of the chunks of a RIFF or FORM file."""
     at = 12
-    while at + 8 <= size:
+    for _ in range(_CHUNKS):
+        if at + 8 > size:
+            return
         stream.seek(at)
         name, length = struct.unpack(f"{order}4sI", stream.read(8))
         yield name, length, at + 8

@@ -121,17 +121,25 @@ def _open(path: str | os.PathLike[str], name: str) -> Iterator[Any]:
     except OSError as e:
         raise InputError(f"[audio] cannot read {name}: {_reason(e)}") from e
     with stream:
-        if stream.seek(0, os.SEEK_END) == 0:
-            raise FileFormatError(f"[audio] {name} is empty (0 bytes)")
-        claim = read_claim(stream)
         try:
-            sound = soundfile.SoundFile(_Nameless(stream, claim.patches))
+            size = stream.seek(0, os.SEEK_END)
+            claim = read_claim(stream)
+        except OSError as e:
+            raise InputError(f"[audio] cannot read {name}: {_reason(e)}") from e
+        if size == 0:
+            raise FileFormatError(f"[audio] {name} is empty (0 bytes)")
+        read = _Nameless(stream, claim.patches)
+        try:
+            sound = soundfile.SoundFile(read)
         except soundfile.SoundFileError as e:
+            _check_read(read, name)
             stream.seek(0)
             what = stranger(stream.read(1024))
             if what is not None and "sound" not in what:
                 raise FileFormatError(f"[audio] cannot read {name}: {what}") from e
-            with _decoded(stream, name, _reason(e)) as sound:
+            # libsndfile says so of an MP3 that it cannot make sense of.
+            reason = "it is damaged" if "does not exist" in _reason(e) else _reason(e)
+            with _decoded(stream, name, reason) as sound:
                 yield sound, Claim()
             return
         if isinstance(stream, io.BytesIO) and not claim.patches:
@@ -140,6 +148,13 @@ def _open(path: str | os.PathLike[str], name: str) -> Iterator[Any]:
             claim = Claim(sound.frames)  # the same count, without the encoder's padding
         with sound:
             yield sound, claim
+        _check_read(read, name)
+
+
+def _check_read(read: _Nameless, name: str) -> None:
+    """InputError if the system failed while libsndfile read."""
+    if read.error is not None:
+        raise InputError(f"[audio] cannot read {name}: {_reason(read.error)}") from read.error
 
 
 def _stream(path: str | os.PathLike[str]) -> io.BufferedIOBase:
@@ -156,16 +171,29 @@ def _stream(path: str | os.PathLike[str]) -> io.BufferedIOBase:
 class _Nameless:
     """A stream without a name: libsndfile then goes by the content, never by the suffix.
 
-    `patches` are bytes that are read at these places instead of the stream's.
+    `patches` are bytes that are read at these places instead of the stream's. Nothing is raised: libsndfile calls back,
+    and Python would print the traceback and go on. `error` is the first one of the system.
     """
 
     def __init__(self, stream: io.BufferedIOBase, patches: dict[int, bytes]):
         self._stream, self._patches = stream, patches
-        self.seek, self.tell = stream.seek, stream.tell
+        self.tell = stream.tell
+        self.error: OSError | None = None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._stream.seek(offset, whence)
+        except (OSError, ValueError):
+            # A damaged file leads to a place before its beginning; libsndfile asks `tell` whether it got there.
+            return self._stream.tell()
 
     def readinto(self, buffer: Any) -> int:
         begin = self._stream.tell()
-        count = self._stream.readinto(buffer)
+        try:
+            count = self._stream.readinto(buffer)
+        except OSError as e:
+            self.error = self.error or e
+            return 0
         for place, data in self._patches.items():
             for at, byte in enumerate(data, place - begin):
                 if 0 <= at < count:

@@ -268,6 +268,8 @@ class HubertModel(nn.Module):
         if not checkpoint.packed:
             try:
                 tensors = cls.sanitize(tensors)
+            except FileFormatError:
+                raise
             except (ValueError, IndexError) as e:
                 raise FileFormatError(f"[hubert] the tensors' shapes do not fit each other: {e}") from e
         model = cls(HubertConfig.from_dict(checkpoint.config), "final_proj.weight" in tensors)
@@ -401,8 +403,15 @@ def _fold_position(tensors: dict[str, np.ndarray]) -> None:
     ):
         if f"position.{gain}" in tensors and f"position.{direction}" in tensors:
             g, v = tensors.pop(f"position.{gain}"), tensors.pop(f"position.{direction}")
-            norm = np.sqrt(np.sum(np.square(v), axis=(0, 1), keepdims=True, dtype=np.float64))
-            tensors["position.weight"] = v * (g / norm).astype(np.float32)
+            if v.ndim != 3 or g.shape != (1, 1, v.shape[2]):
+                raise FileFormatError(
+                    f"[hubert] the positional convolution's weight norm has shapes {g.shape} and {v.shape}"
+                )
+            with np.errstate(all="ignore"):
+                norm = np.sqrt(np.sum(np.square(v), axis=(0, 1), keepdims=True, dtype=np.float64))
+                weight = tensors["position.weight"] = v * (g / norm).astype(np.float32)
+            if not np.isfinite(weight).all():
+                raise FileFormatError("[hubert] the positional convolution's weight norm is not finite")
 
 
 def _join_qkv(tensors: dict[str, np.ndarray]) -> None:

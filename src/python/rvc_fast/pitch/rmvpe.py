@@ -255,7 +255,7 @@ class Rmvpe(nn.Module):
                 raise FileFormatError(f"[rmvpe] the tensors' shapes do not fit each other: {e}") from e
         config = dict(checkpoint.config)
         recurrent = tensors.get("gru.0.weight")
-        if recurrent is not None:
+        if recurrent is not None and recurrent.ndim:
             config["gru_hidden"] = int(recurrent.shape[-1])
         model = cls(RmvpeConfig.from_dict(config))
         load(model, tensors, "rmvpe", packing, checkpoint.kernels)
@@ -349,16 +349,21 @@ def _fold_batch_norms(tensors: dict[str, np.ndarray]) -> None:
             if name not in tensors:
                 raise FileFormatError(f"[rmvpe] tensor {name!r} is missing")
         weight, bias, mean, variance = (tensors.pop(n).astype(np.float64) for n in names)
-        gain = weight / np.sqrt(variance + BATCH_NORM_EPS)
-        shift = (bias - mean * gain).astype(np.float32)
         if conv is None:
-            tensors["input_gain"], tensors["input_shift"] = gain.astype(np.float32), shift
-            continue
-        kernel = tensors[f"{conv}.weight"]
-        outputs = 1 if _is_transposed(conv) else 0
-        gain = np.expand_dims(gain, tuple(a for a in range(kernel.ndim) if a != outputs))
-        tensors[f"{conv}.weight"] = (kernel * gain).astype(np.float32)
-        tensors[f"{conv}.bias"] = shift
+            kernel, axis, results = np.ones(1), 0, ("input_gain", "input_shift")
+        else:
+            kernel, axis = tensors[f"{conv}.weight"], 1 if _is_transposed(conv) else 0
+            results = (f"{conv}.weight", f"{conv}.bias")
+        shapes = [part.shape for part in (weight, bias, mean, variance)]
+        if set(shapes) != {kernel.shape[axis : axis + 1]}:
+            raise FileFormatError(f"[rmvpe] the batch norm {stem!r} of {kernel.shape} has shapes {shapes}")
+        with np.errstate(all="ignore"):
+            gain = weight / np.sqrt(variance + BATCH_NORM_EPS)
+            across = np.expand_dims(gain, tuple(a for a in range(kernel.ndim) if a != axis))
+            folded = (kernel * across).astype(np.float32), (bias - mean * gain).astype(np.float32)
+        if not all(np.isfinite(part).all() for part in folded):
+            raise FileFormatError(f"[rmvpe] the batch norm {stem!r} makes numbers that are not finite")
+        tensors |= dict(zip(results, folded, strict=True))
 
 
 def _stack_directions(tensors: dict[str, np.ndarray]) -> None:

@@ -15,6 +15,7 @@ VOCODERS = ("HiFi-GAN", "MRF HiFi-GAN", "RefineGAN")
 # Far above every real voice; they stop a hostile file before anything is built from its numbers.
 _LARGEST = 1 << 20
 _MOST = 64
+_CONVOLUTIONS = 1024  # of all residual blocks; voices have up to 45 of each of the two sorts
 _DILATION = 64  # voices have up to 5; no tensor's shape tells it
 _RATE = 384_000
 
@@ -112,6 +113,9 @@ class SynthesizerConfig:
             "resblock_dilation_sizes",
             tuple(_integers("resblock_dilation_sizes", d, _DILATION) for d in dilations),
         )
+        convolutions = len(self.upsample_rates) * sum(map(len, self.resblock_dilation_sizes))
+        few = convolutions <= _CONVOLUTIONS
+        _require(few, "the residual blocks", f"of at most {_CONVOLUTIONS} convolutions", convolutions)
         put("resblock", str(self.resblock))
         put("use_f0", bool(self.use_f0))
         _require(self.resblock in ("1", "2"), "resblock", "'1' or '2'", self.resblock)

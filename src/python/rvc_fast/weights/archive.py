@@ -33,7 +33,7 @@ KERNELS_FORMAT = "rvc_fast kernels"
 """What a file of packed weights calls itself in its metadata."""
 
 MAX_ENTRIES = 100_000
-MAX_JSON = 32 << 20
+MAX_JSON = 4 << 20  # values take up to thirty times the memory of their text
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 

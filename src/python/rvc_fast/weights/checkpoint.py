@@ -336,21 +336,23 @@ def _finite(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         finite = list(pool.map(_is_finite, tensors.values()))
     for (name, array), good in zip(tensors.items(), finite, strict=True):
         if not good:
-            raise Malformed(f"tensor {quote(name)} holds NaN or infinity")
+            raise Malformed(f"tensor {quote(name)} holds NaN, infinity or numbers beyond float32")
         if array.dtype == np.float64:
             tensors[name] = array.astype(np.float32)
     return tensors
 
 
 def _is_finite(array: np.ndarray) -> bool:
-    """np.isfinite(array).all(), without arrays of its size; float16 is checked as bits for speed."""
+    """Whether all numbers are finite in float32, without arrays of that size; float16 is checked as bits for speed."""
     if array.dtype.kind != "f":
         return True
     flat = array.reshape(-1)
     if array.dtype == np.float16:
         bits = flat.view(np.uint16)
         return all(int((bits[i : i + 65536] & 0x7FFF).max()) < 0x7C00 for i in range(0, bits.size, 65536))
-    return all(bool(np.isfinite(flat[i : i + 65536]).all()) for i in range(0, flat.size, 65536))
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+        blocks = (flat[i : i + 65536].astype(np.float32, copy=False) for i in range(0, flat.size, 65536))
+        return all(bool(np.isfinite(block).all()) for block in blocks)
 
 
 def _plain(root: dict[Any, Any], skip: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def _vocoder(tensors: Tensors, named: Any) -> str:
             strange = sorted(parts - set(known))
             if strange:
                 raise Malformed(
-                    f"its decoder is none of {', '.join(VOCODERS)}: it has 'dec.{strange[0]}'{called}"
+                    f"its decoder is none of {', '.join(VOCODERS)}: it has {quote('dec.' + strange[0])}{called}"
                 )
             return vocoder
     raise Malformed(f"its decoder is none of {', '.join(VOCODERS)}{called}")

@@ -199,7 +199,7 @@ def _weight(
     op: str, shape: list[int], groups: int, algorithm: str, stride: list[int], dtype: str, values: list[Any]
 ) -> tuple[dict[str, Any], tuple[str, int]]:
     kind, count = values
-    if type(kind) is not str or type(count) is not int:
+    if type(kind) is not str or any(type(n) is not int for n in (*shape, groups, *stride, count)):
         raise ValueError
     facts = {"op": op, "shape": tuple(shape), "groups": groups, "algorithm": algorithm}
     return facts | {"stride": tuple(stride), "dtype": dtype}, (kind, count)

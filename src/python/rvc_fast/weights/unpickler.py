@@ -14,8 +14,10 @@ that `torch.save` emits, and it is safe for reasons that can be checked by readi
   `Inert`.
 - **Nothing is bigger than the file.** Lengths are checked against the bytes that are left before anything is
   read; ints are at most 32 bytes; the number of opcodes is bounded; dict keys are scalars, so hashing cannot
-  blow up on shared tuples; a tensor must lie inside its storage, may not repeat numbers through zero strides,
-  and all of them together may not hold more than twice the file's size. The interpreter does not recurse.
+  blow up on shared tuples; what calls copy of other values, which a pickle may recall over and over, may not
+  be more than twice the pickle; a tensor must lie inside its storage, may not repeat numbers through zero
+  strides, and all of them together may not hold more than twice the file's size. The interpreter does not
+  recurse.
 
 Tensors are not read here: a `Tensor` says where its numbers lie, and `Tensor.array` maps them.
 """
@@ -24,7 +26,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,6 +174,7 @@ def _empty_dict(machine: Machine, args: tuple[Any, ...]) -> dict[Any, Any]:
     """OrderedDict() or OrderedDict([[key, value], ...]); defaultdict(factory)."""
     result: dict[Any, Any] = {}
     if args and type(args[0]) in (list, tuple):
+        machine.copy(args[0])
         for pair in args[0]:
             if type(pair) not in (list, tuple) or len(pair) != 2:
                 raise Malformed("an OrderedDict is built from something other than pairs")
@@ -220,6 +223,7 @@ def _rebuild_parameter(machine: Machine, args: tuple[Any, ...]) -> Tensor:
 def _size(machine: Machine, args: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(args) != 1 or type(args[0]) not in (tuple, list):
         raise Malformed("torch.Size is built from something other than a tuple")
+    machine.copy(args[0])
     return tuple(args[0])
 
 
@@ -227,6 +231,7 @@ def _latin1(machine: Machine, args: tuple[Any, ...]) -> bytes:
     """_codecs.encode(text, "latin1"): how protocol 2 spells bytes."""
     if len(args) != 2 or type(args[0]) is not str or args[1] != "latin1":
         raise Malformed("_codecs.encode is used for something other than bytes")
+    machine.copy(args[0])
     try:
         return args[0].encode("latin1")
     except UnicodeEncodeError:
@@ -308,6 +313,7 @@ class Machine:
         self.position = position
         self.open_storage = open_storage
         self.budget = budget
+        self.copies = 2 * len(data)
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -373,6 +379,12 @@ class Machine:
         self.budget -= nbytes
         if self.budget < 0:
             raise Malformed("its tensors hold more numbers than the file; refused")
+
+    def copy(self, value: Sized) -> None:
+        """Count a value whose items or characters are copied: each of them took a byte of the pickle at least."""
+        self.copies -= len(value)
+        if self.copies < 0:
+            raise Malformed("its pickle copies the same values over and over; refused")
 
     def set_item(self, target: dict[Any, Any], key: Any, value: Any) -> None:
         if type(key) not in (str, int, float, bool, bytes, type(None)):
@@ -602,6 +614,7 @@ class Machine:
         target = self.stack[-1] if self.stack else None
         if type(target) is Inert:
             if type(state) is dict:
+                self.copy(state)
                 target.state.update(state)
         elif type(target) is not dict:  # an OrderedDict's attributes (`_metadata`) carry nothing we need
             raise Malformed("its pickle sets the state of something that has none; refused")
