@@ -50,7 +50,7 @@ def test_what_depends_on_the_length_is_noticed(monkeypatch: pytest.MonkeyPatch) 
 
     def by_length(backend: str, op: str, kernel: str, inputs: Any, *, options: Any, **rest: Any) -> Any:
         if kernel == "conv1d":
-            options = {**options, "LENGTH": rest["sizes"][0]}
+            options = {**options, "LENGTH": rest["sizes"]["steps"]}
         return launch(backend, op, kernel, inputs, options=options, **rest)
 
     monkeypatch.setattr(launching, "launch", by_length)

@@ -156,7 +156,7 @@ def _scan_gpu(
             "bias": b_hh.astype(mx.float32),
             "before": h,
         },
-        sizes=(batch, length, hidden),
+        sizes={"batch": batch, "length": length, "hidden": hidden, "zero": 0},
         options={
             "ROWS": launch.rows,
             "KEPT": launch.kept,

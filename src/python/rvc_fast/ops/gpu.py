@@ -1,11 +1,11 @@
 """Launching our kernels on a GPU: the one place that calls `mx.fast.metal_kernel` and `mx.fast.cuda_kernel`.
 
 A kernel is a file src/kernels/OP/KERNEL.{metal,cu}, or .inc with one body for both languages: functions, then
-`RVC_KERNEL(name, (inputs), (outputs)) { body }`. The words a body may use are in src/kernels/common; it
-finds `group`, `local`, `lane` and `simd` (the position of its group in the grid, its thread's index there, its lane
-and the index of its simdgroup), the options of the launch as constants, and for an input `bias` that may be
-absent `HAS_BIAS`. A line `#include "NAME"` stands for src/kernels/common/NAME with one of those endings, which several
-kernels share.
+`RVC_KERNEL(name, (inputs), (outputs), (sizes)) { body }`. The words a body may use are in src/kernels/common; it
+finds `sizes.NAME`, a whole number, for each name of the sizes, `group`, `local`, `lane` and `simd` (the position of its
+group in the grid, its thread's index there, its lane and the index of its simdgroup), the options of the launch as
+constants, and for an input `bias` that may be absent `HAS_BIAS`. A line `#include "NAME"` stands for
+src/kernels/common/NAME with one of those endings, which several kernels share.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ LEAST_ELEMENTS = 8
 
 _SUFFIX = {"metal": "metal", "cuda": "cu"}
 _KERNEL = re.compile(
-    r"^RVC_KERNEL\((\w+), \(([^)]*)\), \(([^)]*)\)\) \{\n(.*?)^\}$", re.MULTILINE | re.DOTALL
+    r"^RVC_KERNEL\((\w+), \(([^)]*)\),\s+\(([^)]*)\),\s+\(([^)]*)\)\) \{\n(.*?)^\}$",
+    re.MULTILINE | re.DOTALL,
 )
 _COMMENT = re.compile(r"[ \t]*//[^\n]*")
 _SHARED = re.compile(r'^#include "(\w+)"\n', re.MULTILINE)
@@ -40,8 +41,9 @@ class Text(NamedTuple):
     """A kernel's text as MLX takes it."""
 
     header: str
-    inputs: tuple[str, ...]
+    inputs: tuple[str, ...]  # `sizes`, an array of them all, is the last
     outputs: tuple[str, ...]
+    sizes: tuple[str, ...]
     source: str
 
 
@@ -60,10 +62,18 @@ def text(backend: str, op: str, kernel: str) -> Text:
     found = _KERNEL.search(code)
     if found is None or found[1] != kernel:
         raise RvcFastError(f"[{op}] the file of the {backend} kernel {kernel} does not define it")
-    inputs, outputs = (tuple(names.replace(",", " ").split()) for names in (found[2], found[3]))
+    inputs, outputs, sizes = (tuple(found[i].replace(",", " ").split()) for i in (2, 3, 4))
+
+    def place(use: re.Match[str]) -> str:
+        if use[1] not in sizes:
+            raise RvcFastError(f"[{op}] the {backend} kernel {kernel} does not declare the size {use[1]!r}")
+        return f"sizes[{sizes.index(use[1])}]"
+
+    body = re.sub(r"\bsizes\.(\w+)", place, found[5])
     common = kernels_dir() / "common"
     header = _COMMENT.sub("", (common / f"{backend}.h").read_text("ascii")) + code[: found.start()]
-    return Text(header, inputs, outputs, (common / f"{backend}_prologue.inc").read_text("ascii") + found[4])
+    prologue = (common / f"{backend}_prologue.inc").read_text("ascii")
+    return Text(header, (*inputs, "sizes"), outputs, sizes, prologue + body)
 
 
 @functools.cache
@@ -109,7 +119,7 @@ def launch(
     kernel: str,
     inputs: Mapping[str, mx.array | None],
     *,
-    sizes: Sequence[int | float],
+    sizes: Mapping[str, int | float],
     options: Mapping[str, bool | int | float | mx.Dtype],
     groups: tuple[int, int, int],
     threads: int,
@@ -121,7 +131,8 @@ def launch(
         backend: "metal" or "cuda".
         inputs: by name, in C order after MLX made them so; none of them empty. The first gives `T`. The shape of an
             input is not known to the kernel.
-        sizes: whole numbers below 2^31 and, as their bits for `as_float`, floats: the kernel's input `sizes`.
+        sizes: by the names that the kernel declares, whole numbers below 2^31 and, as their bits for `as_float`,
+            floats.
         options: constants of the kernel, which is compiled once for each set of them; floats as in `sizes`.
         groups: how many thread groups, along three axes; each at least 1.
         threads: of a group, a multiple of 32, the kernel's `THREADS`.
@@ -129,8 +140,10 @@ def launch(
     """
     t = text(backend, op, kernel)
     dtype = next(a.dtype for a in inputs.values() if a is not None)
+    if sizes.keys() != set(t.sizes):
+        raise RvcFastError(f"[{op}] {kernel} has the sizes {[*t.sizes]}, got {[*sizes]}")
     given = {
-        "sizes": _sizes(tuple(_bits(n) for n in sizes)),
+        "sizes": _sizes(tuple(_bits(sizes[name]) for name in t.sizes)),
         **{name: _input(a, dtype) for name, a in inputs.items()},
     }
     flags = {

@@ -113,7 +113,7 @@ def _gpu(backend: str, x: mx.array, window: mx.array, filters: Weight, o: Option
         "mel_stft",
         "mel_stft",
         {"x": x, "window": window, "roots": _roots(n_fft), "filters": packed},
-        sizes=(x.shape[0], frames, mels, o.hop, o.pad),
+        sizes={"samples": x.shape[0], "frames": frames, "mels": mels, "hop": o.hop, "pad": o.pad},
         options={"N_FFT": n_fft, "FRAMES": together, "FLOOR": float(o.floor)},
         groups=(-(-frames // together), 1, 1),
         threads=THREADS,

@@ -99,7 +99,7 @@ def _gpu(
             **{name: a.swapaxes(1, 2).astype(q.dtype) for name, a in (("q", q), ("k", k), ("v", v))},
             **{name: a.astype(q.dtype) for name, a in (("rel_k", rel_k), ("rel_v", rel_v))},
         },
-        sizes=(heads, length, o.window),
+        sizes={"heads": heads, "length": length, "window": o.window},
         options={"HEAD": dim, "COLUMNS": columns},
         groups=(batch * heads * -(-length // QUERIES), -(-dim // (columns * SLAB)), 1),
         threads=THREADS,

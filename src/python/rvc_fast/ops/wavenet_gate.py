@@ -42,17 +42,22 @@ def _cpu(x: mx.array, g: mx.array, _: Options) -> mx.array:
 
 def _gpu(backend: str, x: mx.array, g: mx.array, _: Options) -> mx.array:
     batch, length, width = x.shape
-    shape = (batch, length, width // 2)
+    half_width = width // 2
     y = gpu.launch(
         backend,
         "wavenet_gate",
         "wavenet_gate",
         {"x": x, "g": g},
-        sizes=(*shape, g.shape[0] > 1, g.shape[1] > 1),
+        sizes={
+            "length": length,
+            "half_width": half_width,
+            "each_item": g.shape[0] > 1,
+            "each_step": g.shape[1] > 1,
+        },
         options={},
         groups=(batch * length, 1, 1),
         threads=min(-(-width // 64) * 32, MOST_THREADS),
-        outputs=[(shape, x.dtype)],
+        outputs=[((batch, length, half_width), x.dtype)],
     )
     return y[0]
 
