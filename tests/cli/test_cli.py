@@ -13,20 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from demo import DEMO, MODELS
 from rvc_fast.cli import main
 from rvc_fast.converter import Converter
 from rvc_fast.errors import RvcFastError
-from rvc_fast.resources import demo_dir
-
-DEMO = demo_dir()
-MODELS = [
-    "-m",
-    str(DEMO / "voice.pth"),
-    "--embedder",
-    str(DEMO / "embedder"),
-    "--pitch-model",
-    str(DEMO / "rmvpe.pt"),
-]
 
 
 @pytest.fixture(scope="module")

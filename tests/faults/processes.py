@@ -8,18 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rvc_fast.resources import demo_dir
-
 CHILD = Path(__file__).with_name("child.py")
-DEMO = demo_dir()
-MODELS = [
-    "-m",
-    str(DEMO / "voice.pth"),
-    "--embedder",
-    str(DEMO / "embedder"),
-    "--pitch-model",
-    str(DEMO / "rmvpe.pt"),
-]
 
 
 def start(*arguments: object, **limits: int) -> subprocess.Popen[str]:

@@ -165,26 +165,13 @@ def test_refusals(ext: ModuleType) -> None:
             ops.pack_conv2d(normal(16, 3, 3, 16), algorithm="fast", dtype="bfloat16")
     packed = ops.pack_conv2d(normal(16, 3, 3, 16), algorithm="winograd2")
     assert isinstance(packed, ops.PackedWeight)
-    with pytest.raises(ValueError, match=r"\[conv2d\] weight must be packed for these channels"):
-        ext.conv2d(
-            normal(1, 9, 9, 16),
-            packed.data,
-            None,
-            None,
-            out_channels=16,
-            kernel=(3, 3),
-            algorithm="winograd4",
-        )
-    with pytest.raises(ValueError, match=r'\[conv2d\] algorithm must be "direct"'):
-        ext.conv2d(
-            normal(1, 9, 9, 20),
-            packed.data,
-            None,
-            None,
-            out_channels=16,
-            kernel=(3, 3),
-            algorithm="winograd2",
-        )
+    for channels, algorithm, words in (
+        (16, "winograd4", r"\[conv2d\] weight must be packed for these channels"),
+        (20, "winograd2", r'\[conv2d\] algorithm must be "direct"'),
+    ):
+        x = normal(1, 9, 9, channels)
+        with pytest.raises(ValueError, match=words):
+            ext.conv2d(x, packed.data, None, None, out_channels=16, kernel=(3, 3), algorithm=algorithm)
 
 
 def test_other_routes_have_no_fast_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import struct
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rvc_fast.errors import FileFormatError
+from hostile import refused
 from rvc_fast.retrieval import load_index
 
 from .index_files import flat, grouped, header, ivf
@@ -25,18 +24,8 @@ LISTS = MAP + 9
 
 
 def refuse(tmp_path: Path, data: bytes, words: str) -> None:
-    path = tmp_path / "a.index"
-    path.write_bytes(data)
-    tracemalloc.start()
-    try:
-        with pytest.raises(FileFormatError, match=words) as e:
-            load_index(path)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert "\n" not in str(e.value)
-    assert str(e.value).startswith("[retrieval] cannot load ")
-    assert peak < 1_000_000 + 10 * len(data)
+    message = refused(load_index, tmp_path / "a.index", data, words, 1_000_000 + 10 * len(data))
+    assert message.startswith("[retrieval] cannot load ")
 
 
 def patched(at: int, layout: str, *values: int | bytes) -> bytes:

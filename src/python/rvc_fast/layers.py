@@ -6,6 +6,7 @@ works too, packing on every call.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -202,8 +203,24 @@ class ResConv1d(PackedLayer):
         return ops.ResConv(*self.operands, self._dilation)
 
 
-class ConvTranspose1d(PackedLayer):
+class _Transposed(PackedLayer):
+    """A transposed convolution: the op `convolve` with a weight that `pack_weight` packs for its stride."""
+
+    convolve: Callable[..., mx.array]
+    pack_weight: Callable[..., Weight]
+
+    def __init__(self, shape: tuple[int, ...], bias: bool, **options: Any):
+        super().__init__(shape, bias)
+        self._options = options
+
+    def _pack(self, weight: mx.array, packing: Packing) -> Weight:
+        return self.pack_weight(weight, stride=self._options["stride"], dtype=packing.precision.weights)
+
+
+class ConvTranspose1d(_Transposed):
     """`ops.conv_transpose1d` with its weight (O, K, C)."""
+
+    convolve, pack_weight = staticmethod(ops.conv_transpose1d), staticmethod(ops.pack_conv_transpose1d)
 
     def __init__(
         self,
@@ -216,24 +233,13 @@ class ConvTranspose1d(PackedLayer):
         output_padding: int = 0,
         bias: bool = True,
     ):
-        super().__init__((out_channels, kernel_size, in_channels), bias)
-        self._options: dict[str, Any] = {
-            "stride": stride,
-            "padding": padding,
-            "output_padding": output_padding,
-        }
-
-    def _pack(self, weight: mx.array, packing: Packing) -> Weight:
-        return ops.pack_conv_transpose1d(
-            weight, stride=self._options["stride"], dtype=packing.precision.weights
-        )
+        shape = out_channels, kernel_size, in_channels
+        super().__init__(shape, bias, stride=stride, padding=padding, output_padding=output_padding)
 
     def __call__(
         self, x: mx.array, *, leaky: float | None = None, residual: mx.array | None = None
     ) -> mx.array:
-        return ops.conv_transpose1d(
-            self.receive(x), *self.operands, leaky=leaky, residual=residual, **self._options
-        )
+        return self.convolve(self.receive(x), *self.operands, leaky=leaky, residual=residual, **self._options)
 
 
 class Conv2d(PackedLayer):
@@ -267,8 +273,10 @@ class Conv2d(PackedLayer):
         )
 
 
-class ConvTranspose2d(PackedLayer):
+class ConvTranspose2d(_Transposed):
     """`ops.conv_transpose2d` with its weight (O, KH, KW, C)."""
+
+    convolve, pack_weight = staticmethod(ops.conv_transpose2d), staticmethod(ops.pack_conv_transpose2d)
 
     def __init__(
         self,
@@ -281,22 +289,13 @@ class ConvTranspose2d(PackedLayer):
         output_padding: tuple[int, int] = (0, 0),
         bias: bool = True,
     ):
-        super().__init__((out_channels, *kernel_size, in_channels), bias)
-        self._options: dict[str, Any] = {
-            "stride": stride,
-            "padding": padding,
-            "output_padding": output_padding,
-        }
-
-    def _pack(self, weight: mx.array, packing: Packing) -> Weight:
-        return ops.pack_conv_transpose2d(
-            weight, stride=self._options["stride"], dtype=packing.precision.weights
-        )
+        shape = out_channels, *kernel_size, in_channels
+        super().__init__(shape, bias, stride=stride, padding=padding, output_padding=output_padding)
 
     def __call__(
         self, x: mx.array, *, activation: Activation | None = None, beside: mx.array | None = None
     ) -> mx.array:
-        return ops.conv_transpose2d(
+        return self.convolve(
             self.receive(x), *self.operands, activation=activation, beside=beside, **self._options
         )
 
@@ -351,6 +350,19 @@ def _pack_from(layer: PackedLayer, tensor: np.ndarray, packing: Packing) -> None
     layer.weight = native.compiled.borrow(tensor) if lent else mx.array(tensor)
     layer.pack(packing)
     mx.eval(layer.packed)  # while the tensor is here
+
+
+Tensors = dict[str, np.ndarray]
+
+
+def sanitized(kind: str, sanitize: Callable[[Tensors], Tensors], tensors: Tensors) -> Tensors:
+    """Return `sanitize(tensors)`; FileFormatError if their shapes do not fit each other."""
+    try:
+        return sanitize(tensors)
+    except FileFormatError:
+        raise
+    except (ValueError, IndexError) as e:
+        raise FileFormatError(f"[{kind}] the tensors' shapes do not fit each other: {e}") from e
 
 
 def load(

@@ -19,7 +19,7 @@ import numpy as np
 
 from .. import ops
 from ..errors import FileFormatError, InputError
-from ..layers import NORMAL, Conv1d, Layer, LayerNorm, Linear, Packing, load
+from ..layers import NORMAL, Conv1d, Layer, LayerNorm, Linear, Packing, load, sanitized
 
 if TYPE_CHECKING:
     from ..weights.checkpoint import Checkpoint
@@ -266,12 +266,7 @@ class HubertModel(nn.Module):
         """Build the model that a `Checkpoint` of kind "hubert" holds; FileFormatError if it does not fit."""
         tensors = checkpoint.tensors
         if not checkpoint.packed:
-            try:
-                tensors = cls.sanitize(tensors)
-            except FileFormatError:
-                raise
-            except (ValueError, IndexError) as e:
-                raise FileFormatError(f"[hubert] the tensors' shapes do not fit each other: {e}") from e
+            tensors = sanitized("hubert", cls.sanitize, tensors)
         model = cls(HubertConfig.from_dict(checkpoint.config), "final_proj.weight" in tensors)
         load(model, tensors, "hubert", packing, checkpoint.kernels)
         return model

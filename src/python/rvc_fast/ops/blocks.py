@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import mlx.core as mx
 
-_thread = threading.local()
+from .switch import Switch
+
+_traced = Switch()
 
 
-@contextmanager
-def traced() -> Iterator[None]:
+def traced() -> AbstractContextManager[None]:
     """Let this thread build a graph inside that is transformed or compiled: `after` orders nothing."""
-    before, _thread.traced = _is_traced(), True
-    try:
-        yield
-    finally:
-        _thread.traced = before
-
-
-def _is_traced() -> bool:
-    return getattr(_thread, "traced", False)
+    return _traced.on()
 
 
 def blocks(length: int, size: int) -> Iterator[tuple[int, int]]:
@@ -37,4 +29,4 @@ def after(x: mx.array, done: Sequence[mx.array]) -> mx.array:
     MLX runs independent branches of a graph side by side: without this the intermediates of many blocks would
     be alive at once. Nothing is evaluated here, so that graphs stay whole.
     """
-    return mx.depends([x], [done[-1]])[0] if done and not _is_traced() else x
+    return mx.depends([x], [done[-1]])[0] if done and not _traced.is_on else x

@@ -16,7 +16,7 @@ from .. import native
 from . import checks, conv_tiles, gpu, precision
 from .epilogue import Activation, epilogue, leaky_relu
 from .op import Op
-from .packed import PackedWeight, Weight, faster_dtype
+from .packed import Array, PackedWeight, Weight, faster_dtype
 from .precision import Dtype, mlx_dtype
 from .spec import Case, Tolerance, layer_bytes, layer_case
 
@@ -33,9 +33,7 @@ class Options(NamedTuple):
     scale: float
 
 
-def _check(
-    x: mx.array, weight: Weight, bias: mx.array | None, residual: mx.array | None, o: Options
-) -> Options:
+def _check(x: mx.array, weight: Weight, bias: Array, residual: Array, o: Options) -> Options:
     op = "conv1d"
     checks.arrays(op, x=x, weight=weight, bias=bias, residual=residual)
     checks.whole(op, stride=o.stride, dilation=o.dilation, groups=o.groups)
@@ -54,9 +52,7 @@ def _check(
     return o
 
 
-def _reference(
-    x: mx.array, weight: mx.array, bias: mx.array | None, residual: mx.array | None, o: Options
-) -> mx.array:
+def _reference(x: mx.array, weight: mx.array, bias: Array, residual: Array, o: Options) -> mx.array:
     y = mx.conv_general(
         leaky_relu(x, o.leaky),
         weight.astype(x.dtype),
@@ -68,9 +64,7 @@ def _reference(
     return epilogue(y, bias, residual, o.activation, o.scale)
 
 
-def _cpu(
-    x: mx.array, weight: Weight, bias: mx.array | None, residual: mx.array | None, o: Options
-) -> mx.array:
+def _cpu(x: mx.array, weight: Weight, bias: Array, residual: Array, o: Options) -> mx.array:
     data = weight.data if isinstance(weight, PackedWeight) else weight
     stride, padding, dilation, groups, leaky, activation, scale = o
     return native.compiled.conv1d(
@@ -90,9 +84,7 @@ def _cpu(
     )
 
 
-def _gpu(
-    backend: str, x: mx.array, weight: Weight, bias: mx.array | None, residual: mx.array | None, o: Options
-) -> mx.array:
+def _gpu(backend: str, x: mx.array, weight: Weight, bias: Array, residual: Array, o: Options) -> mx.array:
     if not isinstance(weight, PackedWeight):
         weight = conv_tiles.pack(backend, "conv1d", weight, o.groups)
     length = _shape(x, weight, **o._asdict())[1]

@@ -20,7 +20,7 @@ from ..errors import InputError
 from . import checks, gpu, precision
 from .epilogue import Activation, epilogue, fused_epilogue
 from .op import Op
-from .packed import PackedWeight, Weight, faster_dtype, plain_weight
+from .packed import Array, PackedWeight, Weight, faster_dtype, plain_weight
 from .precision import Dtype, mlx_dtype
 from .spec import HALF, Case, Tolerance, layer_bytes, layer_case
 
@@ -32,9 +32,7 @@ class Options(NamedTuple):
     activation: Activation | None
 
 
-def _check(
-    x: mx.array, weight: Weight, bias: mx.array | None, residual: mx.array | None, o: Options
-) -> Options:
+def _check(x: mx.array, weight: Weight, bias: Array, residual: Array, o: Options) -> Options:
     op = "conv2d"
     checks.arrays(op, x=x, weight=weight, bias=bias, residual=residual)
     checks.packed(op, weight, beside=x)
@@ -49,16 +47,12 @@ def _check(
     return o
 
 
-def _reference(
-    x: mx.array, weight: mx.array, bias: mx.array | None, residual: mx.array | None, o: Options
-) -> mx.array:
+def _reference(x: mx.array, weight: mx.array, bias: Array, residual: Array, o: Options) -> mx.array:
     y = mx.conv2d(x, weight.astype(x.dtype), padding=o.padding)
     return epilogue(y, bias, residual, o.activation)
 
 
-def _cpu(
-    x: mx.array, weight: Weight, bias: mx.array | None, residual: mx.array | None, o: Options
-) -> mx.array:
+def _cpu(x: mx.array, weight: Weight, bias: Array, residual: Array, o: Options) -> mx.array:
     out, height, width, _ = weight.shape
     data, algorithm = (
         (weight.data, weight.algorithm) if isinstance(weight, PackedWeight) else (weight, "direct")
@@ -68,9 +62,7 @@ def _cpu(
     )
 
 
-def _gpu(
-    x: mx.array, weight: mx.array, bias: mx.array | None, residual: mx.array | None, o: Options
-) -> mx.array:
+def _gpu(x: mx.array, weight: mx.array, bias: Array, residual: Array, o: Options) -> mx.array:
     """MLX's own convolution is an implicit matrix product, or Winograd's for wide and large ones."""
     y = mx.conv2d(x, weight.astype(x.dtype), padding=o.padding)
     return fused_epilogue(y, bias, residual, o.activation)

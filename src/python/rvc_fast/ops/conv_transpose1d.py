@@ -16,7 +16,7 @@ from .. import native
 from . import checks, conv_tiles, gpu, precision
 from .epilogue import epilogue, leaky_relu
 from .op import Op
-from .packed import PackedWeight, Weight, faster_dtype
+from .packed import Array, PackedWeight, Weight, faster_dtype
 from .precision import Dtype, mlx_dtype
 from .spec import HALF, Case, Tolerance, layer_bytes, layer_case
 
@@ -30,9 +30,7 @@ class Options(NamedTuple):
     leaky: float | None
 
 
-def _check(
-    x: mx.array, weight: Weight, bias: mx.array | None, residual: mx.array | None, o: Options
-) -> Options:
+def _check(x: mx.array, weight: Weight, bias: Array, residual: Array, o: Options) -> Options:
     op = "conv_transpose1d"
     checks.arrays(op, x=x, weight=weight, bias=bias, residual=residual)
     checks.whole(op, stride=o.stride, padding=o.padding, output_padding=o.output_padding)
@@ -51,9 +49,7 @@ def _check(
     return o
 
 
-def _reference(
-    x: mx.array, weight: mx.array, bias: mx.array | None, residual: mx.array | None, o: Options
-) -> mx.array:
+def _reference(x: mx.array, weight: mx.array, bias: Array, residual: Array, o: Options) -> mx.array:
     y = mx.conv_transpose1d(
         leaky_relu(x, o.leaky),
         weight.astype(x.dtype),
@@ -64,9 +60,7 @@ def _reference(
     return epilogue(y, bias, residual)
 
 
-def _cpu(
-    x: mx.array, weight: Weight, bias: mx.array | None, residual: mx.array | None, o: Options
-) -> mx.array:
+def _cpu(x: mx.array, weight: Weight, bias: Array, residual: Array, o: Options) -> mx.array:
     data = weight.data if isinstance(weight, PackedWeight) else weight
     stride, padding, output_padding, leaky = o
     slope = 1.0 if leaky is None else leaky
@@ -81,9 +75,7 @@ def _phases(weight: Weight, stride: int) -> tuple[int, int, int]:
     return stride * out, -(-kernel // stride), channels
 
 
-def _gpu(
-    backend: str, x: mx.array, weight: Weight, bias: mx.array | None, residual: mx.array | None, o: Options
-) -> mx.array:
+def _gpu(backend: str, x: mx.array, weight: Weight, bias: Array, residual: Array, o: Options) -> mx.array:
     """One convolution whose rows hold the outputs of all phases: one after the other they are the result."""
     packed = weight if isinstance(weight, PackedWeight) else _laid(backend, weight, o.stride)
     _, length, out = _shape(x, packed, **o._asdict())

@@ -16,7 +16,7 @@ from .. import native
 from . import checks, gpu, precision
 from .epilogue import Activation, epilogue, fused_epilogue
 from .op import Op
-from .packed import PackedWeight, Weight, faster_dtype
+from .packed import Array, PackedWeight, Weight, faster_dtype
 from .precision import Dtype, mlx_dtype, name_of
 from .spec import HALF, Case, Tolerance, layer_bytes, layer_case, normal
 
@@ -32,9 +32,7 @@ class Options(NamedTuple):
     activation: Activation | None
 
 
-def _check(
-    x: mx.array, weight: Weight, bias: mx.array | None, beside: mx.array | None, o: Options
-) -> Options:
+def _check(x: mx.array, weight: Weight, bias: Array, beside: Array, o: Options) -> Options:
     op = "conv_transpose2d"
     checks.arrays(op, x=x, weight=weight, bias=bias, beside=beside)
     o = o._replace(
@@ -59,22 +57,18 @@ def _check(
     return o
 
 
-def _join(y: mx.array, beside: mx.array | None) -> mx.array:
+def _join(y: mx.array, beside: Array) -> mx.array:
     return y if beside is None else mx.concatenate([y, beside.astype(y.dtype)], axis=-1)
 
 
-def _reference(
-    x: mx.array, weight: mx.array, bias: mx.array | None, beside: mx.array | None, o: Options
-) -> mx.array:
+def _reference(x: mx.array, weight: mx.array, bias: Array, beside: Array, o: Options) -> mx.array:
     y = mx.conv_transpose2d(
         x, weight.astype(x.dtype), stride=o.stride, padding=o.padding, output_padding=o.output_padding
     )
     return _join(epilogue(y, bias, None, o.activation), beside)
 
 
-def _smooth(
-    x: mx.array, weight: mx.array, bias: mx.array | None, beside: mx.array | None, o: Options
-) -> mx.array:
+def _smooth(x: mx.array, weight: mx.array, bias: Array, beside: Array, o: Options) -> mx.array:
     """The same without MLX's `output_padding`, which has no second derivatives."""
     y = mx.conv_transpose2d(x, weight, stride=o.stride)
     more = [(0, max(0, new - cut)) for new, cut in zip(o.output_padding, o.padding, strict=True)]
@@ -83,7 +77,7 @@ def _smooth(
     return _join(epilogue(y, bias, None, o.activation), beside)
 
 
-def _cpu(x: mx.array, weight: Weight, bias: mx.array | None, beside: mx.array | None, o: Options) -> mx.array:
+def _cpu(x: mx.array, weight: Weight, bias: Array, beside: Array, o: Options) -> mx.array:
     out, height, width, _ = weight.shape
     data = weight.data if isinstance(weight, PackedWeight) else weight
     stride, padding, output_padding, activation = o
@@ -92,9 +86,7 @@ def _cpu(x: mx.array, weight: Weight, bias: mx.array | None, beside: mx.array | 
     )
 
 
-def _gpu(
-    backend: str, x: mx.array, weight: Weight, bias: mx.array | None, beside: mx.array | None, o: Options
-) -> mx.array:
+def _gpu(backend: str, x: mx.array, weight: Weight, bias: Array, beside: Array, o: Options) -> mx.array:
     """By phases, with MLX's convolution of stride 1: its own transposed one multiplies the inserted zeros.
 
     Row m of the convolution holds the outputs m * stride[0] + r of all phases r, columns likewise.

@@ -14,7 +14,7 @@ from .. import native
 from . import checks, gpu, precision
 from .epilogue import Activation, epilogue, fused_epilogue
 from .op import Op
-from .packed import PackedWeight, Weight, faster_dtype
+from .packed import Array, PackedWeight, Weight, faster_dtype
 from .precision import Dtype, mlx_dtype
 from .spec import HALF, Case, Tolerance, layer_bytes, layer_case
 
@@ -25,9 +25,7 @@ class Options(NamedTuple):
     activation: Activation | None
 
 
-def _check(
-    x: mx.array, weight: Weight, bias: mx.array | None, residual: mx.array | None, o: Options
-) -> Options:
+def _check(x: mx.array, weight: Weight, bias: Array, residual: Array, o: Options) -> Options:
     checks.arrays("linear", x=x, weight=weight, bias=bias, residual=residual)
     checks.packed("linear", weight, beside=x)
     checks.check("linear", x.ndim >= 1, "x", "of shape (..., C)", tuple(x.shape))
@@ -37,22 +35,16 @@ def _check(
     return o
 
 
-def _reference(
-    x: mx.array, weight: mx.array, bias: mx.array | None, residual: mx.array | None, o: Options
-) -> mx.array:
+def _reference(x: mx.array, weight: mx.array, bias: Array, residual: Array, o: Options) -> mx.array:
     return epilogue(x @ weight.astype(x.dtype).T, bias, residual, o.activation)
 
 
-def _cpu(
-    x: mx.array, weight: Weight, bias: mx.array | None, residual: mx.array | None, o: Options
-) -> mx.array:
+def _cpu(x: mx.array, weight: Weight, bias: Array, residual: Array, o: Options) -> mx.array:
     data = weight.data if isinstance(weight, PackedWeight) else weight
     return native.compiled.linear(x, data, bias, residual, weight.shape[0], o.activation or "")
 
 
-def _gpu(
-    x: mx.array, weight: mx.array, bias: mx.array | None, residual: mx.array | None, o: Options
-) -> mx.array:
+def _gpu(x: mx.array, weight: mx.array, bias: Array, residual: Array, o: Options) -> mx.array:
     """MLX's matrix product runs at the rate of the hardware, its neural accelerators included, and adds a bias."""
     w = weight.astype(x.dtype).T
     y = x @ w if bias is None else mx.addmm(bias.astype(x.dtype), x, w)

@@ -53,6 +53,9 @@ class PackedWeight:
         return len(self.shape)
 
 
+Array = mx.array | None
+"""An operand that may be left out."""
+
 Weight = mx.array | PackedWeight
 
 # For each op that packs a weight what gives it back as it was.

@@ -7,9 +7,8 @@ primitive for each item of a `vmap`. On a GPU an op that is being transformed is
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from .. import native
 from ..errors import InputError
 from .blocks import traced
 from .packed import UNPACK, PackedWeight, Weight
+from .switch import Switch
 
 Run = Callable[..., Any]
 # (operands, options, inputs of a primitive) -> (operands, options) that the definition takes.
@@ -165,21 +165,12 @@ def on_cpu(definition: Definition, run: Run) -> Run:
     return transformed
 
 
-_thread = threading.local()
+_bare = Switch()
 
 
-@contextmanager
-def without_rules() -> Iterator[None]:
+def without_rules() -> AbstractContextManager[None]:
     """Let this thread launch a GPU's kernels bare inside, without derivatives: `mx.export_function` takes them so only."""
-    before, _thread.bare = _is_bare(), True
-    try:
-        yield
-    finally:
-        _thread.bare = before
-
-
-def _is_bare() -> bool:
-    return getattr(_thread, "bare", False)
+    return _bare.on()
 
 
 def as_one_function(definition: Definition, run: Run) -> Run:
@@ -189,7 +180,7 @@ def as_one_function(definition: Definition, run: Run) -> Run:
     """
 
     def transformed(*arguments: Any) -> Any:
-        if _is_bare():
+        if _bare.is_on:
             return run(*arguments)
         operands, options = arguments[:-1], arguments[-1]
         rules = KernelRules(definition, operands, options)

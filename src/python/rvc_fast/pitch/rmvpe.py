@@ -19,7 +19,7 @@ import numpy as np
 
 from .. import ops
 from ..errors import FileFormatError, InputError
-from ..layers import NORMAL, Conv2d, ConvTranspose2d, Linear, PackedLayer, Packing, load
+from ..layers import NORMAL, Conv2d, ConvTranspose2d, Linear, PackedLayer, Packing, load, sanitized
 from ..ops import dispatch
 from ..ops.mel_stft import hann, mel_filters, reflect_pad
 from ..ops.precision import mlx_dtype
@@ -247,12 +247,7 @@ class Rmvpe(nn.Module):
         """Build the model that a `Checkpoint` of kind "rmvpe" holds; FileFormatError if it does not fit."""
         tensors = checkpoint.tensors
         if not checkpoint.packed:
-            try:
-                tensors = cls.sanitize(tensors)
-            except FileFormatError:
-                raise
-            except (ValueError, IndexError) as e:
-                raise FileFormatError(f"[rmvpe] the tensors' shapes do not fit each other: {e}") from e
+            tensors = sanitized("rmvpe", cls.sanitize, tensors)
         config = dict(checkpoint.config)
         recurrent = tensors.get("gru.0.weight")
         if recurrent is not None and recurrent.ndim:

@@ -115,20 +115,31 @@ def upsample_stages(
     return x
 
 
-class HifiGan(nn.Module):
+class Entrance(nn.Module):
+    """What the HiFi-GANs have in common: where the latent, the speaker and a source of so many `harmonics` come in."""
+
+    def __init__(self, c: SynthesizerConfig, widths: Sequence[int], harmonics: int):
+        super().__init__()
+        self._config = c
+        if harmonics:
+            self.m_source = HarmonicSource(harmonics)
+            self.noise_convs = [noise_conv(c, i, width) for i, width in enumerate(widths)]
+        self.conv_pre = Conv1d(c.inter_channels, c.upsample_initial_channel, 7, padding=3)
+        self.cond = Linear(c.gin_channels, c.upsample_initial_channel)
+
+
+def stage_widths(c: SynthesizerConfig) -> list[int]:
+    """The channels behind each upsampling."""
+    return [c.upsample_initial_channel >> (i + 1) for i in range(len(c.upsample_rates))]
+
+
+class HifiGan(Entrance):
     """z (B, T, inter), speaker (B, 1, gin) -> waveform (B, T * hop, 1)."""
 
     def __init__(self, c: SynthesizerConfig):
-        super().__init__()
-        self._config = c
-        stages = range(len(c.upsample_rates))
-        widths = [c.upsample_initial_channel >> (i + 1) for i in stages]
-        if c.use_f0:
-            self.m_source = HarmonicSource(1)
-            self.noise_convs = [noise_conv(c, i, widths[i]) for i in stages]
-        self.conv_pre = Conv1d(c.inter_channels, c.upsample_initial_channel, 7, padding=3)
-        self.cond = Linear(c.gin_channels, c.upsample_initial_channel)
-        self.ups = [upsample_conv(c, i) for i in stages]
+        widths = stage_widths(c)
+        super().__init__(c, widths, 1 if c.use_f0 else 0)
+        self.ups = [upsample_conv(c, i) for i in range(len(widths))]
         self.resblocks = [
             ResBlock(width, kernel, dilations, c.resblock)
             for width in widths

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..layers import Conv1d, Linear, ResConv1d
+from ..layers import Conv1d, ResConv1d
 from ..noise import NoiseSource
 from ..ops.resblock import Block
 from .config import SynthesizerConfig
-from .hifigan import LAST_SLOPE, HarmonicSource, noise_conv, upsample_conv, upsample_stages
+from .hifigan import LAST_SLOPE, Entrance, stage_widths, upsample_conv, upsample_stages
 
 HARMONICS = 9
 
@@ -37,19 +37,13 @@ class MrfBlock(nn.Module):
         return [[layer.conv1.conv, layer.conv2.conv] for layer in self.layers]
 
 
-class MrfHifiGan(nn.Module):
+class MrfHifiGan(Entrance):
     """z (B, T, inter), speaker (B, 1, gin), source (B, T * hop, 1) -> waveform (B, T * hop, 1)."""
 
     def __init__(self, c: SynthesizerConfig):
-        super().__init__()
-        self._config = c
-        stages = range(len(c.upsample_rates))
-        widths = [c.upsample_initial_channel >> (i + 1) for i in stages]
-        self.m_source = HarmonicSource(HARMONICS)
-        self.noise_convs = [noise_conv(c, i, widths[i]) for i in stages]
-        self.conv_pre = Conv1d(c.inter_channels, c.upsample_initial_channel, 7, padding=3)
-        self.cond = Linear(c.gin_channels, c.upsample_initial_channel)
-        self.upsamples = [upsample_conv(c, i) for i in stages]
+        widths = stage_widths(c)
+        super().__init__(c, widths, HARMONICS)
+        self.upsamples = [upsample_conv(c, i) for i in range(len(widths))]
         self.mrfs = [
             [
                 MrfBlock(width, kernel, dilations)
