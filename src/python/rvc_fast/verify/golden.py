@@ -14,7 +14,6 @@ A folder holds (tests/golden is one):
 from __future__ import annotations
 
 import functools
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +33,8 @@ from ..retrieval import load_index
 from ..settings import ChunkPlan, Settings
 from ..weights.checkpoint import Checkpoint, load_checkpoint
 from ..weights.models import MODELS
-from .seeded import read_manifest, seeded_normal, seeded_uniform, seeded_weights
+from . import schema
+from .seeded import read_json, read_manifest, seeded_normal, seeded_uniform, seeded_weights
 
 # Kinds of manifests, and of the checkpoints that they describe.
 KINDS = {"hubert": "hubert", "rmvpe": "rmvpe", "synth": "voice"}
@@ -140,10 +140,8 @@ class Folder:
         self.cases: dict[str, dict[str, Any]] = {}
         cases = path / "cases.json"
         if cases.is_file():
-            try:
-                self.cases = json.loads(cases.read_text())
-            except ValueError as e:
-                raise FileFormatError(f"[verify] cannot read {cases}: {e}") from e
+            self.cases = read_json(cases)
+            schema.check(self.cases, schema.CASES, str(cases))
         self.manifests = {
             f.stem: read_manifest(f) for f in sorted(path.glob("*.json")) if f.name != "cases.json"
         }
@@ -154,17 +152,25 @@ class Folder:
                 )
         self.model = functools.cache(self._model)
 
-    def tensors(self, stem: str) -> dict[str, np.ndarray]:
+    def tensors(self, stem: str, *needed: str) -> dict[str, np.ndarray]:
+        """Return the tensors of STEM.safetensors; FileFormatError if it has not all that are needed."""
         file = self.path / f"{stem}.safetensors"
         try:
-            return load_file(file)
+            found = load_file(file)
         except (OSError, SafetensorError) as e:
             raise FileFormatError(f"[verify] cannot read {file}: {e}") from e
+        for name in needed:
+            if name not in found:
+                raise FileFormatError(f"[verify] {file} has no tensor {name!r}")
+        return found
 
-    def settings(self, case: str) -> dict[str, Any]:
-        if case not in self.cases:
-            raise FileFormatError(f"[verify] cases.json has no entry {case!r}")
-        return self.cases[case]
+    def settings(self, case: str, *needed: str) -> dict[str, Any]:
+        """Return what cases.json says of a case; FileFormatError if it does not say all that is needed."""
+        found = self.cases.get(case, {})
+        for name in needed:
+            if found.get(name) is None:
+                raise FileFormatError(f"[verify] cases.json must say {name!r} of {case!r}")
+        return found
 
     def checkpoint(self, name: str) -> Checkpoint:
         """Return the seeded checkpoint of a manifest, as its original file would have loaded."""
@@ -176,7 +182,7 @@ class Folder:
             shapes = {k: t["shape"] for k, t in m["tensors"].items()}
             config["use_f0"] = m.get("use_f0", "enc_p.emb_pitch.weight" in shapes)
             config["vocoder"] = m.get("vocoder", "HiFi-GAN")
-            width = config["text_enc_hidden_dim"] = shapes.get("enc_p.emb_phone.weight", [0, 0])[1]
+            width = config["text_enc_hidden_dim"] = (shapes.get("enc_p.emb_phone.weight") or [0])[-1]
             # A voice as wide as its embedder's projection takes that: version v1.
             embedders = [
                 self.manifests[c["hubert"]]["config"]
@@ -201,11 +207,11 @@ class Folder:
         return MODELS[checkpoint.kind].from_checkpoint(checkpoint)
 
     def noise(self, case: str, manifest: str) -> ReplayedNoise:
-        return ReplayedNoise(self.manifests[manifest]["seed"], self.settings(case).get("noise", []))
+        return ReplayedNoise(self.manifests[manifest]["seed"], self.settings(case, "noise")["noise"])
 
 
 def _hubert(folder: Folder, name: str) -> Iterator[Row]:
-    want = folder.tensors(name)
+    want = folder.tensors(name, "audio")
     model, audio = folder.model(name), mx.array(want.pop("audio"))
 
     def run() -> dict[str, np.ndarray]:
@@ -219,14 +225,16 @@ def _hubert(folder: Folder, name: str) -> Iterator[Row]:
 
 
 def _rmvpe(folder: Folder, name: str) -> Iterator[Row]:
-    want = folder.tensors(name)
+    want = folder.tensors(name, "audio")
     model = folder.model(name)
     audio = mx.array(want["audio"])
     salience, ms = _timed(lambda: np.array(model.salience(audio)))
     known = {
         "salience": lambda t: _row(name, t, salience, want[t], ms),
         "f0": lambda t: _f0_row(name, t, decode_salience(salience), want[t], ms),
-        "decode_f0": lambda t: _f0_row(name, t, decode_salience(want["decode_salience"]), want[t], ms),
+        "decode_f0": lambda t: _f0_row(
+            name, t, decode_salience(folder.tensors(name, "decode_salience")["decode_salience"]), want[t], ms
+        ),
     }
     for tensor in want:
         if tensor in ("audio", "decode_salience"):
@@ -237,8 +245,8 @@ def _rmvpe(folder: Folder, name: str) -> Iterator[Row]:
 
 
 def _synth(folder: Folder, name: str) -> Iterator[Row]:
-    want = folder.tensors(name)
-    settings = folder.settings(name)
+    want = folder.tensors(name, "phone")
+    settings = folder.settings(name, "sid")
     model = folder.model(name)
     given = {k: mx.array(want.pop(k)) for k in ("phone", "pitch", "f0") if k in want}
     noise = folder.noise(name, name)
@@ -276,10 +284,20 @@ def _index_rows(folder: Folder, stem: str, want: dict[str, np.ndarray]) -> Itera
         if f"index_{search}_ids" not in want:
             continue
         ids = want[f"index_{search}_ids"]
-        query, k, exact = want["index_query"], ids.shape[1], search == "exact"
+        query = folder.tensors(stem, "index_query", f"index_{search}_d2")["index_query"]
+        if ids.ndim != 2:
+            raise FileFormatError(
+                f"[verify] {stem}: index_{search}_ids must be (queries, k), got {ids.shape}"
+            )
+        k, exact = ids.shape[1], search == "exact"
         (d2, found), ms = _timed(functools.partial(index.search, query, k, exact=exact))
         yield _exact_row(stem, f"index_{search}_ids", found, ids, ms)
         yield _row(stem, f"index_{search}_d2", d2, want[f"index_{search}_d2"], ms)
+
+
+# What a conversion's settings are called in cases.json.
+_PLAN = ("x_pad", "x_query", "x_center", "x_max")
+_SETTINGS = ("sid", "pitch", "index_rate", "protect", "volume_envelope", *_PLAN)
 
 
 def settings_of(case: Mapping[str, Any]) -> Settings:
@@ -290,12 +308,12 @@ def settings_of(case: Mapping[str, Any]) -> Settings:
         index_rate=case["index_rate"],
         protect=case["protect"],
         volume_envelope=case["volume_envelope"],
-        chunk=ChunkPlan(*(case[key] for key in ("x_pad", "x_query", "x_center", "x_max"))),
+        chunk=ChunkPlan(*(case[key] for key in _PLAN)),
     )
 
 
 def _pipeline(folder: Folder, stem: str) -> Iterator[Row]:
-    want = folder.tensors(stem)
+    want = folder.tensors(stem, "audio", "f0")
     yield from _index_rows(folder, stem, want)
     for case, c in folder.cases.items():
         if case.split(".")[0] != stem:
@@ -303,8 +321,9 @@ def _pipeline(folder: Folder, stem: str) -> Iterator[Row]:
         out = "out_" + case.split(".", 1)[1]
         if out not in want:
             raise FileFormatError(f"[verify] {stem}.safetensors has no {out!r} for the case {case!r}")
+        folder.settings(case, "hubert", "synth", *_SETTINGS)
         embedder, voice = folder.model(c["hubert"]), folder.model(c["synth"])
-        index = load_index(folder.path / c["index"]) if c["index"] else None
+        index = load_index(folder.path / c["index"]) if c.get("index") else None
         noise = folder.noise(case, c["synth"])
         f0 = want["f0"]
         run = functools.partial(run_pipeline, want["audio"], embedder=embedder, voice=voice)
