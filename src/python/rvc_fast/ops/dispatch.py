@@ -23,7 +23,7 @@ from ..errors import BackendError
 from . import registry, trust
 
 # backend -> why it cannot take one call, or None. A backend that is not named can.
-Limits = Mapping[str, str | None]
+Refusals = Mapping[str, str | None]
 
 
 class Route(NamedTuple):
@@ -85,7 +85,7 @@ def on_gpu() -> bool:
     return gpu_backend() is not None and env.backend() != "cpu"
 
 
-def _missing(op: str, backend: str, limits: Limits) -> str | None:
+def _missing(op: str, backend: str, refusals: Refusals) -> str | None:
     """Why `op` cannot run on `backend`, or None."""
     if backend == "reference":
         return None
@@ -97,22 +97,22 @@ def _missing(op: str, backend: str, limits: Limits) -> str | None:
         return f"MLX's default device is {mx.default_device()}"
     if backend == "cpu" and native.ext() is None:
         return native.load()[1]
-    return limits.get(backend)
+    return refusals.get(backend)
 
 
 def route(
-    op: str, limits: Limits | None = None, dtype: mx.Dtype = mx.float32, *, first_use: bool = True
+    op: str, refusals: Refusals | None = None, dtype: mx.Dtype = mx.float32, *, first_use: bool = True
 ) -> Route:
     """Return the backend that `op` takes now, and why; BackendError for an explicit, impossible choice.
 
     Args:
-        limits: of one call; without them this is the route of calls that no kernel refuses.
+        refusals: of one call; without them this is the route of calls that no kernel refuses.
         dtype: of the arrays. A GPU's kernel is trusted in each dtype by itself.
         first_use: whether a GPU that was not checked on this machine yet is checked now; see `trust`.
     """
     wanted = env.backend()
     backend = _device_backend() if wanted == "auto" else wanted
-    missing = _missing(op, backend, limits or {})
+    missing = _missing(op, backend, refusals or {})
     if missing is None:
         kernel = "MLX's own kernels" if registry.of_mlx(op, backend) else "our kernel"
         if wanted == "auto" and backend != "cpu":

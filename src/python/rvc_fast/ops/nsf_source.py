@@ -120,9 +120,9 @@ def _check(
     return o
 
 
-def _limits(
+def _refuses(
     f0: mx.array, noise: mx.array, weight: mx.array, bias: Array, offsets: Array, o: Options
-) -> dispatch.Limits:
+) -> dispatch.Refusals:
     # The GPU kernel keeps the phases within a frame in shared memory then.
     many = o.interpolation == "linear" and weight.shape[0] > MOST_HARMONICS
     limit = f"more than {MOST_HARMONICS} harmonics are interpolated" if many else None
@@ -221,7 +221,7 @@ NSF_SOURCE = Op(
     _check,
     _reference,
     {"cpu": _cpu, **gpu.both(_gpu)},
-    limits=_limits,
+    refuses=_refuses,
     constants=("f0", "offsets"),
 )
 

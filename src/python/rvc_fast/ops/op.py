@@ -69,7 +69,7 @@ class Op:
     of_mlx: for each backend whose own MLX kernels are the right ones, how they make this op.
     pack: how a weight is rearranged for each backend; on one that is not named it stays as it is.
     unpack: gives back the weight that was packed, for gradients.
-    limits: for each backend why it cannot take this call, or None.
+    refuses: of the operands and options of a call, why a backend cannot take it; backends that can are missing or None.
     regroup: see `transforms.Definition`.
     constants: the operands that have no derivatives.
     smooth: how the CPU kernel's primitive is differentiated, if not by the reference.
@@ -83,7 +83,7 @@ class Op:
     of_mlx: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     pack: Mapping[str, Callable[..., Weight]] = field(default_factory=dict)
     unpack: Callable[[PackedWeight], mx.array] | None = None
-    limits: Callable[..., dispatch.Limits] | None = None
+    refuses: Callable[..., dispatch.Refusals] | None = None
     regroup: transforms.Regroup | None = None
     constants: tuple[str, ...] = ()
     smooth: Callable[..., Any] | None = None
@@ -116,9 +116,9 @@ class Op:
         """Check a call and choose what runs it; remembered by its signature if it has one."""
         operands, options = arguments[: self.count], self.options(*arguments[self.count :])
         options = self.check(*operands, options)
-        limits = None if self.limits is None else self.limits(*operands, options)
+        refusals = None if self.refuses is None else self.refuses(*operands, options)
         dtype = next(transforms.leaves(operands)).dtype
-        backend = dispatch.route(self.name, limits, dtype).backend
+        backend = dispatch.route(self.name, refusals, dtype).backend
         run = self._run[backend]
         if signature is None or signature[-1:] == b"t":
             run = self._transformable(run, backend, signature is not None)
