@@ -43,7 +43,7 @@ def checkpoint(data: bytes, change: Change, rng: random.Random) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = {name: archive.read(name) for name in archive.namelist()}
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, struct.error) as e:
+    except Exception as e:  # of a damaged archive zipfile raises many kinds
         raise ValueError from e
     if not entries:
         raise ValueError

@@ -227,7 +227,7 @@ def kernel_files() -> list[bytes]:
         model = Path(folder) / "voice.safetensors"
         model.write_bytes(packed_files()[0])
         kernels.save(model, packed_layers(load_voice(model)), Packing())
-        return [kernels.file_name(model, "float32", "normal").read_bytes()]
+        return [path.read_bytes() for path in Path(folder).glob("*.kernels")]
 
 
 def configs_of_hubert() -> list[bytes]:
