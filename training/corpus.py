@@ -29,9 +29,8 @@ F0_FLOOR, F0_CEILING = 60.0, 600.0
 LEVEL, PEAK = 0.08, 0.9
 # How often each voice is drawn; espeak-ng's all together as one, kokoro's people too. The neural ones are nearest to people.
 SHARES = {"espeak": 1.0, "hibari:heart": 2.0, "kokoro": 4.0, "flite:kal16": 0.3, "festival:ked": 0.3}
-_BLOCK = (
-    32  # utterances of one worker process: a fresh library, so that the result does not depend on the order
-)
+# Utterances of one worker process, at least and at most: a fresh library, so that the result does not depend on the order.
+_BLOCKS = 8, 32
 
 
 @dataclass(frozen=True)
@@ -238,7 +237,8 @@ def _speak(task: tuple[Line, bool]) -> dict[str, np.ndarray] | None:
 def make(lines: list[Line], wide: bool) -> Corpus:
     """Speak `lines`, in worker processes."""
     context = multiprocessing.get_context("spawn")
-    block = max(1, min(_BLOCK, len(lines) // 8))
+    least, most = _BLOCKS
+    block = max(least, min(most, len(lines) // 8))
     with context.Pool(
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None, maxtasksperchild=1
     ) as pool:
