@@ -45,10 +45,10 @@ def gpu(
     """The ops run their "metal" or "cuda" kernels (the test's parameter), executed by the emulator.
 
     Parametrize with `@pytest.mark.parametrize("gpu", ["metal", "cuda"], indirect=True)`; `gpu.launches` lists
-    what was executed. A module of tests that sets `MODELS` executes every launch once.
+    what was executed. A module of tests that sets `WHOLE_MODELS` executes every launch once.
     """
     need_tool(build.CLANG)
-    emulator = Emulator(request.param, once=getattr(request.module, "MODELS", False))
+    emulator = Emulator(request.param, once=getattr(request.module, "WHOLE_MODELS", False))
     with installed(emulator, monkeypatch):
         yield emulator
     EXECUTED[request.param] += len(emulator.launches)

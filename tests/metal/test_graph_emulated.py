@@ -11,7 +11,7 @@ from emulator.patch import compile_for
 
 from rvc_fast.verify.golden import Folder, verify_case
 
-MODELS = True
+WHOLE_MODELS = True
 CASES = ("mel", "hubert_tiny", "rmvpe_tiny", "synth_tiny_32k", "synth_tiny_nof0_40k", "synth_tiny_mrf_40k")
 
 

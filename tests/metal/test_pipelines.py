@@ -12,7 +12,7 @@ from emulator import Emulator
 from benchmarks.gpu import pipelines
 from rvc_fast.ops import gpu as launching
 
-MODELS = True
+WHOLE_MODELS = True
 MOST = 20
 
 

@@ -24,7 +24,7 @@ from rvc_fast.synthesizer.hifigan import Merge
 from rvc_fast.verify.golden import Folder, compare
 from rvc_fast.weights.models import MODELS
 
-MODELS = True
+WHOLE_MODELS = True
 NARROW: tuple[Dtype, ...] = ("float16", "bfloat16")
 # Kernels whose numbers are float32 whatever the models are: the islands.
 ISLANDS = ("mel_stft", "nsf_phase", "nsf_source")

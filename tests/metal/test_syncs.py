@@ -21,7 +21,7 @@ from rvc_fast.retrieval import load_index
 from rvc_fast.settings import ChunkPlan
 from rvc_fast.verify.golden import Folder
 
-MODELS = True
+WHOLE_MODELS = True
 PLAN = ChunkPlan(0.1, 0.05, 0.2, 0.3)
 MOST = 6
 
