@@ -172,9 +172,11 @@ def test_silence_is_finite(model):
     assert mx.isfinite(model.features(mx.zeros((4000,)), "v1")).all()
 
 
-@pytest.mark.parametrize("audio", [mx.zeros((399,)), mx.zeros((0,)), mx.zeros((1, 16000))])
+@pytest.mark.parametrize(
+    "audio", [mx.zeros((399,)), mx.zeros((0,)), mx.zeros((1, 1, 16000)), mx.zeros((0, 16000))]
+)
 def test_audio_that_cannot_be_used_is_refused(model, audio):
-    with pytest.raises(InputError, match=r"\[hubert\] audio must be \(n,\) with n >= 400, got"):
+    with pytest.raises(InputError, match=r"\[hubert\] audio must be \(n,\) or \(B, n\) with n >= 400, got"):
         model.features(audio, "v2")
 
 

@@ -240,7 +240,8 @@ def test_config_is_checked():
 
 
 def test_bad_arguments_are_refused(model):
-    with pytest.raises(InputError, match=r"audio must be \(n,\) with n >= 1, got \(0,\)"):
-        model.salience(mx.zeros((0,)))
+    for shape in ((0,), (0, 1600), (1, 1, 1600)):
+        with pytest.raises(InputError, match=r"audio must be \(n,\) or \(B, n\) with n >= 1, got"):
+            model.salience(mx.zeros(shape))
     with pytest.raises(InputError, match="pad must be 'reflect' or 'zeros', got 'edge'"):
         model.salience(mx.zeros((1600,)), "edge")
