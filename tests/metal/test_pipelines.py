@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator import Emulator
+from emulator import Emulator, build
+from emulator.patch import compile_for
 
 from benchmarks.gpu import pipelines
 from rvc_fast.ops import gpu as launching
@@ -60,6 +61,16 @@ def test_what_depends_on_the_length_is_noticed(monkeypatch: pytest.MonkeyPatch) 
     assert not pipelines.of_lengths("metal", (1.0,))[1.0] <= warm
 
 
+@pytest.fixture(scope="module")
+def compiled_together(need_tool: Any, golden: Path) -> None:
+    """Compile the kernels of a conversion in a few large units."""
+    from test_syncs import tiny
+
+    need_tool(build.CLANG)
+    compile_for("metal", lambda: tiny(golden).warm())
+
+
+@pytest.mark.usefixtures("compiled_together")
 @pytest.mark.parametrize("gpu", ["metal"], indirect=True)
 def test_a_warm_converter_compiles_nothing(gpu: Emulator, golden: Path) -> None:
     """As counted above, but of what the emulator executes."""
