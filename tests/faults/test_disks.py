@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from processes import DEMO, failed_in_one_line, hidden, run
+from processes import failed_in_one_line, hidden, run
+
+from demo import DEMO
 
 
 @pytest.fixture

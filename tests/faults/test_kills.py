@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from processes import DEMO, hidden, run, start
+from processes import hidden, run, start
 
 import rvc_fast.converter
+from demo import DEMO
 from fakes import FakeEmbedder, FakePitch, FakeVoice
 from rvc_fast.cli import main
 from rvc_fast.converter import Converter

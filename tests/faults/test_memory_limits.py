@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from processes import MODELS, failed_in_one_line, hidden, run, said
+from processes import failed_in_one_line, hidden, run, said
+
+from demo import MODELS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="macOS does not enforce RLIMIT_AS")
 
