@@ -214,6 +214,38 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_needs_is_not(
     assert set(os.listdir(tmp_path)) == {".rvc_fast-notes.txt", "y"}
 
 
+@pytest.mark.parametrize("when", ["before it is opened", "before it is locked"])
+def test_a_file_that_is_swept_at_once_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Another process that begins to write in the folder takes a file that is not locked yet for a left one."""
+    swept: list[Path] = []
+    opened, lock = os.open, writing._lock
+
+    def sweep() -> None:
+        if not swept:
+            swept.extend(tmp_path.glob(".rvc_fast-*"))
+            swept[0].unlink()
+
+    def open_swept(name: Path, flags: int, *mode: int) -> int:
+        if not flags & os.O_CREAT:
+            sweep()
+        return opened(name, flags, *mode)
+
+    def lock_swept(handle: int) -> bool:
+        sweep()
+        return lock(handle)
+
+    if when == "before it is opened":
+        monkeypatch.setattr(os, "open", open_swept)
+    else:
+        monkeypatch.setattr(writing, "_lock", lock_swept)
+    put(tmp_path / "x", b"new")
+    assert len(swept) == 1
+    assert (tmp_path / "x").read_bytes() == b"new"
+    assert [f.name for f in tmp_path.iterdir()] == ["x"]
+
+
 def test_threads_write_one_file_and_one_after_the_other_makes_it(tmp_path: Path) -> None:
     inside: list[int] = []
     most: list[int] = []

@@ -223,17 +223,32 @@ def _hidden(
         name = folder / f"{_HIDDEN}{secrets.token_hex(8)}{suffix}"
         with _removed_when_ended(name):
             try:
-                make(name)
-                handle = os.open(name, (os.O_RDWR if make is _make else os.O_RDONLY) | os.O_CLOEXEC)
-                try:
-                    # Between the two lines above another process may have swept it.
-                    if _lock(handle) and _is(name, handle):
+                handle = _made_and_locked(name, make)
+                if handle is not None:
+                    try:
                         yield name, handle
                         return
-                finally:
-                    os.close(handle)
+                    finally:
+                        os.close(handle)
             finally:
                 _remove(name)
+
+
+def _made_and_locked(name: Path, make: Callable[[Path], None]) -> int | None:
+    """Make a file or folder and return its locked handle; None if it was swept before it was locked."""
+    make(name)
+    try:
+        handle = os.open(name, (os.O_RDWR if make is _make else os.O_RDONLY) | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        if _lock(handle) and _is(name, handle):
+            return handle
+    except BaseException:
+        os.close(handle)
+        raise
+    os.close(handle)
+    return None
 
 
 def _remove(name: Path) -> None:
