@@ -10,9 +10,8 @@ import numpy as np
 from .. import native
 from . import checks, gpu
 from .op import Op
+from .packed import Array
 from .spec import HALF, Case, Tolerance, normal
-
-Array = mx.array | None
 
 
 class Options(NamedTuple):

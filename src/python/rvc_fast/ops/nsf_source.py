@@ -24,6 +24,7 @@ import numpy as np
 from .. import native
 from . import checks, dispatch, gpu
 from .op import Op
+from .packed import Array
 from .spec import Case, Tolerance
 
 Interpolation = Literal["nearest", "linear"]
@@ -82,9 +83,6 @@ def advance_phase(
     with mx.stream(mx.cpu):
         _, end = _cycles(_upsample(f0, hop, interpolation), sample_rate, _double(phase), accumulation)
     return np.array(end)
-
-
-Array = mx.array | None
 
 
 class Options(NamedTuple):

@@ -159,10 +159,14 @@ class Folder:
             found = load_file(file)
         except (OSError, SafetensorError) as e:
             raise FileFormatError(f"[verify] cannot read {file}: {e}") from e
+        self.require(stem, found, *needed)
+        return found
+
+    def require(self, stem: str, found: Mapping[str, np.ndarray], *needed: str) -> None:
+        """Raise FileFormatError unless the tensors of STEM.safetensors that were found are all that are needed."""
         for name in needed:
             if name not in found:
-                raise FileFormatError(f"[verify] {file} has no tensor {name!r}")
-        return found
+                raise FileFormatError(f"[verify] {self.path / stem}.safetensors has no tensor {name!r}")
 
     def settings(self, case: str, *needed: str) -> dict[str, Any]:
         """Return what cases.json says of a case; FileFormatError if it does not say all that is needed."""
@@ -229,12 +233,12 @@ def _rmvpe(folder: Folder, name: str) -> Iterator[Row]:
     model = folder.model(name)
     audio = mx.array(want["audio"])
     salience, ms = _timed(lambda: np.array(model.salience(audio)))
+    if "decode_f0" in want:
+        folder.require(name, want, "decode_salience")
     known = {
         "salience": lambda t: _row(name, t, salience, want[t], ms),
         "f0": lambda t: _f0_row(name, t, decode_salience(salience), want[t], ms),
-        "decode_f0": lambda t: _f0_row(
-            name, t, decode_salience(folder.tensors(name, "decode_salience")["decode_salience"]), want[t], ms
-        ),
+        "decode_f0": lambda t: _f0_row(name, t, decode_salience(want["decode_salience"]), want[t], ms),
     }
     for tensor in want:
         if tensor in ("audio", "decode_salience"):
@@ -284,12 +288,12 @@ def _index_rows(folder: Folder, stem: str, want: dict[str, np.ndarray]) -> Itera
         if f"index_{search}_ids" not in want:
             continue
         ids = want[f"index_{search}_ids"]
-        query = folder.tensors(stem, "index_query", f"index_{search}_d2")["index_query"]
+        folder.require(stem, want, "index_query", f"index_{search}_d2")
         if ids.ndim != 2:
             raise FileFormatError(
                 f"[verify] {stem}: index_{search}_ids must be (queries, k), got {ids.shape}"
             )
-        k, exact = ids.shape[1], search == "exact"
+        query, k, exact = want["index_query"], ids.shape[1], search == "exact"
         (d2, found), ms = _timed(functools.partial(index.search, query, k, exact=exact))
         yield _exact_row(stem, f"index_{search}_ids", found, ids, ms)
         yield _row(stem, f"index_{search}_d2", d2, want[f"index_{search}_d2"], ms)
