@@ -45,7 +45,7 @@ AttentionPack packing(const View& k, const View& v, int64_t batch, int64_t head,
   return p;
 }
 
-struct Arrays {
+struct AttentionArrays {
   View q, k, v;
   std::optional<View> rel_k, rel_v;
   float* y;
@@ -55,12 +55,12 @@ struct Arrays {
 };
 
 // Memory of a thread.
-int64_t floats(const Arrays& a) {
+int64_t floats(const AttentionArrays& a) {
   const int64_t blocks = (a.rows + kRows - 1) / kRows;
   return kernels().attention_floats((a.rows + blocks - 1) / blocks, a.dim, a.rel_k ? 2 * a.window + 1 : 0);
 }
 
-void run(const Arrays& all, const Scratch& scratch) {
+void run(const AttentionArrays& all, const Scratch& scratch) {
   const Kernels& kernel = kernels();
   const auto [q, k, v, rel_k, rel_v, y, packed, batch, heads, rows, keys, dim, window, scale] = all;
   const Packed head_sizes{keys, dim}, band_sizes{2 * window + 1, dim};
@@ -109,7 +109,7 @@ class AttentionPrimitive : public CpuPrimitive {
     flags.col_contiguous = false;
     out.copy_shared_buffer(dense, {rows * heads * dim, dim, heads * dim, 1}, flags, dense.size());
 
-    Arrays a{View(q), View(k), View(v), {}, {},    dense.data<float>(), nullptr, batch, heads,
+    AttentionArrays a{View(q), View(k), View(v), {}, {},    dense.data<float>(), nullptr, batch, heads,
              rows,    keys,    dim,     0,  scale_};
     int64_t size = batch * heads * Packed{keys, dim}.floats();
     if (inputs.size() == 5) {

@@ -8,14 +8,14 @@
 namespace rvc_fast {
 namespace {
 
-struct Arrays {
+struct GruArrays {
   const float* gates[2];
   const float *w, *b, *h;
   float* y[2];
   int64_t batch, steps, hidden;
 };
 
-void run(const Arrays& a, const Scratch& scratch) {
+void run(const GruArrays& a, const Scratch& scratch) {
   const Kernels& k = kernels();
   const int64_t packed = k.gru_packed_floats(a.hidden), rows = 3 * a.hidden;
   float* weights = scratch.shared();
@@ -43,7 +43,7 @@ class BiGru : public CpuPrimitive {
   using CpuPrimitive::CpuPrimitive;
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
-    Arrays a{};
+    GruArrays a{};
     for (int d : {0, 1}) {
       allocate(outputs[d]);
       a.gates[d] = inputs[d].data<float>();

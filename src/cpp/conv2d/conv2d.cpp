@@ -3,21 +3,21 @@
 namespace rvc_fast {
 namespace {
 
-constexpr const char* kOp = "conv2d";
+constexpr const char* kConv2d = "conv2d";
 
 int parse_tile(const std::string& algorithm) {
   if (algorithm == "direct") return 1;
   if (algorithm == "winograd2") return 2;
-  require(algorithm == "winograd4", kOp, "algorithm must be one there is, got \"" + algorithm + "\"");
+  require(algorithm == "winograd4", kConv2d, "algorithm must be one there is, got \"" + algorithm + "\"");
   return 4;
 }
 
 std::string name_of(int tile) { return tile == 1 ? "direct" : "winograd" + std::to_string(tile); }
 
 ConvParams params(const std::vector<int>& shape, Format format) {
-  require(shape.size() == 4, kOp,
+  require(shape.size() == 4, kConv2d,
           "weight must be of shape (O, KH, KW, C), got " + to_string(mx::Shape(shape.begin(), shape.end())));
-  ConvParams p{.op = kOp, .kernel = {shape[1], shape[2]}};
+  ConvParams p{.op = kConv2d, .kernel = {shape[1], shape[2]}};
   p.in_channels = shape[3];
   p.out_channels = shape[0];
   p.format = format;
@@ -28,15 +28,15 @@ ConvParams params(const std::vector<int>& shape, Format format) {
 
 std::string conv2d_algorithm(const std::vector<int>& shape, const std::string& wanted,
                              const std::string& dtype) {
-  const Format format = parse_format(kOp, dtype);
-  require_format(kOp, format);
+  const Format format = parse_format(kConv2d, dtype);
+  require_format(kConv2d, format);
   // Products of pairs do not save as much as Winograd's method in float32 does, products of tiles more.
   if (wanted == "auto")
     return name_of(winograd_tile(params(shape, kernels(format)->tiles ? format : Format::float32)));
   const int best = winograd_tile(params(shape, format));
   const int tile = wanted == "fast" ? best : parse_tile(wanted);
   require(
-      wanted == "direct" || best > 1, kOp,
+      wanted == "direct" || best > 1, kConv2d,
       "algorithm must be \"direct\" unless weight is multiplied in float32 and of shape (O, 3, 3, C), C a "
       "multiple of 16; got \"" +
           wanted + "\" for " + to_string(mx::Shape(shape.begin(), shape.end())) + " in " + dtype);
@@ -45,7 +45,7 @@ std::string conv2d_algorithm(const std::vector<int>& shape, const std::string& w
 
 mx::array conv2d_pack(const mx::array& weight, const std::string& algorithm, const std::string& dtype,
                       mx::StreamOrDevice s) {
-  ConvParams p = params({weight.shape().begin(), weight.shape().end()}, parse_format(kOp, dtype));
+  ConvParams p = params({weight.shape().begin(), weight.shape().end()}, parse_format(kConv2d, dtype));
   p.tile = parse_tile(algorithm);
   return pack_conv(p, weight, s);
 }
@@ -54,11 +54,11 @@ mx::array conv2d(const mx::array& x, const mx::array& packed, const std::optiona
                  const std::optional<mx::array>& residual, int out_channels, std::pair<int, int> kernel,
                  std::pair<int, int> padding, const std::string& activation, const std::string& algorithm,
                  mx::StreamOrDevice s) {
-  require(x.ndim() == 4, kOp, "x must be of shape (B, H, W, C), got " + to_string(x.shape()));
-  ConvParams p{.op = kOp, .kernel = {kernel.first, kernel.second}};
+  require(x.ndim() == 4, kConv2d, "x must be of shape (B, H, W, C), got " + to_string(x.shape()));
+  ConvParams p{.op = kConv2d, .kernel = {kernel.first, kernel.second}};
   p.before = p.after = {padding.first, padding.second};
   p.out_channels = out_channels;
-  p.activation = parse_activation(kOp, activation);
+  p.activation = parse_activation(kConv2d, activation);
   p.tile = parse_tile(algorithm);
   return conv(p, x, packed, bias, residual, s);
 }

@@ -16,7 +16,7 @@
 namespace rvc_fast {
 namespace {
 
-constexpr const char* kOp = "read_arrays";
+constexpr const char* kReadArrays = "read_arrays";
 constexpr size_t kPiece = 4 << 20;
 
 struct Piece {
@@ -58,13 +58,13 @@ std::vector<mx::array> read_arrays(int fd, const std::vector<Span>& spans) {
   std::vector<mx::array> arrays;
   std::vector<Piece> pieces;
   for (const auto& [offset, count, dtype] : spans) {
-    require(dtype == "float32" || dtype == "bfloat16", kOp,
+    require(dtype == "float32" || dtype == "bfloat16", kReadArrays,
             "dtype must be \"float32\" or \"bfloat16\", got \"" + dtype + "\"");
     const mx::Dtype type = dtype == "float32" ? mx::float32 : mx::bfloat16;
     const bool fits = offset >= 0 && offset <= size && count > 0 &&
                       count <= std::numeric_limits<int>::max() &&
                       count * static_cast<int64_t>(mx::size_of(type)) <= size - offset;
-    require(fits, kOp,
+    require(fits, kReadArrays,
             "spans must be within the file, got " + std::to_string(count) + " values at " +
                 std::to_string(offset) + " of " + std::to_string(size) + " bytes");
     mx::array& array =
@@ -81,7 +81,7 @@ std::vector<mx::array> read_arrays(int fd, const std::vector<Span>& spans) {
     if (const int failed = read_piece(fd, pieces[i]); failed != 0) error = failed;
   });
   if (error > 0) throw std::system_error(error, std::generic_category(), "[read_arrays] read");
-  require(error == 0, kOp, "spans must be within the file: it became shorter while it was read");
+  require(error == 0, kReadArrays, "spans must be within the file: it became shorter while it was read");
   return arrays;
 }
 

@@ -17,6 +17,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/integers.h"
+
 #ifndef _WIN32
 #include <pthread.h>
 #endif
@@ -74,8 +76,6 @@ struct Job {
 };
 
 constexpr size_t kLine = 64 / sizeof(float);
-
-size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 // More than was asked for, since the next op often needs a little more.
 size_t grown(size_t floats) { return round_up(floats + floats / 4, 1024); }

@@ -17,7 +17,7 @@ constexpr int64_t kMargin = 8;
 constexpr int64_t kQueries = 4096, kCandidates = 1 << 22, kNumbers = 3 << 16, kMiddleRows = 256;
 constexpr int64_t kItemsPerThread = 4;
 
-struct Arrays {
+struct KnnArrays {
   const float *queries, *vectors;
   int64_t n, m, dim, k;
   float* distances;
@@ -25,7 +25,7 @@ struct Arrays {
 };
 
 // The product cancels least around the middle of the vectors.
-void find_middle(const Arrays& a, float* middle) {
+void find_middle(const KnnArrays& a, float* middle) {
   std::fill_n(middle, a.dim, 0.0f);
   const int64_t count = std::min(a.m, kMiddleRows);
   for (int64_t r = 0; r < count; ++r) {
@@ -38,10 +38,10 @@ void find_middle(const Arrays& a, float* middle) {
 using Found = std::pair<float, int32_t>;
 
 // Work items are a range of the vectors for a range of the panels; there are more of the former if possible.
-struct Plan {
+struct KnnPlan {
   int64_t wanted, panels, rows, blocks, ranges, groups, candidates;
 
-  Plan(const Arrays& a, int64_t threads)
+  KnnPlan(const KnnArrays& a, int64_t threads)
       : wanted(std::min(a.k + kMargin, a.m)),
         panels(ceil_div(a.n, kPanel)),
         rows(std::clamp<int64_t>(kNumbers / a.dim / 12 * 12, 12, 192)),
@@ -53,13 +53,13 @@ struct Plan {
 
   // The packed queries, the candidates' scores and their ids.
   size_t shared(int64_t dim) const { return panels * kPanel * dim + 2 * candidates; }
-  size_t each(const Kernels& k, const Arrays& a) const {
+  size_t each(const Kernels& k, const KnnArrays& a) const {
     return std::max<int64_t>(k.knn_scratch_floats(rows, a.dim),
                              std::max(wanted, a.k) * sizeof(Found) / sizeof(float));
   }
 };
 
-void run(const Arrays& a, const Plan& plan, const float* middle, float* memory, const Scratch& scratch) {
+void run(const KnnArrays& a, const KnnPlan& plan, const float* middle, float* memory, const Scratch& scratch) {
   const Kernels& k = kernels();
   const auto [wanted, panels, rows, blocks, ranges, groups, candidates] = plan;
   float *packed = memory, *scores = packed + panels * kPanel * a.dim;
@@ -120,14 +120,14 @@ class Knn : public CpuPrimitive {
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     for (mx::array& out : outputs) allocate(out);
-    Arrays a{};
+    KnnArrays a{};
     a.queries = inputs[0].data<float>(), a.vectors = inputs[1].data<float>();
     a.n = inputs[0].shape(0), a.m = inputs[1].shape(0), a.dim = inputs[0].shape(1), a.k = k_;
     a.distances = outputs[0].data<float>(), a.rows = outputs[1].data<int32_t>();
     // All parts but the last are of the same size.
-    Arrays most = a, last = a;
+    KnnArrays most = a, last = a;
     most.n = std::min(kQueries, a.n), last.n = (a.n - 1) % kQueries + 1;
-    const Plan plan(most, threads()), last_plan(last, threads());
+    const KnnPlan plan(most, threads()), last_plan(last, threads());
     const Kernels& k = kernels();
     const size_t middle = (a.dim + 15) / 16 * 16;
     Work work;
@@ -137,7 +137,7 @@ class Knn : public CpuPrimitive {
       float* memory = scratch.shared();
       find_middle(a, memory);
       for (int64_t q = 0; q < a.n; q += kQueries) {
-        Arrays part = a;
+        KnnArrays part = a;
         part.queries += q * a.dim;
         part.n = std::min(kQueries, a.n - q);
         part.distances += q * a.k;

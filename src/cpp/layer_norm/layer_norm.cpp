@@ -11,7 +11,7 @@ namespace rvc_fast {
 namespace {
 
 // Numbers that one work item normalises: small rows are taken many at a time.
-constexpr int64_t kItem = 1 << 14;
+constexpr int64_t kNormItem = 1 << 14;
 
 class LayerNormPrimitive : public CpuPrimitive {
  public:
@@ -39,7 +39,7 @@ class LayerNormPrimitive : public CpuPrimitive {
     const int64_t rows = x.size() / a.width;
     mx::cpu::get_command_encoder(stream()).dispatch([a, rows] {
       const Kernels& k = kernels();
-      const int64_t step = std::max<int64_t>(1, kItem / a.width);
+      const int64_t step = std::max<int64_t>(1, kNormItem / a.width);
       parallel_for(ceil_div(rows, step), [&](int64_t item) {
         LayerNorm part = a;
         const int64_t begin = item * step;

@@ -14,8 +14,8 @@ namespace rvc_fast {
 namespace {
 
 // What depends on n_fft alone.
-struct Plan {
-  explicit Plan(int64_t n_fft) : points(n_fft % 2 ? n_fft : n_fft / 2), roots(2 * n_fft) {
+struct MelPlan {
+  explicit MelPlan(int64_t n_fft) : points(n_fft % 2 ? n_fft : n_fft / 2), roots(2 * n_fft) {
     for (int64_t rest = points, radix = 4; rest > 1;) {
       if (rest % radix == 0) {
         factors.push_back(static_cast<int32_t>(radix));
@@ -65,7 +65,7 @@ class MelStft : public CpuPrimitive {
     Work work;
     work.shared = 2 * m.mels;
     work.each = kernels().mel_scratch_floats(m.n_fft, m.mels);
-    work.run = [m, plan = Plan(m.n_fft)](const Scratch& scratch) {
+    work.run = [m, plan = MelPlan(m.n_fft)](const Scratch& scratch) {
       const Kernels& k = kernels();
       auto* bands = reinterpret_cast<int32_t*>(scratch.shared());
       find_bands(m.filters, m.mels, m.n_fft / 2 + 1, bands);

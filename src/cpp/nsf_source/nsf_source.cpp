@@ -11,7 +11,7 @@ namespace rvc_fast {
 namespace {
 
 // Sines that one work item takes.
-constexpr int64_t kItem = 1 << 14;
+constexpr int64_t kSourceItem = 1 << 14;
 
 struct Params {
   int hop, sample_rate;
@@ -21,15 +21,15 @@ struct Params {
   bool operator==(const Params&) const = default;
 };
 
-struct Arrays {
+struct SourceArrays {
   const float *f0, *noise, *weight, *bias, *offsets;
   float* y;
   int64_t batch, frames, harmonics;
 };
 
-void run(const Params& p, const Arrays& a, const Scratch& scratch) {
+void run(const Params& p, const SourceArrays& a, const Scratch& scratch) {
   const Kernels& k = kernels();
-  const int64_t size = std::max<int64_t>(1, kItem / (p.hop * a.harmonics)), items = ceil_div(a.frames, size);
+  const int64_t size = std::max<int64_t>(1, kSourceItem / (p.hop * a.harmonics)), items = ceil_div(a.frames, size);
   auto* starts = reinterpret_cast<double*>(scratch.shared());
   auto each = [&](auto&& f) {
     parallel_for(a.batch * items, scratch, [&](int64_t item, float* memory) {
@@ -80,7 +80,7 @@ class NsfSource : public CpuPrimitive {
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     allocate(outputs[0]);
-    Arrays a{};
+    SourceArrays a{};
     a.f0 = inputs[0].data<float>();
     a.noise = inputs[1].data<float>();
     a.weight = inputs[2].data<float>();

@@ -13,11 +13,11 @@
 namespace rvc_fast {
 namespace {
 
-constexpr const char* kOp = "resblock";
+constexpr const char* kResblock = "resblock";
 
 ConvParams direct_params(int channels, int kernel, Format format) {
   return {
-      .op = kOp, .kernel = {1, kernel}, .in_channels = channels, .out_channels = channels, .format = format};
+      .op = kResblock, .kernel = {1, kernel}, .in_channels = channels, .out_channels = channels, .format = format};
 }
 
 int64_t packed_values(int variant, int channels, int kernel, Format format) {
@@ -106,14 +106,14 @@ class Resblock : public CpuPrimitive {
 
 int known_variant(const std::string& name) {
   int variant = find_variant(name.c_str());
-  require(variant >= kDirect, kOp, "algorithm must be one there is, got \"" + name + "\"");
+  require(variant >= kDirect, kResblock, "algorithm must be one there is, got \"" + name + "\"");
   return variant;
 }
 
 void check_shape(int variant, int channels, int kernel) {
   if (variant == kDirect) return;
   const FastVariant& v = kFastVariants[variant];
-  require(v.taps == kernel && channels % 16 == 0, kOp,
+  require(v.taps == kernel && channels % 16 == 0, kResblock,
           std::string("algorithm \"") + v.name + "\" must be used with " + std::to_string(v.taps) +
               " taps and a multiple of 16 channels, got " + std::to_string(kernel) + " and " +
               std::to_string(channels));
@@ -124,14 +124,14 @@ void check_shape(int variant, int channels, int kernel) {
 std::string resblock_algorithm(int channels, int kernel, const std::string& wanted,
                                const std::string& dtype) {
   int variant = kDirect;
-  const Format format = parse_format(kOp, dtype);
-  require_format(kOp, format);
+  const Format format = parse_format(kResblock, dtype);
+  require_format(kResblock, format);
   if (wanted == "auto") {
     // Products of pairs do not save as much as the fast algorithm does, products of tiles far more.
     variant = kernels(format)->tiles ? kDirect : best_variant(channels, kernel);
   } else if (wanted == "fast") {
     variant = best_variant(channels, kernel);
-    require(variant != kDirect, kOp,
+    require(variant != kDirect, kResblock,
             "algorithm must not be \"fast\" for " + std::to_string(channels) + " channels and " +
                 std::to_string(kernel) + " taps: there is no fast one");
   } else {
@@ -143,16 +143,16 @@ std::string resblock_algorithm(int channels, int kernel, const std::string& want
 
 mx::array resblock_pack(const mx::array& weight, const std::string& algorithm, const std::string& dtype,
                         mx::StreamOrDevice s) {
-  require(is_floating(weight), kOp, "weight must be float32, float16 or bfloat16");
-  require(weight.ndim() == 3 && weight.size() > 0 && weight.shape(0) == weight.shape(2), kOp,
+  require(is_floating(weight), kResblock, "weight must be float32, float16 or bfloat16");
+  require(weight.ndim() == 3 && weight.size() > 0 && weight.shape(0) == weight.shape(2), kResblock,
           "weight must be of shape (C, K, C), got " + to_string(weight.shape()));
   int variant = known_variant(algorithm), channels = weight.shape(0);
   check_shape(variant, channels, weight.shape(1));
   if (variant == kDirect) return conv1d_pack(weight, 1, dtype, s);
-  require(parse_format(kOp, dtype) == Format::float32, kOp,
+  require(parse_format(kResblock, dtype) == Format::float32, kResblock,
           "algorithm must be \"direct\" in " + dtype + ", got \"" + algorithm + "\"");
   int64_t size = fast_packed_size(variant, channels);
-  require(size <= std::numeric_limits<int>::max(), kOp,
+  require(size <= std::numeric_limits<int>::max(), kResblock,
           "weight must have fewer than 2^31 values when packed");
   return mx::array({static_cast<int>(size)}, mx::float32,
                    std::make_shared<PackFast>(mx::to_stream(s), variant, channels),
@@ -162,37 +162,37 @@ mx::array resblock_pack(const mx::array& weight, const std::string& algorithm, c
 mx::array resblock(const mx::array& x, const std::vector<mx::array>& packed,
                    const std::vector<std::optional<mx::array>>& biases, const std::vector<ResConvSpec>& convs,
                    float slope, mx::StreamOrDevice s) {
-  require(is_floating(x), kOp, "x must be float32, float16 or bfloat16");
-  require(x.ndim() == 3 && x.size() > 0, kOp,
+  require(is_floating(x), kResblock, "x must be float32, float16 or bfloat16");
+  require(x.ndim() == 3 && x.size() > 0, kResblock,
           "x must be of shape (B, T, C) and not empty, got " + to_string(x.shape()));
-  require(slope >= 0.0f && slope <= 1.0f, kOp, "slope must be from 0 to 1, got " + std::to_string(slope));
-  require(!convs.empty() && packed.size() == convs.size() && biases.size() == convs.size(), kOp,
+  require(slope >= 0.0f && slope <= 1.0f, kResblock, "slope must be from 0 to 1, got " + std::to_string(slope));
+  require(!convs.empty() && packed.size() == convs.size() && biases.size() == convs.size(), kResblock,
           "blocks must have a weight and a bias (or none) for each of their convolutions");
   const int channels = x.shape(2);
   ResStage stage{channels, slope, {}};
   std::vector<mx::array> inputs{dense(x, mx::float32, s)};
   for (size_t i = 0; i < convs.size(); ++i) {
     auto& [kernel, dilation, algorithm, ends_step, ends_block] = convs[i];
-    require(kernel >= 1 && kernel % 2 == 1, kOp, "kernel must be odd, got " + std::to_string(kernel));
-    require(dilation >= 1, kOp, "dilation must be at least 1, got " + std::to_string(dilation));
-    require(ends_step || !ends_block, kOp, "blocks must end with a step");
+    require(kernel >= 1 && kernel % 2 == 1, kResblock, "kernel must be odd, got " + std::to_string(kernel));
+    require(dilation >= 1, kResblock, "dilation must be at least 1, got " + std::to_string(dilation));
+    require(ends_step || !ends_block, kResblock, "blocks must end with a step");
     int variant = known_variant(algorithm);
     check_shape(variant, channels, kernel);
     const bool plain = packed[i].ndim() == 3;
     const bool any = variant == kDirect && !plain && is_floating(packed[i]);
     const Format format = any ? format_of(packed[i]) : Format::float32;
-    require_format(kOp, format);
+    require_format(kResblock, format);
     const int64_t size = packed_values(variant, channels, kernel, format);
-    require(size <= std::numeric_limits<int>::max(), kOp,
+    require(size <= std::numeric_limits<int>::max(), kResblock,
             "weight must have fewer than 2^31 values when packed");
     if (plain) {
       const mx::Shape wanted{channels, kernel, channels};
-      require(is_floating(packed[i]), kOp, "weight must be float32, float16 or bfloat16");
-      require(packed[i].shape() == wanted, kOp,
+      require(is_floating(packed[i]), kResblock, "weight must be float32, float16 or bfloat16");
+      require(packed[i].shape() == wanted, kResblock,
               "weight must be of shape " + to_string(wanted) + ", got " + to_string(packed[i].shape()));
     } else {
       require(
-          packed[i].ndim() == 1 && packed[i].dtype() == dtype_of(format) && packed[i].shape(0) == size, kOp,
+          packed[i].ndim() == 1 && packed[i].dtype() == dtype_of(format) && packed[i].shape(0) == size, kResblock,
           "weight must be packed for these channels and taps and this algorithm: " + std::to_string(size) +
               " values, got " + to_string(packed[i].shape()));
     }
@@ -204,10 +204,10 @@ mx::array resblock(const mx::array& x, const std::vector<mx::array>& packed,
                            .ends_block = ends_block,
                            .format = format});
   }
-  require(stage.convs.back().ends_block, kOp, "blocks must end with a step");
+  require(stage.convs.back().ends_block, kResblock, "blocks must end with a step");
   for (auto& bias : biases) {
     require(
-        !bias || bias->shape() == mx::Shape{channels}, kOp,
+        !bias || bias->shape() == mx::Shape{channels}, kResblock,
         "bias must be of shape " + to_string({channels}) + (bias ? ", got " + to_string(bias->shape()) : ""));
     inputs.push_back(bias ? dense(*bias, mx::float32, s) : mx::zeros({channels}, mx::float32, s));
   }

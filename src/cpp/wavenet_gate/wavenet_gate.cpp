@@ -11,7 +11,7 @@ namespace rvc_fast {
 namespace {
 
 // Numbers of x that one work item takes.
-constexpr int64_t kItem = 1 << 15;
+constexpr int64_t kGateItem = 1 << 15;
 
 class WavenetGate : public CpuPrimitive {
  public:
@@ -25,7 +25,7 @@ class WavenetGate : public CpuPrimitive {
     mx::cpu::get_command_encoder(stream()).dispatch([=, x = x.data<float>(), g = g.data<float>(),
                                                      y = outputs[0].data<float>()] {
       const Kernels& k = kernels();
-      const int64_t rows = std::max<int64_t>(1, kItem / width), items = ceil_div(steps, rows);
+      const int64_t rows = std::max<int64_t>(1, kGateItem / width), items = ceil_div(steps, rows);
       parallel_for(batch * items, [&](int64_t item) {
         const int64_t b = item / items, begin = item % items * rows, count = std::min(rows, steps - begin);
         k.gate(x + (b * steps + begin) * width, g + b * g_batch + begin * g_row, g_row, count, width / 2,

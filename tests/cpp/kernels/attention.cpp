@@ -89,7 +89,7 @@ void attention(const Kernels& k) {
   }
 }
 
-Test test("attention", attention);
+Test attention_test("attention", attention);
 
 }  // namespace
 }  // namespace rvc_fast::test

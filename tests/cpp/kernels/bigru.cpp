@@ -47,7 +47,7 @@ void gru(const Kernels& k) {
   }
 }
 
-Test test("gru", gru);
+Test gru_test("gru", gru);
 
 }  // namespace
 }  // namespace rvc_fast::test

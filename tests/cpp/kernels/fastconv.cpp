@@ -189,7 +189,7 @@ void stages(const Kernels&) {
   }
 }
 
-Test same_test("same_conv", same_conv), stage_test("resblock_work", stages);
+Test same_test("same_conv", same_conv), resblock_test("resblock_work", stages);
 
 }  // namespace
 }  // namespace rvc_fast::test

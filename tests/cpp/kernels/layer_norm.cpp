@@ -48,7 +48,7 @@ void layer_norm(const Kernels& k) {
   }
 }
 
-Test test("layer_norm", layer_norm);
+Test layer_norm_test("layer_norm", layer_norm);
 
 }  // namespace
 }  // namespace rvc_fast::test

@@ -77,7 +77,7 @@ void mel(const Kernels& k) {
   mel_case(k, 8, 100, 2, 1);
 }
 
-Test test("mel_frames", mel);
+Test mel_frames_test("mel_frames", mel);
 
 }  // namespace
 }  // namespace rvc_fast::test

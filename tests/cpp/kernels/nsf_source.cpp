@@ -87,7 +87,7 @@ void nsf(const Kernels& k) {
   }
 }
 
-Test test("nsf_frames", nsf);
+Test nsf_frames_test("nsf_frames", nsf);
 
 }  // namespace
 }  // namespace rvc_fast::test

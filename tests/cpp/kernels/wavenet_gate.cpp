@@ -26,7 +26,7 @@ void gate(const Kernels& k) {
   }
 }
 
-Test test("gate", gate);
+Test gate_test("gate", gate);
 
 }  // namespace
 }  // namespace rvc_fast::test
