@@ -77,7 +77,7 @@ def rebuild(plan: Plan, work: Path, output: Path) -> None:
         models = output / "voice.pth", output / "embedder", output / "rmvpe.pt"
         converter = rvc_fast.load(models[0], embedder=models[1], pitch_model=models[2])
         found = evaluate.evaluate(converter, recogniser, test, targets, evaluate.files_of(*models))
-        found["people"] = evaluate.on_people(models, targets, people.RECORDINGS[: plan.people])
+        found["people"] = evaluate.on_people(models, targets, people.shortest(plan.people))
     (folder / "evaluation.json").write_text(json.dumps(found, indent=1) + "\n")
     print(evaluate.people_table(found["people"]))
     print(evaluate.table(found))

@@ -275,7 +275,7 @@ def main() -> int:
     wanted = targets(corpora["test_target"], args.target)
     found = {
         "people": on_people(
-            (args.voice, args.embedder, args.pitch_model), wanted, people.RECORDINGS[: plan.people]
+            (args.voice, args.embedder, args.pitch_model), wanted, people.shortest(plan.people)
         )
     }
     print(people_table(found["people"]))

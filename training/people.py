@@ -89,6 +89,12 @@ RECORDINGS = [
 ]  # fmt: skip
 
 
+def shortest(count: int) -> list[Recording]:
+    """Return the `count` recordings of the shortest texts, or all that there are, in the order of `RECORDINGS`."""
+    chosen = sorted(range(len(RECORDINGS)), key=lambda i: len(RECORDINGS[i].text))[:count]
+    return [RECORDINGS[i] for i in sorted(chosen)]
+
+
 def sound(recording: Recording) -> np.ndarray:
     """Return the samples, float32 (n,) at 16 kHz; FileNotFoundError names the package that has the file."""
     path = recording.path

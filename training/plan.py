@@ -71,6 +71,7 @@ class Plan:
     renderings: int  # of each target sentence, by other voices
     test_sentences: int  # of each held-out voice
     people: int  # recordings of people in the evaluation, at most
+    watched: int  # held-out voices on which the progress of a synthesizer is measured, at most
     # Rounds: each goes on from the weights of the one before.
     encoder: tuple[Training, ...]
     recogniser: Training
@@ -100,6 +101,7 @@ FULL = Plan(
     renderings=1,
     test_sentences=12,
     people=1000,
+    watched=1000,
     encoder=(Training(1600, 16, 200, 1.5e-3), Training(1500, 16, 200, 1e-3)),
     recogniser=Training(900, 16, 200, 2e-3),
     listener=Training(1500, 24, 100, 2e-3),
@@ -127,6 +129,7 @@ TINY = replace(
     renderings=1,
     test_sentences=1,
     people=1,
+    watched=1,
     encoder=(Training(3, 2, 100, 1e-3), Training(1, 2, 100, 1e-3, frozen=2)),
     recogniser=Training(4, 2, 100, 1e-3),
     listener=Training(3, 2, 100, 1e-3),

@@ -456,7 +456,7 @@ def _train(
     path: Path,
     seed: int,
 ) -> None:
-    """One round. Its progress is measured on one sentence of each held-out voice."""
+    """One round. Its progress is measured on one sentence of each of `plan.watched` held-out voices."""
     folder, test = path.parent, corpora["test"]
     heard = content.material(corpora)
     material = Material(
@@ -469,10 +469,9 @@ def _train(
     if training.strangers:
         kept = folder / f"strangers{training.encoder}.npz"
         strangers = Strangers(encoder, heard, corpora["target"], plan.strangers, kept)
-    found = np.concatenate(
-        [features(encoder, test.utterance(i)) for i in range(0, len(test), plan.test_sentences)]
-    )
-    voiced = np.concatenate([test.pitch(i) for i in range(0, len(test), plan.test_sentences)]) > 0
+    watched = range(0, len(test), plan.test_sentences)[: plan.watched]
+    found = np.concatenate([features(encoder, test.utterance(i)) for i in watched])
+    voiced = np.concatenate([test.pitch(i) for i in watched]) > 0
     hop, frames = voice.dec.m_source.hop, training.frames
 
     def loss(step: int) -> Tensor:
