@@ -1,5 +1,5 @@
-"""kernels_test, the kernels without MLX and Python: on this machine, and on kernels that were broken on purpose, which
-it has to notice. tests/release/test_clang.py runs it as NEON code."""
+"""kernels_test, the kernels without MLX and Python: on the instruction set that every CPU of this machine's kind has, and
+on kernels that were broken on purpose, which it has to notice. tests/release/test_clang.py runs it on all others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from builds import BASE, ROOT, build, passed, run
 
 Need = Callable[[str], str]
 
-STANDALONE = ("-DRVC_FAST_EXTENSION=OFF", "-DRVC_FAST_STANDALONE_TESTS=ON")
+STANDALONE = ("-DRVC_FAST_EXTENSION=OFF", "-DRVC_FAST_STANDALONE_TESTS=ON", "-DRVC_FAST_BASE_ONLY=ON")
 
 # Each fault: file, the right text, the wrong one, and the test that has to notice ("" is whichever comes first). All are
 # compiled at once: `fault` is the number of the one that a run has.
