@@ -67,7 +67,7 @@ class FakeVoice:
         self.says = says
         self.calls: list[SimpleNamespace] = []
 
-    def infer(self, phone, pitch, f0, speaker, noise) -> mx.array:
+    def infer(self, phone, pitch, f0, speaker, noise, part) -> mx.array:
         frames = phone.shape[1]
         drawn = noise.normal((1, 2, frames))
         self.calls.append(SimpleNamespace(phone=phone, pitch=pitch, f0=f0, speaker=speaker, noise=drawn))
@@ -75,7 +75,7 @@ class FakeVoice:
             assert pitch.shape == f0.shape == (1, frames)
             assert pitch.dtype == mx.int32
         value = {"f0": lambda: f0[0] / 1000, "phone": lambda: phone[0, :, 0], "noise": lambda: drawn[0, 0]}
-        return mx.repeat(value[self.says](), self.hop)[None]
+        return mx.repeat(value[self.says]()[part], self.hop)[None]
 
 
 class FakeIndex:

@@ -261,6 +261,69 @@ def test_refinegan_draws_and_anchor(tiny):
     np.testing.assert_allclose(audio[[0, 17, 40, 71]], [0.001942, -0.427505, -0.394261, -0.171708], atol=1e-4)
 
 
+DECODERS = {
+    "pairs": {},
+    "single convolutions": {"resblock": "2"},
+    "odd rates": {
+        "upsample_rates": [3, 7],
+        "upsample_kernel_sizes": [6, 14],
+        "sr": 2100,
+    },
+    "without f0": {"use_f0": False},
+    "MRF": {"vocoder": "MRF HiFi-GAN"},
+    "RefineGAN": REFINEGAN,
+}
+
+
+@pytest.mark.parametrize("part", [slice(0, 7), slice(130, 131), slice(119, 151), slice(255, None)])
+@pytest.mark.parametrize("options", DECODERS.values(), ids=DECODERS)
+def test_a_part_is_what_the_whole_has_there(tiny, snr, options, part):
+    """Flow and decoder work on a part and what their layers reach beside it; at both ends of the sound as well."""
+    model = random_voice({**tiny[0], **options})
+    given = inputs(model, 400)
+    whole = model.trace(*given, 1, SeededNoise(0))
+    got = model.trace(*given, 1, SeededNoise(0), part)
+    frames = range(400)[part]
+    worked_on = got["z"].shape[1]
+    assert len(frames) < worked_on <= len(frames) + 2 * model.dec.reach < 400
+    want = np.array(whole["audio"])[:, frames.start * model.hop : frames.stop * model.hop]
+    assert got["audio"].shape == want.shape
+    assert snr(got["audio"], want) > 110
+
+
+def test_a_part_without_frames_has_no_samples(tiny):
+    model = random_voice(tiny[0])
+    assert model.infer(*inputs(model, 9), 0, SeededNoise(0), slice(5, 5)).shape == (1, 0)
+
+
+@pytest.mark.parametrize("options", DECODERS.values(), ids=DECODERS)
+def test_reach_is_as_far_as_needed(tiny, options, monkeypatch):
+    """What a frame of latent and source changes ends shortly before the reach, which counts whole steps.
+
+    On the reference, whose sums are not touched by what they do not have as a term.
+    """
+    monkeypatch.setenv("RVC_FAST_BACKEND", "reference")
+    model = random_voice({**tiny[0], **options})
+    rng = np.random.default_rng(0)
+    frames, middle, hop = 400, 200, model.hop
+    z = rng.standard_normal((1, frames, model.config.inter_channels), dtype=np.float32)
+    source = rng.standard_normal((1, frames * hop, 1), dtype=np.float32) if model.config.use_f0 else None
+    g = model.emb_g(mx.array([[0]]))
+
+    def sound() -> np.ndarray:
+        given = None if source is None else mx.array(source)
+        return np.array(model.dec(mx.array(z), g, given, SeededNoise(0)))[0, :, 0]
+
+    before = sound()
+    z[:, middle] += 100
+    if source is not None:
+        source[:, middle * hop : (middle + 1) * hop] += 100
+    changed = np.flatnonzero(sound() != before) // hop
+    reached = max(middle - changed[0], changed[-1] - middle)
+    reach = model.dec.reach
+    assert reach - max(3, reach // 10) <= reached <= reach
+
+
 def test_refinegan_downsample_is_a_sharp_low_pass():
     n, rate = 4000, 8
     t = np.arange(n)

@@ -7,6 +7,7 @@ waveform parity testable: its noise can be replayed here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import mlx.core as mx
@@ -39,3 +40,26 @@ class SeededNoise:
 
     def uniform(self, shape: tuple[int, ...]) -> mx.array:
         return mx.random.uniform(shape=shape, key=self._next())
+
+
+class WindowedNoise:
+    """The columns from `start` to `stop` of what `noise` would give to a whole sound of `frames` frames.
+
+    Shapes are those of the window: their last axis is a whole number of columns for each of its frames.
+    """
+
+    def __init__(self, noise: NoiseSource, frames: int, start: int, stop: int):
+        self._noise, self._frames, self._start, self._stop = noise, frames, start, stop
+
+    def _cut(self, draw: Callable[[tuple[int, ...]], mx.array], shape: tuple[int, ...]) -> mx.array:
+        each, rest = divmod(shape[-1], self._stop - self._start)
+        if rest:
+            raise ValueError(f"{shape[-1]} columns for {self._stop - self._start} frames")
+        whole = draw((*shape[:-1], self._frames * each))
+        return whole[..., self._start * each : self._stop * each]
+
+    def normal(self, shape: tuple[int, ...]) -> mx.array:
+        return self._cut(self._noise.normal, shape)
+
+    def uniform(self, shape: tuple[int, ...]) -> mx.array:
+        return self._cut(self._noise.uniform, shape)

@@ -68,9 +68,15 @@ class Voice(Protocol):
     def sample_rate(self) -> int: ...
 
     def infer(
-        self, phone: mx.array, pitch: mx.array | None, f0: mx.array | None, speaker: int, noise: NoiseSource
+        self,
+        phone: mx.array,
+        pitch: mx.array | None,
+        f0: mx.array | None,
+        speaker: int,
+        noise: NoiseSource,
+        part: slice,
     ) -> mx.array:
-        """Return (1, T * hop) samples of phone (1, T, dim), pitch (1, T) int32 and f0 (1, T) Hz."""
+        """Return the samples (1, n * hop) of the n frames `part` of phone (1, T, dim), pitch (1, T) int32 and f0 (1, T) Hz."""
         ...
 
 
@@ -383,9 +389,9 @@ def render(
     watch = stopwatch or Stopwatch()
     bins = None if f0 is None else pitch.coarse(f0)
     # Frames are 10 ms, so the padding is the same number of them everywhere.
-    pad = prepared.pad // WINDOW * voice.hop
+    pad = prepared.pad // WINDOW
     lengths = [chunk_frames(chunk, feats) for chunk, feats in zip(prepared.chunks, features, strict=True)]
-    out = np.empty(sum(max(0, frames * voice.hop - 2 * pad) for frames in lengths), np.float32)
+    out = np.empty(sum(max(0, frames - 2 * pad) * voice.hop for frames in lengths), np.float32)
     filled = 0
     for number, (chunk, feats, frames) in enumerate(zip(prepared.chunks, features, lengths, strict=True), 1):
         contour = None if f0 is None else f0[chunk.frames][:frames]
@@ -398,8 +404,9 @@ def render(
                 None if contour is None else mx.array(contour[None]),
                 settings.speaker,
                 noise,
+                slice(pad, max(pad, frames - pad)),  # what is beside it was for the models to see
             )
-            samples = np.array(speech[0].astype(mx.float32))[pad : max(pad, frames * voice.hop - pad)]
+            samples = np.array(speech[0].astype(mx.float32))
         out[filled : filled + len(samples)] = samples
         silence(out[filled : filled + len(samples)], chunk.samples.start, voice.hop, prepared.silences)
         filled += len(samples)

@@ -12,6 +12,8 @@ from .config import SynthesizerConfig
 COUPLINGS = 4
 LAYERS = 3
 KERNEL = 5
+REACH = COUPLINGS * LAYERS * (KERNEL // 2)
+"""Frames to either side of one that the flow looks at."""
 
 
 class WaveNet(nn.Module):

@@ -17,6 +17,8 @@ from .config import SynthesizerConfig
 
 SLOPE = 0.1
 LAST_SLOPE = 0.01
+OUTER_KERNEL = 7
+"""Taps of the first and of the last convolution."""
 
 
 class Merge(nn.Module):
@@ -83,10 +85,15 @@ class ResBlock(nn.Module):
         return [[layer.conv for layer in step] for step in zip(*lists, strict=True)]
 
 
+def noise_conv_shape(c: SynthesizerConfig, stage: int) -> tuple[int, int]:
+    """Return stride and kernel size of `noise_conv`."""
+    stride = math.prod(c.upsample_rates[stage + 1 :])
+    return stride, 1 if stride == 1 else 2 * stride - stride % 2
+
+
 def noise_conv(c: SynthesizerConfig, stage: int, channels: int) -> Conv1d:
     """The strided convolution that brings the source to the rate and width of a stage."""
-    stride = math.prod(c.upsample_rates[stage + 1 :])
-    kernel = 1 if stride == 1 else 2 * stride - stride % 2
+    stride, kernel = noise_conv_shape(c, stage)
     return Conv1d(1, channels, kernel, stride=stride, padding=(kernel - stride) // 2)
 
 
@@ -96,6 +103,30 @@ def upsample_conv(c: SynthesizerConfig, stage: int) -> ConvTranspose1d:
     rate, kernel = c.upsample_rates[stage], c.upsample_kernel_sizes[stage]
     padding, extra = c.upsample_padding(rate, kernel)
     return ConvTranspose1d(width, width // 2, kernel, stride=rate, padding=padding, output_padding=extra)
+
+
+def upsample_reach(c: SynthesizerConfig, stage: int, samples: int) -> int:
+    """Return how many steps before a stage's upsampling `samples` steps behind it reach."""
+    rate, kernel = c.upsample_rates[stage], c.upsample_kernel_sizes[stage]
+    padding, _ = c.upsample_padding(rate, kernel)
+    return -(-(samples + max(padding, kernel - 1 - padding)) // rate)
+
+
+def stages_reach(c: SynthesizerConfig, pairs: bool) -> int:
+    """Return how many frames of latent and source to either side of one its samples depend on, in a HiFi-GAN.
+
+    Followed from the last convolution back to the first one. `pairs`: whether every dilated convolution of a residual
+    block is followed by a plain one.
+    """
+    blocks = zip(c.resblock_kernel_sizes, c.resblock_dilation_sizes, strict=True)
+    block = max(kernel // 2 * sum(d + pairs for d in dilations) for kernel, dilations in blocks)
+    samples, source = OUTER_KERNEL // 2, 0
+    for stage in reversed(range(len(c.upsample_rates))):
+        samples += block
+        stride, kernel = noise_conv_shape(c, stage)
+        source = max(source, samples * stride + kernel // 2)
+        samples = upsample_reach(c, stage, samples)
+    return max(samples + OUTER_KERNEL // 2, -(-source // c.hop))
 
 
 def upsample_stages(
@@ -124,7 +155,9 @@ class Entrance(nn.Module):
         if harmonics:
             self.m_source = HarmonicSource(harmonics)
             self.noise_convs = [noise_conv(c, i, width) for i, width in enumerate(widths)]
-        self.conv_pre = Conv1d(c.inter_channels, c.upsample_initial_channel, 7, padding=3)
+        self.conv_pre = Conv1d(
+            c.inter_channels, c.upsample_initial_channel, OUTER_KERNEL, padding=OUTER_KERNEL // 2
+        )
         self.cond = Linear(c.gin_channels, c.upsample_initial_channel)
 
 
@@ -145,7 +178,12 @@ class HifiGan(Entrance):
             for width in widths
             for kernel, dilations in zip(c.resblock_kernel_sizes, c.resblock_dilation_sizes, strict=True)
         ]
-        self.conv_post = Conv1d(widths[-1], 1, 7, padding=3, bias=False)
+        self.conv_post = Conv1d(widths[-1], 1, OUTER_KERNEL, padding=OUTER_KERNEL // 2, bias=False)
+
+    @property
+    def reach(self) -> int:
+        """Frames to either side of one that its samples depend on."""
+        return stages_reach(self._config, pairs=self._config.resblock == "1")
 
     def source(self, f0: mx.array, noise: NoiseSource) -> mx.array:
         """(B, T) Hz -> excitation (B, T * hop, 1)."""

@@ -13,9 +13,9 @@ import numpy as np
 
 from ..errors import FileFormatError, InputError
 from ..layers import NORMAL, Embedding, Packing, load
-from ..noise import NoiseSource
+from ..noise import NoiseSource, WindowedNoise
 from .config import SynthesizerConfig
-from .flow import Flow
+from .flow import REACH, Flow
 from .hifigan import HifiGan
 from .mrf import MrfHifiGan
 from .refinegan import RefineGan
@@ -84,6 +84,14 @@ def _to_mlx(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
     return name, value.transpose(1, 2, 0) if _TRANSPOSED.fullmatch(name) else value.transpose(0, 2, 1)
 
 
+ALL = slice(None)
+
+
+def widened(start: int, stop: int, reach: int, frames: int) -> slice:
+    """Return the frames from `start` to `stop` with `reach` more on each side, as far as there are so many."""
+    return slice(max(0, start - reach), min(frames, max(start, stop) + reach))
+
+
 def draw(mean: mx.array, log_deviation: mx.array, noise: NoiseSource) -> mx.array:
     """Draw the latent (1, T, inter) in the dtype of `mean`. An island: inside it is float32, for the exponential."""
     latent = noise.normal((mean.shape[0], mean.shape[2], mean.shape[1])).swapaxes(1, 2)
@@ -148,10 +156,19 @@ class Synthesizer(nn.Module):
         return model
 
     def infer(
-        self, phone: mx.array, pitch: mx.array | None, f0: mx.array | None, speaker: int, noise: NoiseSource
+        self,
+        phone: mx.array,
+        pitch: mx.array | None,
+        f0: mx.array | None,
+        speaker: int,
+        noise: NoiseSource,
+        part: slice = ALL,
     ) -> mx.array:
-        """Return the waveforms (B, T * hop), float32, not evaluated yet; arguments as in `trace`."""
-        return self.trace(phone, pitch, f0, speaker, noise)["audio"]
+        """Return the waveforms of the frames `part`, (B, frames * hop), float32, not evaluated yet.
+
+        Arguments as in `trace`.
+        """
+        return self.trace(phone, pitch, f0, speaker, noise, part)["audio"]
 
     def trace(
         self,
@@ -160,8 +177,12 @@ class Synthesizer(nn.Module):
         f0: mx.array | None,
         speaker: int,
         noise: NoiseSource,
+        part: slice = ALL,
     ) -> dict[str, mx.array]:
         """Synthesize, keeping what verification compares. Nothing is evaluated: the results are one graph.
+
+        All frames pass through the text encoder, in which each sees all others. Flow and decoder work on the frames
+        `part` and on as many beside them as their layers reach, so that the waveform is that of a whole synthesis.
 
         Args:
             phone: (B, T, text_enc_hidden_dim) content features. The sounds of a batch do not change each other.
@@ -169,10 +190,12 @@ class Synthesizer(nn.Module):
                 counts as the nearest of them: looking at it here would make a GPU's owner wait.
             f0: (B, T) Hz, 0 where unvoiced; None for a voice without f0.
             speaker: row of the speaker table, for all sounds.
-            noise: gives the latent noise (B, inter, T), then what the decoder draws.
+            noise: gives the latent noise (B, inter, T), then what the decoder draws, for the whole sound.
+            part: consecutive frames whose waveform is wanted.
 
         Returns:
-            m_p, logs_p, z_p, z (B, T, inter), source (B, T * hop) if the voice uses f0, audio (B, T * hop); float32.
+            m_p, logs_p, z_p (B, T, inter); z (B, N, inter) of the N frames that the decoder works on; source
+            (B, T * hop) if the voice uses f0; audio (B, frames * hop). float32.
 
         Raises:
             InputError: an argument that does not fit this voice.
@@ -181,13 +204,19 @@ class Synthesizer(nn.Module):
         g = mx.broadcast_to(self.emb_g(mx.array([[speaker]])), (phone.shape[0], 1, self._config.gin_channels))
         mean, log_deviation = self.enc_p(phone, pitch)
         z_p = draw(mean, log_deviation, noise)
-        z = self.flow.reverse(z_p, g)
+        frames, hop = phone.shape[1], self.hop
+        start, stop, _ = part.indices(frames)
+        inner = widened(start, stop, self.dec.reach, frames)
+        outer = widened(inner.start, inner.stop, REACH, frames)
+        z = self.flow.reverse(z_p[:, outer], g)[:, inner.start - outer.start :][:, : inner.stop - inner.start]
         traced = {"m_p": mean, "logs_p": log_deviation, "z_p": z_p, "z": z}
         source = None
         if f0 is not None:
             source = self.dec.source(f0, noise)
             traced["source"] = source[..., 0]
-        traced["audio"] = self.dec(z, g, source, noise)[..., 0]
+            source = source[:, inner.start * hop : inner.stop * hop]
+        audio = self.dec(z, g, source, WindowedNoise(noise, frames, inner.start, inner.stop))[..., 0]
+        traced["audio"] = audio[:, (start - inner.start) * hop : (stop - inner.start) * hop]
         return {name: array.astype(mx.float32) for name, array in traced.items()}
 
     def _check_arguments(

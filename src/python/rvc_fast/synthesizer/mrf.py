@@ -11,7 +11,15 @@ from ..layers import Conv1d, ResConv1d
 from ..noise import NoiseSource
 from ..ops.resblock import Block
 from .config import SynthesizerConfig
-from .hifigan import LAST_SLOPE, Entrance, stage_widths, upsample_conv, upsample_stages
+from .hifigan import (
+    LAST_SLOPE,
+    OUTER_KERNEL,
+    Entrance,
+    stage_widths,
+    stages_reach,
+    upsample_conv,
+    upsample_stages,
+)
 
 HARMONICS = 9
 
@@ -51,7 +59,12 @@ class MrfHifiGan(Entrance):
             ]
             for width in widths
         ]
-        self.conv_post = Conv1d(widths[-1], 1, 7, padding=3)
+        self.conv_post = Conv1d(widths[-1], 1, OUTER_KERNEL, padding=OUTER_KERNEL // 2)
+
+    @property
+    def reach(self) -> int:
+        """Frames to either side of one that its samples depend on."""
+        return stages_reach(self._config, pairs=True)
 
     def source(self, f0: mx.array, noise: NoiseSource) -> mx.array:
         """(B, T) Hz -> excitation (B, T * hop, 1)."""

@@ -15,7 +15,7 @@ from ..layers import Conv1d, Layer, Linear
 from ..noise import NoiseSource
 from ..ops.epilogue import leaky_relu
 from .config import SynthesizerConfig
-from .hifigan import Merge, ResBlock
+from .hifigan import OUTER_KERNEL, Merge, ResBlock
 
 SLOPE = 0.2
 START_CHANNELS = 16
@@ -80,7 +80,7 @@ class ParallelResBlock(nn.Module):
 
     def __init__(self, in_channels: int, channels: int):
         super().__init__()
-        self.input_conv = Conv1d(in_channels, channels, 7, padding=3)
+        self.input_conv = Conv1d(in_channels, channels, OUTER_KERNEL, padding=OUTER_KERNEL // 2)
         self.blocks: list[list[Any]] = [
             [AdaIn(channels), ResBlock(channels, kernel, DILATIONS), AdaIn(channels)] for kernel in KERNELS
         ]
@@ -103,6 +103,25 @@ class SineSource(nn.Module):
         self.merge = [Merge(1, bias=False)]
 
 
+def reach(c: SynthesizerConfig) -> int:
+    """Return how many frames of latent and source to either side of one its samples depend on, in a RefineGAN.
+
+    The way up is followed from the last convolution to the bottom of the U; then the way down, where each skip
+    connection and the level below it ask for more.
+    """
+    outer = OUTER_KERNEL // 2
+    block = max(kernel // 2 * sum(d + 1 for d in DILATIONS) for kernel in KERNELS) + outer
+    samples, skips = outer, []
+    for rate in reversed(c.upsample_rates):
+        samples += block
+        skips.append(samples)
+        samples = -(-samples // rate) + 1  # interpolated between neighbours
+    bottom = samples + outer
+    for rate, skip in zip(c.upsample_rates, reversed(skips), strict=True):
+        samples = max(skip, (samples + outer) * rate + _low_pass(rate)[1])
+    return max(bottom, -(-(samples + outer) // c.hop))
+
+
 class RefineGan(nn.Module):
     """z (B, T, inter), speaker (B, 1, gin), source (B, T * hop, 1) -> waveform (B, T * hop, 1)."""
 
@@ -112,16 +131,23 @@ class RefineGan(nn.Module):
         stages = range(len(c.upsample_rates))
         encoder = [START_CHANNELS << i for i in range(len(stages) + 1)]
         self.m_source = SineSource()
-        self.pre_conv = Conv1d(1, START_CHANNELS, 7, padding=3)
-        self.downsample_blocks = [Conv1d(encoder[i], encoder[i + 1], 7, padding=3) for i in stages]
+        self.pre_conv = Conv1d(1, START_CHANNELS, OUTER_KERNEL, padding=OUTER_KERNEL // 2)
+        self.downsample_blocks = [
+            Conv1d(encoder[i], encoder[i + 1], OUTER_KERNEL, padding=OUTER_KERNEL // 2) for i in stages
+        ]
         bottom = c.upsample_initial_channel // 2
-        self.mel_conv = Conv1d(c.inter_channels, bottom, 7, padding=3)
+        self.mel_conv = Conv1d(c.inter_channels, bottom, OUTER_KERNEL, padding=OUTER_KERNEL // 2)
         self.cond = Linear(c.gin_channels, bottom)
         widths = [c.upsample_initial_channel >> i for i in range(len(stages) + 1)]
         self.upsample_conv_blocks = [
             ParallelResBlock(widths[i] + encoder[-2 - i], widths[i + 1]) for i in stages
         ]
-        self.conv_post = Conv1d(widths[-1], 1, 7, padding=3, bias=False)
+        self.conv_post = Conv1d(widths[-1], 1, OUTER_KERNEL, padding=OUTER_KERNEL // 2, bias=False)
+
+    @property
+    def reach(self) -> int:
+        """Frames to either side of one that its samples depend on."""
+        return reach(self._config)
 
     def source(self, f0: mx.array, noise: NoiseSource) -> mx.array:
         """(B, T) Hz -> excitation (B, T * hop, 1)."""
