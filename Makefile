@@ -36,17 +36,17 @@ $(RELEASE): pyproject.toml
 demo: $(INSTALLED) ## convert the bundled sounds and draw them, into demo_out/
 	$(BIN)/rvc-fast demo --output demo_out
 
-# Three parts run beside each other, as none of them keeps two cores busy: the emulated GPU kernels, what is compiled
-# once more or trained, and the rest.
-GPU_TESTS := tests/metal
-BUILD_TESTS := tests/cpp tests/release tests/training
+# What takes longest runs beside the rest, in parts of which none keeps two cores busy: the emulated GPU kernels, and
+# what is compiled once more or trained.
+BESIDE := metal release cpp+training
 test: $(INSTALLED) ## run the tests
-	@mkdir -p build
-	@$(BIN)/python -m pytest $(GPU_TESTS) >build/test-gpu.log 2>&1 & gpu=$$!; \
-	$(BIN)/python -m pytest $(BUILD_TESTS) >build/test-builds.log 2>&1 & builds=$$!; \
-	$(BIN)/python -m pytest $(addprefix --ignore ,$(GPU_TESTS) $(BUILD_TESTS)); rest=$$?; \
-	wait $$gpu; gpu=$$?; wait $$builds; builds=$$?; \
-	cat build/test-gpu.log build/test-builds.log; exit $$((rest | gpu | builds))
+	@mkdir -p build; rm -f build/test-*.log; parts=; \
+	for part in $(BESIDE); do \
+	  $(BIN)/python -m pytest $$(echo tests/$$part | sed 's:+: tests/:g') >build/test-$$part.log 2>&1 & parts="$$parts $$!"; \
+	done; \
+	$(BIN)/python -m pytest $(patsubst %,--ignore tests/%,$(subst +, ,$(BESIDE))); failed=$$?; \
+	for part in $$parts; do wait $$part || failed=1; done; \
+	cat build/test-*.log; exit $$failed
 
 test-builds: $(INSTALLED) $(RELEASE) ## run the tests that need more builds: Clang, arm64 under qemu, sanitizers, wheels
 	CI=true TEST_WHEELS=true $(BIN)/python -m pytest -m ci

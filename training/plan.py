@@ -70,8 +70,6 @@ class Plan:
     mixed: int  # sentences by as many people that kokoro's voices are mixed to, two thirds of them with small words
     renderings: int  # of each target sentence, by other voices
     test_sentences: int  # of each held-out voice
-    people: int  # recordings of people in the evaluation, at most
-    watched: int  # held-out voices on which the progress of a synthesizer is measured, at most
     # Rounds: each goes on from the weights of the one before.
     encoder: tuple[Training, ...]
     recogniser: Training
@@ -82,6 +80,8 @@ class Plan:
     upsample_channels: int
     # Whether encoder, pitch model and voice begin with the weights in the folder `warm` of the work folder.
     warm: bool = False
+    people: int = 1000  # recordings of people in the evaluation, at most
+    watched: int = 1000  # held-out voices on which the progress of a synthesizer is measured, at most
 
 
 # The last rounds of every voice: both judges listen, also to words that no target has said.
@@ -100,8 +100,6 @@ FULL = Plan(
     mixed=144,
     renderings=1,
     test_sentences=12,
-    people=1000,
-    watched=1000,
     encoder=(Training(1600, 16, 200, 1.5e-3), Training(1500, 16, 200, 1e-3)),
     recogniser=Training(900, 16, 200, 2e-3),
     listener=Training(1500, 24, 100, 2e-3),
@@ -120,6 +118,8 @@ FULL = Plan(
 TINY = replace(
     FULL,
     name="tiny",
+    people=1,
+    watched=1,
     voices=3,
     per_voice=2,
     per_speaker=2,
@@ -128,8 +128,6 @@ TINY = replace(
     mixed=1,
     renderings=1,
     test_sentences=1,
-    people=1,
-    watched=1,
     encoder=(Training(3, 2, 100, 1e-3), Training(1, 2, 100, 1e-3, frozen=2)),
     recogniser=Training(4, 2, 100, 1e-3),
     listener=Training(3, 2, 100, 1e-3),

@@ -21,9 +21,10 @@ from torch import nn
 from rvc_fast import env, pipeline
 from rvc_fast.bench import limits, models
 from rvc_fast.bench.sides import Pitch, Side
-from rvc_fast.bench.work import Arrays, Task
+from rvc_fast.bench.work import Arrays, Task, kept
 from rvc_fast.errors import RvcFastError
 from rvc_fast.noise import NoiseSource
+from rvc_fast.ops.packed import Array
 from rvc_fast.pitch.rmvpe import HOP
 from rvc_fast.resources import golden_dir
 from rvc_fast.settings import Settings
@@ -38,6 +39,9 @@ from .rmvpe import Rmvpe
 from .synthesizer import Synthesizer
 
 CONFIG = models.VOICE
+
+# Arrays in the order of the network's arguments -> its results.
+Model = Callable[..., list[np.ndarray]]
 
 
 class Peer(Side):
@@ -100,17 +104,21 @@ class Peer(Side):
         ]
 
     def outputs(self, task: Task, result: Any) -> list[np.ndarray]:
+        if task.name == "decoder":  # all is rendered, as the public programs do, and a part is kept
+            frames = [y.reshape(-1, self.hop) for y in result]
+            return [y[kept(len(y))].reshape(-1) for y in frames]
         return [np.array(y) for y in result]
 
-    def features(self, audio: mx.array, version: str) -> mx.array:
+    def features(self, audio: mx.array, version: str, layer: int | None = None) -> mx.array:
         return mx.array(self.network("hubert", (np.array(audio),))()[0])
 
     def salience(self, audio: mx.array, pad: Literal["reflect", "zeros"] = "reflect") -> mx.array:
         return mx.array(self.network("rmvpe", (np.array(audio),))()[0])
 
     def infer(
-        self, phone: mx.array, pitch: mx.array | None, f0: mx.array | None, speaker: int, noise: NoiseSource
+        self, phone: mx.array, pitch: Array, f0: Array, speaker: int, noise: NoiseSource, part: slice
     ) -> mx.array:
+        """Render everything, as the public programs do, and return what is kept."""
         frames, number = phone.shape[1], np.array([speaker])
         latent = np.array(noise.normal((1, CONFIG.inter_channels, frames)))
         mean, log_deviation = self.network("text_encoder", (np.array(phone), np.array(pitch)))()
@@ -119,7 +127,8 @@ class Peer(Side):
         ]
         noise.uniform((1, 1, 1))
         excitation = np.array(noise.normal((1, frames * self.hop, 1)))
-        return mx.array(self.network("decoder", (z, number, np.array(f0), excitation))()[0])[None]
+        sound = self.network("decoder", (z, number, np.array(f0), excitation))()[0]
+        return mx.array(sound.reshape(frames, self.hop)[part].reshape(1, -1))
 
 
 class Eager(Peer):
@@ -199,12 +208,24 @@ class OnnxRuntime(Peer):
 
     def __init__(self) -> None:
         super().__init__()
+        self._models: dict[tuple[Any, ...], Model] = {}
+
+    def load(self, exported: bytes) -> Model:
+        """Return what runs a model in ONNX's format."""
         import onnxruntime
 
-        self._runtime = onnxruntime
-        self._sessions: dict[tuple[Any, ...], Any] = {}
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(exported, options, providers=list(self.providers))
+        session.disable_fallback()
+        wanted = [p if isinstance(p, str) else p[0] for p in self.providers]
+        if session.get_providers() != wanted:
+            raise RvcFastError(f"[bench] ONNX Runtime took {session.get_providers()} in place of {wanted}")
+        return lambda *arrays: session.run(None, {f"x{i}": a for i, a in enumerate(arrays)})
 
-    def _export(self, module: nn.Module, arrays: Arrays) -> Any:
+    def _export(self, module: nn.Module, arrays: Arrays) -> Model:
         file = io.BytesIO()
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
@@ -216,24 +237,15 @@ class OnnxRuntime(Peer):
                 opset_version=17,
                 input_names=[f"x{i}" for i in range(len(arrays))],
             )
-        options = self._runtime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        session = self._runtime.InferenceSession(file.getvalue(), options, providers=list(self.providers))
-        session.disable_fallback()
-        wanted = [p if isinstance(p, str) else p[0] for p in self.providers]
-        if session.get_providers() != wanted:
-            raise RvcFastError(f"[bench] ONNX Runtime took {session.get_providers()} in place of {wanted}")
-        return session
+        return self.load(file.getvalue())
 
-    def _call(self, key: tuple[Any, ...], module: Callable[[], nn.Module], arrays: Arrays) -> Any:
+    def _call(
+        self, key: tuple[Any, ...], module: Callable[[], nn.Module], arrays: Arrays
+    ) -> Callable[[], list[np.ndarray]]:
         key = (*key, *(a.shape for a in arrays))
-        if key not in self._sessions:
-            self._sessions[key] = self._export(module(), arrays)
-        session = self._sessions[key]
-        feed = {f"x{i}": a for i, a in enumerate(arrays)}
-        return lambda: session.run(None, feed)
+        if key not in self._models:
+            self._models[key] = self._export(module(), arrays)
+        return functools.partial(self._models[key], *arrays)
 
     def _salience(
         self, key: tuple[Any, ...], rmvpe: Rmvpe, audio: np.ndarray
@@ -245,10 +257,10 @@ class OnnxRuntime(Peer):
                 return rmvpe.padded_mel(sound).numpy()
 
         key = (*key, len(audio))
-        if key not in self._sessions:
-            self._sessions[key] = self._export(Part(rmvpe.network), (mel(),))
-        session, frames = self._sessions[key], len(audio) // HOP + 1
-        return lambda: [session.run(None, {"x0": mel()})[0][:frames]]
+        if key not in self._models:
+            self._models[key] = self._export(Part(rmvpe.network), (mel(),))
+        model, frames = self._models[key], len(audio) // HOP + 1
+        return lambda: [model(mel())[0][:frames]]
 
     def network(self, stage: str, arrays: Arrays) -> Callable[[], list[np.ndarray]]:
         if stage == "rmvpe":
@@ -264,6 +276,49 @@ class OnnxRuntime(Peer):
                 got = self._call(("golden", name, tensor), lambda module=module: module, arrays)()
             lowest = min(lowest, compare(got[0], want)[0])
         return lowest
+
+
+class OpenVino(OnnxRuntime):
+    """OpenVINO's CPU plugin, on the same exports: float32 is asked for, as it takes bfloat16 where the CPU has it."""
+
+    name = "openvino"
+    precision = "f32"
+
+    def load(self, exported: bytes) -> Model:
+        import openvino
+
+        core = openvino.Core()
+        options = {
+            "INFERENCE_PRECISION_HINT": self.precision,
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        model = core.compile_model(self.prepare_model(core.read_model(exported)), "CPU", options)
+        taken = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if taken != self.precision:
+            raise RvcFastError(
+                f"[bench] OpenVINO computes in {taken} on this machine, not in {self.precision}"
+            )
+        outputs = [port.get_any_name() for port in model.outputs]
+
+        def run(*arrays: np.ndarray) -> list[np.ndarray]:
+            found = model({f"x{i}": a for i, a in enumerate(arrays)})
+            return [found[name] for name in outputs]
+
+        return run
+
+    def prepare_model(self, model: Any) -> Any:
+        """What is compiled in place of a model that was read."""
+        return model
+
+
+class OpenVinoBf16(OpenVino):
+    """OpenVINO in bfloat16, where the CPU has the instructions."""
+
+    name = "openvino-bf16"
+    dtype = "bfloat16"
+    precision = "bf16"
 
 
 class CoreMl(OnnxRuntime):
@@ -287,5 +342,5 @@ class CoreMl(OnnxRuntime):
 
 
 SIDES: dict[str, Callable[[], Peer]] = {
-    side.name: side for side in (Eager, Cpu, Autocast, Compiled, OnnxRuntime, CoreMl)
+    side.name: side for side in (Eager, Cpu, Autocast, Compiled, OnnxRuntime, CoreMl, OpenVino, OpenVinoBf16)
 }

@@ -1,4 +1,4 @@
-"""What the PyTorch and ONNX Runtime peers do on a Mac, as far as it can be shown without one."""
+"""What the peers do where something is missing: a Mac, an instruction set, the package itself."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
 from rvc_fast.bench import limits, models
 from rvc_fast.bench.worker import load_peers
 from rvc_fast.errors import RvcFastError
+from rvc_fast.noise import SeededNoise
 from rvc_fast.verify.golden import compare
 
 torch = pytest.importorskip("torch")
@@ -110,3 +112,64 @@ def test_core_ml_keeps_float32_and_nothing_takes_its_place(monkeypatch: pytest.M
     assert not runtime.falls_back
     with pytest.raises(RvcFastError, match=r"ONNX Runtime took \['CPUExecutionProvider'\] in place of"):
         side(monkeypatch, Runtime("CPUExecutionProvider"))._export(torch.nn.Identity(), (np.zeros(1),))
+
+
+class Core:
+    """In place of openvino's: a CPU that computes in `computes` whatever is asked for."""
+
+    def __init__(self, computes: str):
+        self.computes, self.options = computes, {}
+
+    def read_model(self, exported: bytes) -> bytes:
+        return exported
+
+    def compile_model(self, model: bytes, device: str, options: dict[str, Any]) -> Any:
+        assert device == "CPU"
+        self.options = options
+        names = "second", "first"
+        return Compiled(names, self.computes)
+
+
+class Compiled:
+    """A model whose outputs come by name, in any order."""
+
+    def __init__(self, names: tuple[str, ...], computes: str):
+        self.outputs = [SimpleNamespace(get_any_name=lambda name=name: name) for name in names]
+        self._computes = computes
+
+    def get_property(self, name: str) -> Any:
+        assert name == "INFERENCE_PRECISION_HINT"
+        return SimpleNamespace(get_type_name=lambda: self._computes)
+
+    def __call__(self, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"first": feed["x0"], "second": feed["x1"]}
+
+
+def test_openvino_computes_in_what_its_name_says_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = load_peers()
+    core = Core("f32")
+    monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(Core=lambda: core))
+    run = sides.OpenVino().load(b"")
+    assert core.options["INFERENCE_PRECISION_HINT"] == "f32"
+    assert core.options["INFERENCE_NUM_THREADS"] == torch.get_num_threads()
+    one, two = np.ones(1, np.float32), np.zeros(2, np.float32)
+    assert [len(y) for y in run(one, two)] == [2, 1]
+    with pytest.raises(RvcFastError, match="computes in f32 on this machine, not in bf16"):
+        sides.OpenVinoBf16().load(b"")
+
+
+def test_a_peer_speaks_and_hears_as_the_pipeline_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`features` and `infer` take what `pipeline` gives; of the sound the part that is kept is returned."""
+    peer = load_peers().Eager()
+    hop, width = peer.hop, peer.config.inter_channels
+    given = {
+        "hubert": lambda sound: [np.zeros((len(sound) // 320, 768), np.float32)],
+        "text_encoder": lambda phone, _: [np.zeros((1, width, phone.shape[1]), np.float32)] * 2,
+        "flow": lambda z, _: [z],
+        "decoder": lambda z, *_: [np.repeat(np.arange(z.shape[2], dtype=np.float32), hop)],
+    }
+    monkeypatch.setattr(peer, "network", lambda stage, arrays: lambda: given[stage](*arrays))
+    assert peer.features(mx.zeros((3200,)), "v2", None).shape == (10, 768)
+    phone, pitch, f0 = mx.zeros((1, 9, 768)), mx.zeros((1, 9), mx.int32), mx.zeros((1, 9))
+    sound = peer.infer(phone, pitch, f0, 0, SeededNoise(0), slice(2, 5))
+    assert np.array(sound).tolist() == [[2.0] * hop + [3.0] * hop + [4.0] * hop]

@@ -139,7 +139,9 @@ def test_a_cpu_is_not_compared_with_a_gpu() -> None:
     assert going.red == 0
 
 
-@pytest.mark.parametrize("name", ["torch-cpu", "onnxruntime", "onnxruntime-coreml", "cpu", "direct"])
+@pytest.mark.parametrize(
+    "name", ["torch-cpu", "onnxruntime", "onnxruntime-coreml", "openvino", "cpu", "direct"]
+)
 def test_peers_named_by_their_device_are_compared_with_a_gpu(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -275,18 +275,20 @@ DECODERS = {
 }
 
 
-@pytest.mark.parametrize("part", [slice(0, 7), slice(130, 131), slice(119, 151), slice(255, None)])
+@pytest.mark.parametrize("first", [0, 20, -7], ids=["beginning", "middle", "end"])
 @pytest.mark.parametrize("options", DECODERS.values(), ids=DECODERS)
-def test_a_part_is_what_the_whole_has_there(tiny, snr, options, part):
+def test_a_part_is_what_the_whole_has_there(tiny, snr, options, first):
     """Flow and decoder work on a part and what their layers reach beside it; at both ends of the sound as well."""
     model = random_voice({**tiny[0], **options})
-    given = inputs(model, 400)
+    reach = model.dec.reach
+    length = 2 * reach + 50
+    start = {0: 0, 20: reach + 20, -7: length - 7}[first]
+    part = slice(start, start + 7)
+    given = inputs(model, length)
     whole = model.trace(*given, 1, SeededNoise(0))
     got = model.trace(*given, 1, SeededNoise(0), part)
-    frames = range(400)[part]
-    worked_on = got["z"].shape[1]
-    assert len(frames) < worked_on <= len(frames) + 2 * model.dec.reach < 400
-    want = np.array(whole["audio"])[:, frames.start * model.hop : frames.stop * model.hop]
+    assert got["z"].shape[1] == 7 + (2 if first == 20 else 1) * reach
+    want = np.array(whole["audio"])[:, part.start * model.hop : part.stop * model.hop]
     assert got["audio"].shape == want.shape
     assert snr(got["audio"], want) > 110
 
@@ -305,7 +307,8 @@ def test_reach_is_as_far_as_needed(tiny, options, monkeypatch):
     monkeypatch.setenv("RVC_FAST_BACKEND", "reference")
     model = random_voice({**tiny[0], **options})
     rng = np.random.default_rng(0)
-    frames, middle, hop = 400, 200, model.hop
+    middle, hop = model.dec.reach + 4, model.hop
+    frames = 2 * middle
     z = rng.standard_normal((1, frames, model.config.inter_channels), dtype=np.float32)
     source = rng.standard_normal((1, frames * hop, 1), dtype=np.float32) if model.config.use_f0 else None
     g = model.emb_g(mx.array([[0]]))
@@ -321,7 +324,7 @@ def test_reach_is_as_far_as_needed(tiny, options, monkeypatch):
     changed = np.flatnonzero(sound() != before) // hop
     reached = max(middle - changed[0], changed[-1] - middle)
     reach = model.dec.reach
-    assert reach - max(3, reach // 10) <= reached <= reach
+    assert reach - max(3, reach // 8) <= reached <= reach
 
 
 def test_refinegan_downsample_is_a_sharp_low_pass():

@@ -110,7 +110,7 @@ class AttentionPrimitive : public CpuPrimitive {
     out.copy_shared_buffer(dense, {rows * heads * dim, dim, heads * dim, 1}, flags, dense.size());
 
     AttentionArrays a{View(q), View(k), View(v), {}, {},    dense.data<float>(), nullptr, batch, heads,
-             rows,    keys,    dim,     0,  scale_};
+                      rows,    keys,    dim,     0,  scale_};
     int64_t size = batch * heads * Packed{keys, dim}.floats();
     if (inputs.size() == 5) {
       a.rel_k = View(inputs[3]), a.rel_v = View(inputs[4]);

@@ -70,12 +70,13 @@ inline float widen(const void* from, Format format, int64_t i) {
       return std::bit_cast<float>(uint32_t(static_cast<const uint16_t*>(from)[i]) << 16);
     default: {
       uint32_t h = static_cast<const uint16_t*>(from)[i];
-      uint32_t sign = (h & 0x8000u) << 16, magnitude = (h & 0x7fffu) << 13;
-      // Scaling by 2^112 moves the exponent bias from 15 to 127 and normalises subnormals; all ones is inf
-      // or NaN.
-      float f = std::bit_cast<float>(magnitude) * 0x1p112f;
-      if (magnitude >= 0x0f800000u) f = std::bit_cast<float>(magnitude | 0x7f800000u);
-      return std::bit_cast<float>(std::bit_cast<uint32_t>(f) | sign);
+      uint32_t sign = (h & 0x8000u) << 16, magnitude = h & 0x7fffu, bits;
+      if (magnitude < 0x0400u) {  // subnormal in float16, but not in float32
+        bits = std::bit_cast<uint32_t>(static_cast<float>(magnitude) * 0x1p-24f);
+      } else {  // the exponent's bias is 127 in place of 15; all ones is infinity or NaN
+        bits = (magnitude << 13) + (magnitude < 0x7c00u ? 112u << 23 : 0x7f800000u - (0x7c00u << 13));
+      }
+      return std::bit_cast<float>(bits | sign);
     }
   }
 }

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "core/integers.h"
+#include "core/subnormals.h"
 
 #ifndef _WIN32
 #include <pthread.h>
@@ -222,6 +223,7 @@ class Pool {
   }
 
   void work(int number) {
+    FlushToZero mode;
     for (;;) {
       Job* job = nullptr;
       spin([this] { return open_.load(std::memory_order_relaxed) > 0; });

@@ -1,10 +1,10 @@
 #include "core/primitive.h"
 
-#include <new>
 #include <stdexcept>
 #include <utility>
 
-#include "mlx/allocator.h"
+#include "core/recycler.h"
+#include "core/subnormals.h"
 #include "mlx/backend/cpu/encoder.h"
 
 #ifdef __linux__
@@ -16,14 +16,8 @@ namespace {
 
 // Memory of MLX's, so that its limits hold and it is counted. Thrown here, on the caller's thread, bad_alloc
 // is a MemoryError.
-mx::allocator::Data take(size_t bytes) {
-  auto data = mx::allocator::malloc(bytes);
-  if (data.buffer().ptr() == nullptr) throw std::bad_alloc();  // what a machine without a GPU has
-  return data;
-}
-
 std::shared_ptr<void> take_shared(size_t bytes) {
-  auto data = std::make_shared<mx::allocator::Data>(take(bytes));
+  auto data = std::make_shared<mx::allocator::Data>(take_memory(bytes));
   return {data, mx::allocator::Buffer(data->buffer()).raw_ptr()};
 }
 
@@ -86,11 +80,12 @@ std::pair<std::vector<mx::array>, std::vector<int>> CpuPrimitive::vmap(const std
   return {stacked, std::vector<int>(stacked.size(), 0)};
 }
 
-void allocate(mx::array& out) {
+void allocate(mx::array& out, Lifetime lifetime) {
   // Vector loads that straddle cache lines cost double, and MLX's CPU memory begins 8 bytes past a multiple
   // of 16.
   constexpr size_t kLine = 64;
-  auto data = take(out.nbytes() + kLine);
+  const size_t bytes = out.nbytes() + kLine;
+  auto data = lifetime == Lifetime::weights ? take_memory(bytes) : Recycler::shared().take(bytes);
   auto address = reinterpret_cast<uintptr_t>(mx::allocator::Buffer(data.buffer()).raw_ptr());
   int64_t offset = static_cast<int64_t>((kLine - address % kLine) % kLine);
   if (offset % out.itemsize() != 0) offset = 0;
@@ -116,8 +111,10 @@ void dispatch(mx::Stream stream, Work work) {
   static const bool once = (set_allocator(take_shared), true);
   (void)once;
   auto scratch = reserve(stream.index, work.shared, work.each);
-  mx::cpu::get_command_encoder(stream).dispatch(
-      [run = std::move(work.run), scratch = std::move(scratch)] { run(scratch); });
+  mx::cpu::get_command_encoder(stream).dispatch([run = std::move(work.run), scratch = std::move(scratch)] {
+    FlushToZero mode;
+    run(scratch);
+  });
 }
 
 mx::array dense(const mx::array& x, mx::Dtype type, mx::StreamOrDevice s) {

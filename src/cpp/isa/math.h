@@ -1,5 +1,13 @@
 // Vector functions. Included only through isa/kernels.inc, inside the instruction set's namespace.
 
+// first x^n + ... + last, by Horner's rule.
+template <class... Rest>
+static RVC_INLINE V polynomial(V x, float first, Rest... rest) {
+  V p = splat(first);
+  ((p = p * x + rest), ...);
+  return p;
+}
+
 // exp(x) = 2^n exp(r), |r| <= ln 2 / 2, within 2 units in the last place; below -87 it stays at exp(-87). NaN
 // remains.
 static RVC_INLINE V exp(V x) {
@@ -10,12 +18,7 @@ static RVC_INLINE V exp(V x) {
   t -= shift;
   V r = x - t * 0.693359375f;
   r = r + t * 2.12194440e-4f;
-  V p = splat(1.9875691e-4f);
-  p = p * r + 1.3981999e-3f;
-  p = p * r + 8.3334519e-3f;
-  p = p * r + 4.1665796e-2f;
-  p = p * r + 1.6666665e-1f;
-  p = p * r + 0.5f;
+  V p = polynomial(r, 1.9875691e-4f, 1.3981999e-3f, 8.3334519e-3f, 4.1665796e-2f, 1.6666665e-1f, 0.5f);
   p = p * r * r + r + 1.0f;
   return (V)((VI)p + n);
 }
@@ -27,12 +30,8 @@ static RVC_INLINE V exp2_below_0(V x) {
   V t = x + shift;
   VI n = (VI)t << 23;
   V r = x - (t - shift);
-  V p = splat(0.001326472731307149f);
-  p = p * r + 0.009671512991189957f;
-  p = p * r + 0.05550733581185341f;
-  p = p * r + 0.24022242426872253f;
-  p = p * r + 0.6931470036506653f;
-  p = p * r + 1.0f;
+  V p = polynomial(r, 0.001326472731307149f, 0.009671512991189957f, 0.05550733581185341f,
+                   0.24022242426872253f, 0.6931470036506653f, 1.0f);
   return (V)((VI)p + n);
 }
 
@@ -62,18 +61,10 @@ static RVC_INLINE float largest(V v) {
 static RVC_INLINE V erf(V x) {
   x = min(splat(3.92f), max(splat(-3.92f), x));
   V t = x * x;
-  V p = splat(2.0501181552390335e-06f);
-  p = p * t + 0.00028488144744187593f;
-  p = p * t + 0.003765515284612775f;
-  p = p * t + 0.052748408168554306f;
-  p = p * t + 0.19040395319461823f;
-  p = p * t + 1.1283791065216064f;
-  V q = splat(3.809197005466558e-05f);
-  q = q * t + 0.0011625128099694848f;
-  q = q * t + 0.014969009906053543f;
-  q = q * t + 0.11410808563232422f;
-  q = q * t + 0.5020738244056702f;
-  q = q * t + 1.0f;
+  V p = polynomial(t, 2.0501181552390335e-06f, 0.00028488144744187593f, 0.003765515284612775f,
+                   0.052748408168554306f, 0.19040395319461823f, 1.1283791065216064f);
+  V q = polynomial(t, 3.809197005466558e-05f, 0.0011625128099694848f, 0.014969009906053543f,
+                   0.11410808563232422f, 0.5020738244056702f, 1.0f);
   return x * p / q;
 }
 
@@ -81,16 +72,10 @@ static RVC_INLINE V erf(V x) {
 static RVC_INLINE V tanh(V x) {
   x = min(splat(9.02f), max(splat(-9.02f), x));
   V t = x * x;
-  V p = splat(1.3318773639525716e-08f);
-  p = p * t + 2.0583260265993886e-05f;
-  p = p * t + 0.0034940210171043873f;
-  p = p * t + 0.1337970644235611f;
-  p = p * t + 1.0f;
-  V q = splat(7.761895517433004e-07f);
-  q = q * t + 0.0003283070691395551f;
-  q = q * t + 0.025871021673083305f;
-  q = q * t + 0.46713021397590637f;
-  q = q * t + 1.0f;
+  V p = polynomial(t, 1.3318773639525716e-08f, 2.0583260265993886e-05f, 0.0034940210171043873f,
+                   0.1337970644235611f, 1.0f);
+  V q = polynomial(t, 7.761895517433004e-07f, 0.0003283070691395551f, 0.025871021673083305f,
+                   0.46713021397590637f, 1.0f);
   return x * p / q;
 }
 
@@ -106,14 +91,9 @@ static RVC_INLINE V log(V x) {
   VI shifted = reinterpret_cast<VI>(x) - kRoot;
   VI mantissa = (shifted & 0x007fffff) + kRoot;
   V e = __builtin_convertvector(shifted >> 23, V), f = reinterpret_cast<V>(mantissa) - 1.0f;
-  V p = splat(-0.07633612304925919f);
-  p = p * f + 0.12760478258132935f;
-  p = p * f - 0.13159999251365662f;
-  p = p * f + 0.14201898872852325f;
-  p = p * f - 0.16623389720916748f;
-  p = p * f + 0.2000122219324112f;
-  p = p * f - 0.2500081956386566f;
-  p = p * f + 0.3333333134651184f;
+  V p =
+      polynomial(f, -0.07633612304925919f, 0.12760478258132935f, -0.13159999251365662f, 0.14201898872852325f,
+                 -0.16623389720916748f, 0.2000122219324112f, -0.2500081956386566f, 0.3333333134651184f);
   // ln 2 in two parts, the first short enough for e times it to be exact.
   V y = f + (f * f * (p * f - 0.5f) + e * -2.12194440e-4f) + e * 0.693359375f;
   return x < __builtin_inff() ? y : x;
@@ -124,10 +104,7 @@ static RVC_INLINE V sin_of_turns(V t) {
   // Folded at the quarters, where the polynomial ends; 1/2 - t is exact there.
   V folded = t > 0.25f ? 0.5f - t : t < -0.25f ? -0.5f - t : t;
   V u = folded * folded;
-  V p = splat(39.71167755126953f);
-  p = p * u - 76.57508087158203f;
-  p = p * u + 81.60223388671875f;
-  p = p * u - 41.341678619384766f;
-  p = p * u + 6.2831854820251465f;
+  V p = polynomial(u, 39.71167755126953f, -76.57508087158203f, 81.60223388671875f, -41.341678619384766f,
+                   6.2831854820251465f);
   return folded * p;
 }

@@ -42,25 +42,16 @@ static RVC_INLINE void store_first(float* p, V v, int n) {
 }
 
 // Of max and min, b is the result where either is NaN.
-static RVC_INLINE V max(V a, V b) {
 #if defined(__AVX512F__)
-  return _mm512_max_ps(a, b);
+static RVC_INLINE V max(V a, V b) { return _mm512_max_ps(a, b); }
+static RVC_INLINE V min(V a, V b) { return _mm512_min_ps(a, b); }
 #elif defined(__AVX2__)
-  return _mm256_max_ps(a, b);
+static RVC_INLINE V max(V a, V b) { return _mm256_max_ps(a, b); }
+static RVC_INLINE V min(V a, V b) { return _mm256_min_ps(a, b); }
 #else
-  return a > b ? a : b;
+static RVC_INLINE V max(V a, V b) { return a > b ? a : b; }
+static RVC_INLINE V min(V a, V b) { return a < b ? a : b; }
 #endif
-}
-
-static RVC_INLINE V min(V a, V b) {
-#if defined(__AVX512F__)
-  return _mm512_min_ps(a, b);
-#elif defined(__AVX2__)
-  return _mm256_min_ps(a, b);
-#else
-  return a < b ? a : b;
-#endif
-}
 
 static RVC_INLINE V sqrt(V a) {
 #if defined(__AVX512F__)

@@ -59,7 +59,8 @@ struct KnnPlan {
   }
 };
 
-void run(const KnnArrays& a, const KnnPlan& plan, const float* middle, float* memory, const Scratch& scratch) {
+void run(const KnnArrays& a, const KnnPlan& plan, const float* middle, float* memory,
+         const Scratch& scratch) {
   const Kernels& k = kernels();
   const auto [wanted, panels, rows, blocks, ranges, groups, candidates] = plan;
   float *packed = memory, *scores = packed + panels * kPanel * a.dim;

@@ -29,7 +29,8 @@ struct SourceArrays {
 
 void run(const Params& p, const SourceArrays& a, const Scratch& scratch) {
   const Kernels& k = kernels();
-  const int64_t size = std::max<int64_t>(1, kSourceItem / (p.hop * a.harmonics)), items = ceil_div(a.frames, size);
+  const int64_t size = std::max<int64_t>(1, kSourceItem / (p.hop * a.harmonics)),
+                items = ceil_div(a.frames, size);
   auto* starts = reinterpret_cast<double*>(scratch.shared());
   auto each = [&](auto&& f) {
     parallel_for(a.batch * items, scratch, [&](int64_t item, float* memory) {

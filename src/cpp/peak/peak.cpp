@@ -39,38 +39,25 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Below, independent chains hide the latency of an instruction; the empty asm keeps their sums from being
-// left out.
+// Independent chains of `step` hide its latency; the empty asm keeps their sums from being left out.
+#define RVC_INT8_LOOP(name, features, chains, Numbers, Sums, splat, step, registers) \
+  __attribute__((target(features))) double name(int64_t iterations) {                \
+    const Numbers one = splat(1);                                                    \
+    Sums a[chains] = {};                                                             \
+    for (int64_t k = 0; k < iterations; ++k) {                                       \
+      _Pragma("GCC unroll 16") for (int i = 0; i < chains; ++i) {                    \
+        a[i] = step(a[i], one, one);                                                 \
+        asm volatile("" : "+" registers(a[i]));                                      \
+      }                                                                              \
+    }                                                                                \
+    return 2.0 * sizeof one * chains * static_cast<double>(iterations);              \
+  }
 
 #if defined(__x86_64__)
 
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) double int8_avx512(int64_t iterations) {
-  constexpr int kChains = 16;
-  const __m512i one = _mm512_set1_epi8(1);
-  __m512i a[kChains] = {};
-  for (int64_t k = 0; k < iterations; ++k) {
-#pragma GCC unroll 16
-    for (int i = 0; i < kChains; ++i) {
-      a[i] = _mm512_dpbusd_epi32(a[i], one, one);
-      asm volatile("" : "+v"(a[i]));
-    }
-  }
-  return 2.0 * sizeof one * kChains * static_cast<double>(iterations);
-}
-
-__attribute__((target("avx2,avxvnni"))) double int8_avx(int64_t iterations) {
-  constexpr int kChains = 12;
-  const __m256i one = _mm256_set1_epi8(1);
-  __m256i a[kChains] = {};
-  for (int64_t k = 0; k < iterations; ++k) {
-#pragma GCC unroll 12
-    for (int i = 0; i < kChains; ++i) {
-      a[i] = _mm256_dpbusd_avx_epi32(a[i], one, one);
-      asm volatile("" : "+x"(a[i]));
-    }
-  }
-  return 2.0 * sizeof one * kChains * static_cast<double>(iterations);
-}
+RVC_INT8_LOOP(int8_avx512, "avx512f,avx512bw,avx512vl,avx512vnni", 16, __m512i, __m512i, _mm512_set1_epi8,
+              _mm512_dpbusd_epi32, "v")
+RVC_INT8_LOOP(int8_avx, "avx2,avxvnni", 12, __m256i, __m256i, _mm256_set1_epi8, _mm256_dpbusd_avx_epi32, "x")
 
 #if defined(__linux__)
 
@@ -110,19 +97,7 @@ __attribute__((target("amx-tile,amx-int8"))) double int8_tiles(int64_t iteration
 
 #elif defined(__aarch64__)
 
-__attribute__((target("arch=armv8.2-a+dotprod"))) double int8_dot(int64_t iterations) {
-  constexpr int kChains = 16;
-  const int8x16_t one = vdupq_n_s8(1);
-  int32x4_t a[kChains] = {};
-  for (int64_t k = 0; k < iterations; ++k) {
-#pragma GCC unroll 16
-    for (int i = 0; i < kChains; ++i) {
-      a[i] = vdotq_s32(a[i], one, one);
-      asm volatile("" : "+w"(a[i]));
-    }
-  }
-  return 2.0 * sizeof one * kChains * static_cast<double>(iterations);
-}
+RVC_INT8_LOOP(int8_dot, "arch=armv8.2-a+dotprod", 16, int8x16_t, int32x4_t, vdupq_n_s8, vdotq_s32, "w")
 
 bool have_dot() {
 #if defined(__linux__)
@@ -160,28 +135,9 @@ uint64_t sum(const uint64_t* x, size_t words) {
   return total;
 }
 
-}  // namespace
-
-double fma_peak(const std::string& dtype) {
-  const Format format = parse_format("fma_peak", dtype);
-  require_format("fma_peak", format);
-  const FormatKernels& k = *kernels(format);
-  double best = 0;
-  const int64_t n = threads();
-  for (int round = 0; round < kRounds; ++round) {
-    std::vector<double> done(n);
-    const auto start = Clock::now();
-    parallel_for(n, [&](int64_t i) { done[i] = k.peak(kIterations); });
-    double total = 0;
-    for (double d : done) total += d;
-    best = std::max(best, total / seconds_since(start));
-  }
-  return best;
-}
-
-double int8_peak() {
-  const Int8Loop loop = int8_loop();
-  if (!loop) return 0;
+// Operations a second of all threads together, each in `loop`, which returns how many it has done.
+template <class Loop>
+double best_rate(Loop loop) {
   double best = 0;
   const int64_t n = threads();
   for (int round = 0; round < kRounds; ++round) {
@@ -193,6 +149,19 @@ double int8_peak() {
     best = std::max(best, total / seconds_since(start));
   }
   return best;
+}
+
+}  // namespace
+
+double fma_peak(const std::string& dtype) {
+  const Format format = parse_format("fma_peak", dtype);
+  require_format("fma_peak", format);
+  return best_rate(kernels(format)->peak);
+}
+
+double int8_peak() {
+  const Int8Loop loop = int8_loop();
+  return loop ? best_rate(loop) : 0;
 }
 
 double memory_peak(const std::string& kind, size_t bytes) {

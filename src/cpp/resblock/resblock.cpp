@@ -16,8 +16,11 @@ namespace {
 constexpr const char* kResblock = "resblock";
 
 ConvParams direct_params(int channels, int kernel, Format format) {
-  return {
-      .op = kResblock, .kernel = {1, kernel}, .in_channels = channels, .out_channels = channels, .format = format};
+  return {.op = kResblock,
+          .kernel = {1, kernel},
+          .in_channels = channels,
+          .out_channels = channels,
+          .format = format};
 }
 
 int64_t packed_values(int variant, int channels, int kernel, Format format) {
@@ -31,7 +34,7 @@ class PackFast : public CpuPrimitive {
       : CpuPrimitive(stream), variant_(variant), channels_(channels) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
-    allocate(outputs[0]);
+    allocate(outputs[0], Lifetime::weights);
     mx::cpu::get_command_encoder(stream()).dispatch(
         [variant = variant_, channels = channels_, from = inputs[0].data<float>(),
          to = outputs[0].data<float>()] { pack_fast(variant, channels, from, to); });
@@ -165,7 +168,8 @@ mx::array resblock(const mx::array& x, const std::vector<mx::array>& packed,
   require(is_floating(x), kResblock, "x must be float32, float16 or bfloat16");
   require(x.ndim() == 3 && x.size() > 0, kResblock,
           "x must be of shape (B, T, C) and not empty, got " + to_string(x.shape()));
-  require(slope >= 0.0f && slope <= 1.0f, kResblock, "slope must be from 0 to 1, got " + std::to_string(slope));
+  require(slope >= 0.0f && slope <= 1.0f, kResblock,
+          "slope must be from 0 to 1, got " + std::to_string(slope));
   require(!convs.empty() && packed.size() == convs.size() && biases.size() == convs.size(), kResblock,
           "blocks must have a weight and a bias (or none) for each of their convolutions");
   const int channels = x.shape(2);
@@ -191,10 +195,10 @@ mx::array resblock(const mx::array& x, const std::vector<mx::array>& packed,
       require(packed[i].shape() == wanted, kResblock,
               "weight must be of shape " + to_string(wanted) + ", got " + to_string(packed[i].shape()));
     } else {
-      require(
-          packed[i].ndim() == 1 && packed[i].dtype() == dtype_of(format) && packed[i].shape(0) == size, kResblock,
-          "weight must be packed for these channels and taps and this algorithm: " + std::to_string(size) +
-              " values, got " + to_string(packed[i].shape()));
+      require(packed[i].ndim() == 1 && packed[i].dtype() == dtype_of(format) && packed[i].shape(0) == size,
+              kResblock,
+              "weight must be packed for these channels and taps and this algorithm: " +
+                  std::to_string(size) + " values, got " + to_string(packed[i].shape()));
     }
     inputs.push_back(readable(packed[i], dtype_of(format), s));
     stage.convs.push_back({.taps = kernel,

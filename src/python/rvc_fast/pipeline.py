@@ -23,6 +23,7 @@ from . import audio, memory
 from .audio.process import RATE
 from .errors import InputError
 from .noise import NoiseSource, SeededNoise
+from .ops.packed import Array
 from .pitch import f0 as pitch
 from .settings import WINDOW, ChunkPlan, Semantics, Settings
 
@@ -68,13 +69,7 @@ class Voice(Protocol):
     def sample_rate(self) -> int: ...
 
     def infer(
-        self,
-        phone: mx.array,
-        pitch: mx.array | None,
-        f0: mx.array | None,
-        speaker: int,
-        noise: NoiseSource,
-        part: slice,
+        self, phone: mx.array, pitch: Array, f0: Array, speaker: int, noise: NoiseSource, part: slice
     ) -> mx.array:
         """Return the samples (1, n * hop) of the n frames `part` of phone (1, T, dim), pitch (1, T) int32 and f0 (1, T) Hz."""
         ...

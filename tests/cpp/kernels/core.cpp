@@ -47,7 +47,7 @@ void pool(const Kernels&) {
   check(threads() == usable_cores(), "0 threads are as many as there are cores");
 }
 
-#if !defined(__SANITIZE_THREAD__) && !defined(RVC_FAST_EMULATED)  // neither it nor qemu follows a fork
+#ifndef RVC_FAST_NO_FORK
 void forked(const Kernels&) {
   set_threads(3);
   const pid_t child = fork();

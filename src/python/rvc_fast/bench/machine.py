@@ -18,7 +18,7 @@ import rvc_fast
 
 from . import limits
 
-PACKAGES = ("mlx", "numpy", "torch", "onnxruntime")
+PACKAGES = ("mlx", "numpy", "torch", "onnxruntime", "openvino")
 TIMEOUT = 5.0
 # What macOS calls its levels of thermal pressure, from 0 (libkern/OSThermalNotification.h).
 THERMAL_PRESSURE = ("nominal", "moderate", "heavy", "trapping", "sleeping")

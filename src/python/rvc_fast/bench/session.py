@@ -34,7 +34,7 @@ SECONDS = (1.0, 10.0, 60.0, 600.0)
 STAGES_ASKED = tuple(stage for stage in STAGES if stage != "resblocks")
 # Most of what is converted is as long, in chunks.
 USUAL = 10.0
-DEFAULT_PEERS = ("torch", "onnxruntime")
+DEFAULT_PEERS = ("torch", "onnxruntime", "openvino")
 # Beside a GPU: what the same device does without our kernels, then what else a machine with one could run.
 DEFAULT_PEERS_ON_GPU = ("mlx", "torch", "cpu", "onnxruntime-coreml", "torch-cpu")
 NEEDS = {
@@ -44,6 +44,8 @@ NEEDS = {
     "torch-bf16": ("torch",),
     "onnxruntime": ("torch", "onnx", "onnxruntime"),
     "onnxruntime-coreml": ("torch", "onnx", "onnxruntime"),
+    "openvino": ("torch", "onnx", "openvino"),
+    "openvino-bf16": ("torch", "onnx", "openvino"),
 }
 # Runs of a side, or pairs, where no number was asked for: as many as PAIRS_SECONDS hold, but from FEW to REPEATS; of
 # sounds longer than the usual one will do. Kernels beside other suites have FEW.
@@ -51,7 +53,7 @@ REPEATS, FEW, PAIRS_SECONDS = 5, 3, 12.0
 # The first run of a row is not counted, unless it took longer than this many seconds.
 LONG = 10.0
 # Peers whose first run of a shape makes something else first.
-COMPILE = ("onnxruntime", "onnxruntime-coreml", "torch-compile")
+COMPILE = ("onnxruntime", "onnxruntime-coreml", "torch-compile", "openvino", "openvino-bf16")
 # Seconds that a row takes beside its runs, for preparing inputs, comparing outputs and pauses; and the seconds that a
 # peer takes to compile, the first time.
 OVERHEAD, COMPILING = 1.5, 6.0
@@ -81,9 +83,9 @@ GUESS = {
 DECODING = ("warm", "batch", "cold start", "decoder", "resblocks")
 LIGHTER = 2.0  # than ours, of what does not end in a decoder, whose convolutions are where we differ most
 SLOWER = {"torch": 5, "torch-bf16": 5, "torch-compile": 15, "onnxruntime": 4, "onnxruntime-coreml": 4,
-          "mlx": 150, "direct": 3}  # fmt: skip
+          "openvino": 3, "openvino-bf16": 3, "mlx": 150, "direct": 3}  # fmt: skip
 SLOWER_THAN_GPU = {"torch": 3, "torch-bf16": 3, "torch-compile": 15, "mlx": 3, "onnxruntime-coreml": 5,
-                   "cpu": 8, "direct": 20, "torch-cpu": 30, "onnxruntime": 25}  # fmt: skip
+                   "cpu": 8, "direct": 20, "torch-cpu": 30, "onnxruntime": 25, "openvino": 20, "openvino-bf16": 20}  # fmt: skip
 
 
 @dataclass(frozen=True)

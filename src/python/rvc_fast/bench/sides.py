@@ -34,9 +34,10 @@ from ..retrieval.index import Index
 from ..settings import Settings
 from ..synthesizer import load_voice
 from ..synthesizer.hifigan import SLOPE
+from ..synthesizer.model import widened
 from ..verify.golden import compare
 from . import kernels, limits, models
-from .work import RATE, Arrays, Task, inputs, synthetic_sound
+from .work import RATE, Arrays, Task, inputs, kept, synthetic_sound
 
 # SNR in dB that outputs must reach, by what is multiplied in: ours against the recorded outputs of the public code's
 # models, a peer's against ours.
@@ -237,12 +238,15 @@ class Ours(Side):
         if stage == "flow":
             return lambda: voice.flow.reverse(given[0], voice.emb_g(given[1][None]))
         if stage == "decoder":
-            replay = Replay(arrays[3])
+            replay, frames = Replay(arrays[3]), given[0].shape[1]
+            part = kept(frames)
+            window = widened(part.start, part.stop, voice.dec.reach, frames)
 
             def decoder() -> mx.array:
                 z, speaker, f0, _ = given
-                source = voice.dec.source(f0, replay)
-                return voice.dec(z, voice.emb_g(speaker[None]), source, replay)[0, :, 0]
+                source = voice.dec.source(f0, replay)[:, window.start * voice.hop : window.stop * voice.hop]
+                y = voice.dec(z[:, window], voice.emb_g(speaker[None]), source, replay)[0, :, 0]
+                return y[(part.start - window.start) * voice.hop :][: (part.stop - part.start) * voice.hop]
 
             return decoder
         blocks = [block.block() for block in voice.dec.resblocks]
@@ -358,13 +362,28 @@ class Mlx(Ours):
 
 OWN: dict[str, type[Ours]] = {side.name: side for side in (Ours, Cpu, Direct, Mlx)}
 # Those in benchmarks/peers/sides.py, which needs the packages of the extra `bench`.
-PYTORCH = ("torch", "torch-cpu", "torch-compile", "torch-bf16", "onnxruntime", "onnxruntime-coreml")
+PYTORCH = (
+    "torch",
+    "torch-cpu",
+    "torch-compile",
+    "torch-bf16",
+    "onnxruntime",
+    "onnxruntime-coreml",
+    "openvino",
+    "openvino-bf16",
+)
 PEERS = (*PYTORCH, "mlx", "cpu", "direct")
 # Peers whose device is part of their name. The others are measured on the kind of device that ours runs on, or not.
-OWN_DEVICE = ("torch-cpu", "onnxruntime", "onnxruntime-coreml", "cpu", "direct")
+OWN_DEVICE = ("torch-cpu", "onnxruntime", "onnxruntime-coreml", "openvino", "openvino-bf16", "cpu", "direct")
 # What a peer leaves out: ONNX has no complex numbers, and distances that are rounded to bfloat16 are not those of the
 # nearest vectors.
-WITHOUT = {"onnxruntime": ("mel",), "onnxruntime-coreml": ("mel",), "torch-bf16": ("retrieval",)}
+WITHOUT = {
+    "onnxruntime": ("mel",),
+    "onnxruntime-coreml": ("mel",),
+    "openvino": ("mel",),
+    "openvino-bf16": ("mel", "retrieval"),
+    "torch-bf16": ("retrieval",),
+}
 # Of two vectors that are as near as rounding tells, each side takes one: of retrieved numbers so many may differ.
 SWAPPED = {"retrieval": 1e-3}
 # What "direct" differs in.

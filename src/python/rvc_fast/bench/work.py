@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import pipeline
 from ..pitch import f0 as pitch
-from ..settings import Settings
+from ..settings import WINDOW, Settings
 from . import models
 
 Arrays = tuple[np.ndarray, ...]
@@ -68,7 +68,7 @@ STAGES = {
     "text_encoder": Stage("text encoder"),
     # latents (1, 192, T), speaker (1,) -> z (1, 192, T)
     "flow": Stage("flow"),
-    # z (1, 192, T), speaker (1,), f0 (1, T), noise (1, T * 480, 1) -> waveform (T * 480,)
+    # z (1, 192, T), speaker (1,), f0 (1, T), noise (1, T * 480, 1) -> waveform of the frames that are kept (n * 480,)
     "decoder": Stage("decoder, its source included"),
     # the input (1, C, n) of each stage of the decoder -> the mean of its residual blocks
     "resblocks": Stage("the decoder's 72 residual convolutions", 10),
@@ -111,6 +111,12 @@ def padded_seconds(seconds: float) -> float:
     plan = Settings().plan
     chunks = 1 if seconds <= plan.x_max else math.ceil(seconds / plan.x_center)
     return seconds + 2 * plan.x_pad * chunks
+
+
+def kept(frames: int) -> slice:
+    """Return the frames that a conversion keeps of a chunk of `frames` frames: those without the padding."""
+    pad = Settings().plan.pad // WINDOW
+    return slice(pad, frames - pad)
 
 
 def inputs(stage: str, seconds: float) -> Iterator[Arrays]:

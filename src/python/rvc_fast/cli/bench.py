@@ -36,7 +36,7 @@ packages. No name, no sound. If a row says WRONG, DIFFER or "no number", send wh
 Side by side with another's: rvc-fast bench --compare {file} OTHER.jsonl"""
 
 
-HELP = "measure this machine: kernels, stages, whole conversions, beside PyTorch and ONNX Runtime"
+HELP = "measure this machine: kernels, stages, whole conversions, beside PyTorch, ONNX Runtime, OpenVINO"
 DESCRIPTION = (
     "Measure every kernel, every stage of a conversion and whole conversions with full-size seeded "
     "models, each row checked for correctness before it is timed. Peers run in the same minutes, alternating, "
@@ -70,8 +70,9 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         type=_names,
         metavar="A,B",
         help="of torch (on the kind of device that ours runs on), torch-cpu, torch-compile, torch-bf16, onnxruntime (on "
-        "the CPU), onnxruntime-coreml, mlx (stock MLX, very slow on a CPU), cpu (ours on the CPU beside ours on a GPU), "
-        "direct (ours on the CPU without fast convolution), none; default, of what is installed: torch,onnxruntime; on a GPU "
+        "the CPU), onnxruntime-coreml, openvino (on the CPU, float32), openvino-bf16, mlx (stock MLX, very slow on a "
+        "CPU), cpu (ours on the CPU beside ours on a GPU), direct (ours on the CPU without fast convolution), none; "
+        "default, of what is installed: torch,onnxruntime,openvino; on a GPU "
         "mlx,torch,cpu,onnxruntime-coreml,torch-cpu",
     )
 
@@ -287,7 +288,10 @@ def _measure(args: argparse.Namespace) -> int:
         and not set(options.against) & set(sides.PYTORCH)
         and set(options.suites) != {"kernels"}
     ):
-        note(args, "no PyTorch: pip install 'rvc-fast[bench]' has PyTorch and ONNX Runtime measured beside")
+        note(
+            args,
+            "no PyTorch: pip install 'rvc-fast[bench]' has PyTorch, ONNX Runtime and OpenVINO measured beside",
+        )
     if args.report and rows:
         report.write(Path(args.report), rows)
         note(args, args.report)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from .common import plain, print_json, show, table
@@ -32,6 +31,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def _installation() -> dict[str, Any]:
+    from importlib import metadata
+
     import mlx.core as mx
 
     from .. import __version__, env, native, ops

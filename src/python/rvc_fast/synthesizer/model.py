@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import FileFormatError, InputError
 from ..layers import NORMAL, Embedding, Packing, load
 from ..noise import NoiseSource, WindowedNoise
+from ..ops.packed import Array
 from .config import SynthesizerConfig
 from .flow import REACH, Flow
 from .hifigan import HifiGan
@@ -156,13 +157,7 @@ class Synthesizer(nn.Module):
         return model
 
     def infer(
-        self,
-        phone: mx.array,
-        pitch: mx.array | None,
-        f0: mx.array | None,
-        speaker: int,
-        noise: NoiseSource,
-        part: slice = ALL,
+        self, phone: mx.array, pitch: Array, f0: Array, speaker: int, noise: NoiseSource, part: slice = ALL
     ) -> mx.array:
         """Return the waveforms of the frames `part`, (B, frames * hop), float32, not evaluated yet.
 
@@ -171,13 +166,7 @@ class Synthesizer(nn.Module):
         return self.trace(phone, pitch, f0, speaker, noise, part)["audio"]
 
     def trace(
-        self,
-        phone: mx.array,
-        pitch: mx.array | None,
-        f0: mx.array | None,
-        speaker: int,
-        noise: NoiseSource,
-        part: slice = ALL,
+        self, phone: mx.array, pitch: Array, f0: Array, speaker: int, noise: NoiseSource, part: slice = ALL
     ) -> dict[str, mx.array]:
         """Synthesize, keeping what verification compares. Nothing is evaluated: the results are one graph.
 
@@ -219,9 +208,7 @@ class Synthesizer(nn.Module):
         traced["audio"] = audio[:, (start - inner.start) * hop : (stop - inner.start) * hop]
         return {name: array.astype(mx.float32) for name, array in traced.items()}
 
-    def _check_arguments(
-        self, phone: mx.array, pitch: mx.array | None, f0: mx.array | None, speaker: int
-    ) -> None:
+    def _check_arguments(self, phone: mx.array, pitch: Array, f0: Array, speaker: int) -> None:
         def require(condition: bool, argument: str, requirement: str, got: object) -> None:
             if not condition:
                 raise InputError(f"[synthesizer] {argument} must be {requirement}, got {got}")

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import FileFormatError
 
@@ -17,8 +16,7 @@ from ..errors import FileFormatError
 MOST_NUMBERS = 400_000_000
 
 
-@dataclass(frozen=True)
-class Number:
+class Number(NamedTuple):
     """A finite number from `low` to `high`, a whole one if `whole`."""
 
     low: float = -1e9
@@ -26,23 +24,20 @@ class Number:
     whole: bool = False
 
 
-@dataclass(frozen=True)
-class List:
+class List(NamedTuple):
     """A list of at most `most` entries of one schema."""
 
     entry: Any
     most: int
 
 
-@dataclass(frozen=True)
-class Optional:
+class Optional(NamedTuple):
     """A key that may be missing or null."""
 
     schema: Any
 
 
-@dataclass(frozen=True)
-class Each:
+class Each(NamedTuple):
     """A dict with keys of the file's own."""
 
     schema: Any
@@ -98,14 +93,14 @@ def check(value: Any, schema: Any, at: str) -> None:
         require(type(value) is list and len(value) <= schema.most, f"a list of at most {schema.most} entries")
         for i, entry in enumerate(value):
             check(entry, schema.entry, f"{at}[{i}]")
-    elif isinstance(schema, tuple):
-        require(type(value) is list and len(value) == len(schema), f"a list of {len(schema)} entries")
-        for i, (entry, wanted) in enumerate(zip(value, schema, strict=True)):
-            check(entry, wanted, f"{at}[{i}]")
     elif isinstance(schema, Each):
         require(type(value) is dict, "an object")
         for name, entry in value.items():
             check(entry, schema.schema, f"{at}, {name[:80]!r}")
+    elif isinstance(schema, tuple):  # after the classes above, which are tuples too
+        require(type(value) is list and len(value) == len(schema), f"a list of {len(schema)} entries")
+        for i, (entry, wanted) in enumerate(zip(value, schema, strict=True)):
+            check(entry, wanted, f"{at}[{i}]")
     else:
         require(type(value) is dict, "an object")
         for name, wanted in schema.items():

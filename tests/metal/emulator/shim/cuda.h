@@ -176,22 +176,15 @@ struct thread_block_tile {
   unsigned thread_rank() const { return emu::lane(); }
   unsigned meta_group_rank() const { return emu_thread_index() / 32; }
   static constexpr unsigned size() { return 32; }
-  template <class T>
-  T shfl(T v, int source) const {
-    return __shfl_sync(~0u, v, source);
+#define EMU_SHUFFLE(name, Lanes)           \
+  template <class T>                       \
+  T name(T v, Lanes lanes) const {         \
+    return __##name##_sync(~0u, v, lanes); \
   }
-  template <class T>
-  T shfl_xor(T v, int bits) const {
-    return __shfl_xor_sync(~0u, v, bits);
-  }
-  template <class T>
-  T shfl_down(T v, unsigned n) const {
-    return __shfl_down_sync(~0u, v, n);
-  }
-  template <class T>
-  T shfl_up(T v, unsigned n) const {
-    return __shfl_up_sync(~0u, v, n);
-  }
+  EMU_SHUFFLE(shfl, int)
+  EMU_SHUFFLE(shfl_xor, int)
+  EMU_SHUFFLE(shfl_down, unsigned)
+  EMU_SHUFFLE(shfl_up, unsigned)
 };
 template <int Size>
 inline thread_block_tile<Size> tiled_partition(thread_block) {
@@ -514,13 +507,5 @@ inline void emu_mma_m16n8k16(float& c0, float& c1, float& c2, float& c3, unsigne
 }
 
 namespace mlx::core::cu {
-template <class Index = int64_t>
-inline Index elem_to_loc(Index elem, const int* shape, const int64_t* strides, int ndim) {
-  Index at = 0;
-  for (int i = ndim - 1; i >= 0 && elem > 0; --i) {
-    at += elem % shape[i] * static_cast<Index>(strides[i]);
-    elem /= shape[i];
-  }
-  return at;
-}
+using emu::elem_to_loc;
 }  // namespace mlx::core::cu

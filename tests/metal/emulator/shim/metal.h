@@ -15,17 +15,8 @@ typedef unsigned long ulong;
   typedef emu::vec<T, 2> T##2; \
   typedef emu::vec<T, 3> T##3; \
   typedef emu::vec<T, 4> T##4;
-EMU_VECTORS(float)
-EMU_VECTORS(half)
+EMU_VECTOR_TYPES
 EMU_VECTORS(bfloat)
-EMU_VECTORS(char)
-EMU_VECTORS(uchar)
-EMU_VECTORS(short)
-EMU_VECTORS(ushort)
-EMU_VECTORS(int)
-EMU_VECTORS(uint)
-EMU_VECTORS(long)
-EMU_VECTORS(ulong)
 typedef emu::vec<bool, 2> bool2;
 typedef emu::vec<bool, 3> bool3;
 typedef emu::vec<bool, 4> bool4;
@@ -73,24 +64,6 @@ using vec = emu::vec<T, N>;
 
 // ---- types
 
-template <class A, class B>
-inline constexpr bool is_same_v = emu::is_same<A, B>;
-template <class A, class B>
-struct is_same {
-  static constexpr bool value = emu::is_same<A, B>;
-};
-template <bool B, class T = void>
-struct enable_if {};
-template <class T>
-struct enable_if<true, T> {
-  using type = T;
-};
-template <bool B, class T = void>
-using enable_if_t = typename enable_if<B, T>::type;
-template <bool B, class T, class F>
-using conditional_t = typename emu::choose<B, T, F>::type;
-template <bool B, class T, class F>
-using conditional = emu::choose<B, T, F>;
 template <class T>
 inline constexpr bool is_floating_point_v = emu::is_floating<T>;
 
@@ -125,16 +98,7 @@ EMU_FLOAT_LIMITS(float, __FLT_MIN__, __FLT_MAX__, __FLT_EPSILON__)
 EMU_FLOAT_LIMITS(half, 0x1p-14f, 65504.0f, 0x1p-10f)
 EMU_FLOAT_LIMITS(bfloat, 0x1p-126f, 0x1.FEp127f, 0x1p-7f)
 
-typedef float packed_float2 __attribute__((ext_vector_type(2), aligned(4)));
-typedef float packed_float4 __attribute__((ext_vector_type(4), aligned(4)));
-typedef half packed_half2 __attribute__((ext_vector_type(2), aligned(2)));
-typedef half packed_half4 __attribute__((ext_vector_type(4), aligned(2)));
-typedef bfloat packed_bfloat2 __attribute__((ext_vector_type(2), aligned(2)));
-typedef bfloat packed_bfloat4 __attribute__((ext_vector_type(4), aligned(2)));
-typedef int packed_int2 __attribute__((ext_vector_type(2), aligned(4)));
-typedef int packed_int4 __attribute__((ext_vector_type(4), aligned(4)));
-typedef uint packed_uint2 __attribute__((ext_vector_type(2), aligned(4)));
-typedef uint packed_uint4 __attribute__((ext_vector_type(4), aligned(4)));
+EMU_PACKED_TYPES
 template <class T>
 struct EmuPacked3 {  // a vector of three would have the size of four
   T x, y, z;
@@ -150,9 +114,6 @@ typedef EmuPacked3<int> packed_int3;
 typedef EmuPacked3<uint> packed_uint3;
 
 // ---- mathematics, each element of a vector by itself; half and bfloat by float
-
-template <class T>
-using any_t = typename emu::same<T>::type;
 
 #define EMU_MATH(name, f)                                                                                   \
   template <class T>                                                                                        \
@@ -530,15 +491,7 @@ using namespace metal;
 
 // ---- what MLX puts before every kernel, as far as kernels here use it
 
-template <class Index = int64_t>
-inline Index elem_to_loc(Index elem, const int* shape, const int64_t* strides, int ndim) {
-  Index at = 0;
-  for (int i = ndim - 1; i >= 0 && elem > 0; --i) {
-    at += elem % shape[i] * static_cast<Index>(strides[i]);
-    elem /= shape[i];
-  }
-  return at;
-}
+using emu::elem_to_loc;
 
 #define METAL_FUNC inline __attribute__((always_inline))
 

@@ -1,6 +1,9 @@
 // The declarations of metal.h once more, for a check only: C++ for OpenCL has Metal's four address spaces.
 #pragma once
 #pragma OPENCL EXTENSION cl_khr_fp16 : enable
+#define EMU_CONSTANT constant
+#include "types.h"
+
 #define device __global
 #define threadgroup __local
 #define thread __private
@@ -29,16 +32,7 @@ typedef ulong uintptr_t;
   typedef T T##2 __attribute__((ext_vector_type(2))); \
   typedef T T##3 __attribute__((ext_vector_type(3))); \
   typedef T T##4 __attribute__((ext_vector_type(4)));
-EMU_VECTORS(float)
-EMU_VECTORS(half)
-EMU_VECTORS(char)
-EMU_VECTORS(uchar)
-EMU_VECTORS(short)
-EMU_VECTORS(ushort)
-EMU_VECTORS(int)
-EMU_VECTORS(uint)
-EMU_VECTORS(long)
-EMU_VECTORS(ulong)
+EMU_VECTOR_TYPES
 typedef half2 bfloat2;
 typedef half4 bfloat4;
 
@@ -71,39 +65,9 @@ template <class V, class... A>
 V emu_make(A...);
 
 namespace metal {
-template <class T>
-struct emu_same {
-  using type = T;
-};
-template <class T>
-using any_t = typename emu_same<T>::type;
 template <class T, int N>
 using vec = T __attribute__((ext_vector_type(N)));
 
-template <class A, class B>
-constant constexpr bool is_same_v = __is_same(A, B);
-template <class A, class B>
-struct is_same {
-  static constant constexpr bool value = __is_same(A, B);
-};
-template <bool B, class T = void>
-struct enable_if {};
-template <class T>
-struct enable_if<true, T> {
-  using type = T;
-};
-template <bool B, class T = void>
-using enable_if_t = typename enable_if<B, T>::type;
-template <bool B, class T, class F>
-struct conditional {
-  using type = T;
-};
-template <class T, class F>
-struct conditional<false, T, F> {
-  using type = F;
-};
-template <bool B, class T, class F>
-using conditional_t = typename conditional<B, T, F>::type;
 template <class T>
 struct numeric_limits {
   static constexpr T min() { return T(0); }
@@ -114,16 +78,7 @@ struct numeric_limits {
   static constexpr T quiet_NaN() { return T(0); }
 };
 
-typedef float packed_float2 __attribute__((ext_vector_type(2), aligned(4)));
-typedef float packed_float4 __attribute__((ext_vector_type(4), aligned(4)));
-typedef half packed_half2 __attribute__((ext_vector_type(2), aligned(2)));
-typedef half packed_half4 __attribute__((ext_vector_type(4), aligned(2)));
-typedef half packed_bfloat2 __attribute__((ext_vector_type(2), aligned(2)));
-typedef half packed_bfloat4 __attribute__((ext_vector_type(4), aligned(2)));
-typedef int packed_int2 __attribute__((ext_vector_type(2), aligned(4)));
-typedef int packed_int4 __attribute__((ext_vector_type(4), aligned(4)));
-typedef uint packed_uint2 __attribute__((ext_vector_type(2), aligned(4)));
-typedef uint packed_uint4 __attribute__((ext_vector_type(4), aligned(4)));
+EMU_PACKED_TYPES
 
 #define EMU_MATH(name) \
   template <class T>   \

@@ -2,6 +2,7 @@
 // arithmetic).
 #pragma once
 #include "emulator.h"
+#include "types.h"
 
 namespace emu {
 
@@ -79,22 +80,25 @@ inline T each(F f, T a, T b, T c) {
 }
 
 template <class T>
-struct same {
-  using type = T;
-};
+using same = EmuSame<T>;
 template <class A, class B>
 inline constexpr bool is_same = __is_same(A, B);
 template <class T>
 inline constexpr bool is_floating = __is_floating_point(T) || is_same<T, _Float16> || is_same<T, __bf16>;
 
 template <bool B, class T, class F>
-struct choose {
-  using type = T;
-};
-template <class T, class F>
-struct choose<false, T, F> {
-  using type = F;
-};
+using choose = EmuChoose<B, T, F>;
+
+// What MLX puts before every kernel, as far as kernels here use it.
+template <class Index = int64_t>
+inline Index elem_to_loc(Index elem, const int* shape, const int64_t* strides, int ndim) {
+  Index at = 0;
+  for (int i = ndim - 1; i >= 0 && elem > 0; --i) {
+    at += elem % shape[i] * static_cast<Index>(strides[i]);
+    elem /= shape[i];
+  }
+  return at;
+}
 
 // An operation of a simdgroup over the bits of its values.
 template <class T, class Op>
