@@ -11,7 +11,6 @@
 #include "conv/format.h"
 #include "core/arrays.h"
 #include "core/pool.h"
-#include "core/recycler.h"
 #include "core/signature.h"
 #include "isa/kernels.h"
 #include "layout.h"
@@ -122,11 +121,7 @@ NB_MODULE(_ext, m) {
   m.def("isas", &isas);
   m.def("formats", &formats);
   m.def("threads", &threads);
-  m.def("release_memory", [] {
-    release_scratch();
-    Recycler::shared().release();
-  });
-  m.def("kept_memory", [] { return Recycler::shared().kept(); });
+  m.def("release_scratch", &release_scratch);
   m.def("layout", [] { return std::string(kLayout); });
   m.def("borrow", &borrow_numpy, "x"_a.noconvert());
   m.def("read_arrays", &read_arrays, "fd"_a, "spans"_a, nb::call_guard<nb::gil_scoped_release>());

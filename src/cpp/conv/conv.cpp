@@ -17,7 +17,7 @@ class Pack : public CpuPrimitive {
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     const mx::array& weight = inputs[0];
-    allocate(outputs[0], Lifetime::weights);
+    allocate(outputs[0]);
     dispatch(stream(), pack_work(params_, weight.data<void>(), format_of(weight), outputs[0].data<void>()));
   }
 

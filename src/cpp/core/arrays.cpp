@@ -69,7 +69,7 @@ std::vector<mx::array> read_arrays(int fd, const std::vector<Span>& spans) {
                 std::to_string(offset) + " of " + std::to_string(size) + " bytes");
     mx::array& array =
         arrays.emplace_back(mx::Shape{static_cast<int>(count)}, type, nullptr, std::vector<mx::array>{});
-    allocate(array, Lifetime::weights);
+    allocate(array);
     array.set_status(mx::array::Status::available);
     for (size_t at = 0; at < array.nbytes(); at += kPiece) {
       pieces.push_back({array.data<char>() + at, std::min(kPiece, array.nbytes() - at),

@@ -1,10 +1,11 @@
 #include "core/primitive.h"
 
+#include <new>
 #include <stdexcept>
 #include <utility>
 
-#include "core/recycler.h"
 #include "core/subnormals.h"
+#include "mlx/allocator.h"
 #include "mlx/backend/cpu/encoder.h"
 
 #ifdef __linux__
@@ -16,8 +17,14 @@ namespace {
 
 // Memory of MLX's, so that its limits hold and it is counted. Thrown here, on the caller's thread, bad_alloc
 // is a MemoryError.
+mx::allocator::Data take(size_t bytes) {
+  auto data = mx::allocator::malloc(bytes);
+  if (data.buffer().ptr() == nullptr) throw std::bad_alloc();  // what a machine without a GPU has
+  return data;
+}
+
 std::shared_ptr<void> take_shared(size_t bytes) {
-  auto data = std::make_shared<mx::allocator::Data>(take_memory(bytes));
+  auto data = std::make_shared<mx::allocator::Data>(take(bytes));
   return {data, mx::allocator::Buffer(data->buffer()).raw_ptr()};
 }
 
@@ -80,12 +87,11 @@ std::pair<std::vector<mx::array>, std::vector<int>> CpuPrimitive::vmap(const std
   return {stacked, std::vector<int>(stacked.size(), 0)};
 }
 
-void allocate(mx::array& out, Lifetime lifetime) {
+void allocate(mx::array& out) {
   // Vector loads that straddle cache lines cost double, and MLX's CPU memory begins 8 bytes past a multiple
   // of 16.
   constexpr size_t kLine = 64;
-  const size_t bytes = out.nbytes() + kLine;
-  auto data = lifetime == Lifetime::weights ? take_memory(bytes) : Recycler::shared().take(bytes);
+  auto data = take(out.nbytes() + kLine);
   auto address = reinterpret_cast<uintptr_t>(mx::allocator::Buffer(data.buffer()).raw_ptr());
   int64_t offset = static_cast<int64_t>((kLine - address % kLine) % kLine);
   if (offset % out.itemsize() != 0) offset = 0;

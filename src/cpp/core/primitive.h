@@ -38,12 +38,8 @@ class CpuPrimitive : public mx::Primitive, public std::enable_shared_from_this<C
   std::shared_ptr<const Rules> rules_;
 };
 
-// How long memory is likely to be in use.
-enum class Lifetime { result, weights };
-
-// Gives `out` memory of its own, in huge pages where it is large and the system has them. That of results is
-// kept for the next ones when they are gone.
-void allocate(mx::array& out, Lifetime lifetime = Lifetime::result);
+// Gives `out` memory of its own, in huge pages where it is large and the system has them.
+void allocate(mx::array& out);
 
 // Takes the memory of the work, which throws std::bad_alloc where there is none, and gives both to the
 // stream.

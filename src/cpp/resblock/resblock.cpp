@@ -34,7 +34,7 @@ class PackFast : public CpuPrimitive {
       : CpuPrimitive(stream), variant_(variant), channels_(channels) {}
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
-    allocate(outputs[0], Lifetime::weights);
+    allocate(outputs[0]);
     mx::cpu::get_command_encoder(stream()).dispatch(
         [variant = variant_, channels = channels_, from = inputs[0].data<float>(),
          to = outputs[0].data<float>()] { pack_fast(variant, channels, from, to); });

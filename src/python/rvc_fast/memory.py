@@ -54,9 +54,9 @@ def bounded() -> Iterator[None]:
 
 
 def give_back() -> None:
-    """Free the memory that the compiled kernels work in and that of old results, which they keep for the next ones."""
+    """Free the memory that the compiled kernels work in, which they keep for the next call."""
     if dispatch.compiled_missing() is None:
-        native.compiled.release_memory()
+        native.compiled.release_scratch()
 
 
 def _bound() -> Callable[[], object]:
