@@ -476,7 +476,7 @@ def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     assert default_peers() == ()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     check_peers(["torch", "onnxruntime"])
-    assert default_peers() == ("torch", "onnxruntime")
+    assert default_peers() == ("torch", "onnxruntime", "openvino")
     with pytest.raises(InputError, match=r"against must be of torch, .*, got 'jax'"):
         check_peers(["jax"])
 

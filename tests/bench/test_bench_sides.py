@@ -80,7 +80,15 @@ def test_who_takes_part() -> None:
     assert who("kernels", "resblock/x") == ["mlx", "cpu", "direct"]
     assert who("stages", "decoder") == list(sides.PEERS)
     assert who("stages", "mel") == [*torch, "mlx", "cpu"]
-    assert who("convert", "warm") == [*torch, "onnxruntime", "onnxruntime-coreml", "mlx", "cpu"]
+    assert who("convert", "warm") == [
+        *torch,
+        "onnxruntime",
+        "onnxruntime-coreml",
+        "openvino",
+        "openvino-bf16",
+        "mlx",
+        "cpu",
+    ]
     assert who("convert", "cold start") == who("convert", "batch") == []
 
 

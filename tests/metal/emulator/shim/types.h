@@ -51,8 +51,7 @@ using conditional_t = typename conditional<B, T, F>::type;
 #define EMU_PACKED_TYPES \
   EMU_PACKED(float, 4) EMU_PACKED(half, 2) EMU_PACKED(bfloat, 2) EMU_PACKED(int, 4) EMU_PACKED(uint, 4)
 
-// EMU_VECTORS of every type that both have; EMU_VECTORS says how a vector is declared there.
-#define EMU_VECTOR_TYPES                                                                        \
-  EMU_VECTORS(float)                                                                            \
-  EMU_VECTORS(half) EMU_VECTORS(char) EMU_VECTORS(uchar) EMU_VECTORS(short) EMU_VECTORS(ushort) \
-      EMU_VECTORS(int) EMU_VECTORS(uint) EMU_VECTORS(long) EMU_VECTORS(ulong)
+// Vectors of every type that both have, as EMU_VECTORS declares them there.
+#define EMU_SIGNED_VECTORS EMU_VECTORS(char) EMU_VECTORS(short) EMU_VECTORS(int) EMU_VECTORS(long)
+#define EMU_UNSIGNED_VECTORS EMU_VECTORS(uchar) EMU_VECTORS(ushort) EMU_VECTORS(uint) EMU_VECTORS(ulong)
+#define EMU_VECTOR_TYPES EMU_VECTORS(float) EMU_VECTORS(half) EMU_SIGNED_VECTORS EMU_UNSIGNED_VECTORS
