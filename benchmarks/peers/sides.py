@@ -294,7 +294,7 @@ class OpenVino(OnnxRuntime):
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        model = core.compile_model(self.prepare_model(core.read_model(exported)), "CPU", options)
+        model = core.compile_model(core.read_model(exported), "CPU", options)
         taken = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if taken != self.precision:
             raise RvcFastError(
@@ -303,14 +303,11 @@ class OpenVino(OnnxRuntime):
         outputs = [port.get_any_name() for port in model.outputs]
 
         def run(*arrays: np.ndarray) -> list[np.ndarray]:
-            found = model({f"x{i}": a for i, a in enumerate(arrays)})
+            feed = {f"x{i}": a for i, a in enumerate(arrays)}
+            found = model(feed, share_inputs=True, share_outputs=True)  # nothing is copied
             return [found[name] for name in outputs]
 
         return run
-
-    def prepare_model(self, model: Any) -> Any:
-        """What is compiled in place of a model that was read."""
-        return model
 
 
 class OpenVinoBf16(OpenVino):

@@ -141,7 +141,7 @@ class Compiled:
         assert name == "INFERENCE_PRECISION_HINT"
         return SimpleNamespace(get_type_name=lambda: self._computes)
 
-    def __call__(self, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def __call__(self, feed: dict[str, np.ndarray], **shared: bool) -> dict[str, np.ndarray]:
         return {"first": feed["x0"], "second": feed["x1"]}
 
 
