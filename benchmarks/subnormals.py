@@ -1,6 +1,6 @@
 """What numbers near zero cost: `python -m benchmarks.subnormals`.
 
-CPUs take 100 to 200 cycles for arithmetic with subnormal numbers, which the kernels avoid by reading them as zeros. Three
+Arithmetic with subnormal numbers is many times slower on some CPUs. The kernels avoid it by reading them as zeros. Three
 inputs that are full of them, or make them, against ordinary ones of the same size: processor time of all threads, the
 median of alternating runs, and the ratio of the two.
 """

@@ -1,4 +1,4 @@
-// Arithmetic with numbers below 2^-126 takes 100 to 200 cycles on most CPUs: while a `FlushToZero` lives, its
+// Arithmetic with numbers below 2^-126 is many times slower on some CPUs: while a `FlushToZero` lives, its
 // thread reads and writes them as zeros.
 #pragma once
 

@@ -34,7 +34,6 @@ from ..retrieval.index import Index
 from ..settings import Settings
 from ..synthesizer import load_voice
 from ..synthesizer.hifigan import SLOPE
-from ..synthesizer.model import widened
 from ..verify.golden import compare
 from . import kernels, limits, models
 from .work import RATE, Arrays, Task, inputs, kept, synthetic_sound
@@ -240,13 +239,11 @@ class Ours(Side):
         if stage == "decoder":
             replay, frames = Replay(arrays[3]), given[0].shape[1]
             part = kept(frames)
-            window = widened(part.start, part.stop, voice.dec.reach, frames)
 
             def decoder() -> mx.array:
                 z, speaker, f0, _ = given
-                source = voice.dec.source(f0, replay)[:, window.start * voice.hop : window.stop * voice.hop]
-                y = voice.dec(z[:, window], voice.emb_g(speaker[None]), source, replay)[0, :, 0]
-                return y[(part.start - window.start) * voice.hop :][: (part.stop - part.start) * voice.hop]
+                z, source = z[:, voice.window(part, frames)], voice.dec.source(f0, replay)
+                return voice.decode(z, voice.emb_g(speaker[None]), source, replay, part, frames)[0]
 
             return decoder
         blocks = [block.block() for block in voice.dec.resblocks]

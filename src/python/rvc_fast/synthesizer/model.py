@@ -88,8 +88,9 @@ def _to_mlx(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
 ALL = slice(None)
 
 
-def widened(start: int, stop: int, reach: int, frames: int) -> slice:
-    """Return the frames from `start` to `stop` with `reach` more on each side, as far as there are so many."""
+def widened(part: slice, reach: int, frames: int) -> slice:
+    """Return `part` of `frames` frames with `reach` more on each side, as far as there are so many."""
+    start, stop, _ = part.indices(frames)
     return slice(max(0, start - reach), min(frames, max(start, stop) + reach))
 
 
@@ -193,20 +194,39 @@ class Synthesizer(nn.Module):
         g = mx.broadcast_to(self.emb_g(mx.array([[speaker]])), (phone.shape[0], 1, self._config.gin_channels))
         mean, log_deviation = self.enc_p(phone, pitch)
         z_p = draw(mean, log_deviation, noise)
-        frames, hop = phone.shape[1], self.hop
-        start, stop, _ = part.indices(frames)
-        inner = widened(start, stop, self.dec.reach, frames)
-        outer = widened(inner.start, inner.stop, REACH, frames)
+        frames = phone.shape[1]
+        inner = self.window(part, frames)
+        outer = widened(inner, REACH, frames)
         z = self.flow.reverse(z_p[:, outer], g)[:, inner.start - outer.start :][:, : inner.stop - inner.start]
         traced = {"m_p": mean, "logs_p": log_deviation, "z_p": z_p, "z": z}
         source = None
         if f0 is not None:
             source = self.dec.source(f0, noise)
             traced["source"] = source[..., 0]
-            source = source[:, inner.start * hop : inner.stop * hop]
-        audio = self.dec(z, g, source, WindowedNoise(noise, frames, inner.start, inner.stop))[..., 0]
-        traced["audio"] = audio[:, (start - inner.start) * hop : (stop - inner.start) * hop]
+        traced["audio"] = self.decode(z, g, source, noise, part, frames)
         return {name: array.astype(mx.float32) for name, array in traced.items()}
+
+    def window(self, part: slice, frames: int) -> slice:
+        """Return the frames that the decoder works on for `part` of `frames` frames."""
+        return widened(part, self.dec.reach, frames)
+
+    def decode(
+        self, z: mx.array, g: mx.array, source: Array, noise: NoiseSource, part: slice, frames: int
+    ) -> mx.array:
+        """Return the waveforms (B, n * hop) of the n frames `part` of a sound of `frames` frames.
+
+        Args:
+            z: (B, N, inter) of the frames `window(part, frames)`.
+            g: (B, 1, gin), the speaker.
+            source: (B, frames * hop, 1) of the whole sound; None for a voice without f0.
+            noise: gives what the decoder draws, for the whole sound.
+        """
+        window, hop = self.window(part, frames), self.hop
+        start, stop, _ = part.indices(frames)
+        if source is not None:
+            source = source[:, window.start * hop : window.stop * hop]
+        audio = self.dec(z, g, source, WindowedNoise(noise, frames, window.start, window.stop))[..., 0]
+        return audio[:, (start - window.start) * hop : (stop - window.start) * hop]
 
     def _check_arguments(self, phone: mx.array, pitch: Array, f0: Array, speaker: int) -> None:
         def require(condition: bool, argument: str, requirement: str, got: object) -> None:
