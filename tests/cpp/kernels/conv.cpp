@@ -364,26 +364,26 @@ void run_conv_all(const Kernels&) {
 // threads.
 void run_winograd_all(const Kernels&) {
   int variant = 0;
-  for (int threads : {1, 3}) {
-    set_threads(threads);
-    for (int tile : {2, 4}) {
-      for (auto [height, width] :
-           {std::pair<int64_t, int64_t>{1, 1}, {2, 3}, {4, 4}, {5, 6}, {9, 13}, {38, 4}, {3, 65}, {34, 31}}) {
-        for (auto [channels, columns] :
-             {std::pair<int, int>{16, 1}, {16, 16}, {48, 33}, {32, 80}, {64, 19}}) {
-          ConvParams p{
-              .op = "", .kernel = {3, 3}, .in_channels = channels, .out_channels = columns, .tile = tile};
-          for (int i : {0, 1}) {
-            p.before[i] = variant % 3 + (height < 3 || width < 3);
-            p.after[i] = (variant + i) % 4 / 2 + (height < 3 || width < 3);
-          }
-          p.has_bias = variant % 2 == 0, p.has_residual = variant / 2 % 2 == 0;
-          p.activation = static_cast<Activation>(variant++ % 5);
-          if (output_length(p, 0, height) < 1 || output_length(p, 1, width) < 1) continue;
-          run_conv_case(p, 1 + variant % 2, height, width,
-                        text("tile %d, %lld x %lld, %d -> %d, %d threads", tile, (long long)height,
-                             (long long)width, channels, columns, threads));
+  for (int tile : {2, 4}) {
+    for (auto [height, width] :
+         {std::pair<int64_t, int64_t>{1, 1}, {2, 3}, {4, 4}, {5, 6}, {9, 13}, {38, 4}, {3, 65}, {34, 31}}) {
+      for (auto [channels, columns] : {std::pair<int, int>{16, 1}, {16, 16}, {48, 33}, {32, 80}, {64, 19}}) {
+        // There are five pairs of channels, so that every image meets both counts.
+        const int threads = variant % 2 ? 3 : 1;
+        set_threads(threads);
+        ConvParams p{
+            .op = "", .kernel = {3, 3}, .in_channels = channels, .out_channels = columns, .tile = tile};
+        for (int i : {0, 1}) {
+          p.before[i] = variant % 3 + (height < 3 || width < 3);
+          p.after[i] = (variant + i) % 4 / 2 + (height < 3 || width < 3);
         }
+        p.has_bias = variant / 2 % 2 == 0, p.has_residual = variant / 4 % 2 == 0;
+        p.activation = static_cast<Activation>((variant + variant / 5) % 5);
+        const int64_t batch = 1 + variant++ / 3 % 2;
+        if (output_length(p, 0, height) < 1 || output_length(p, 1, width) < 1) continue;
+        run_conv_case(p, batch, height, width,
+                      text("tile %d, %lld x %lld, %d -> %d, %d threads", tile, (long long)height,
+                           (long long)width, channels, columns, threads));
       }
     }
   }
