@@ -22,9 +22,9 @@ from rvc_fast.converter import ConversionResult, Converter, load
 from rvc_fast.errors import InputError, RvcFastError
 from rvc_fast.noise import SeededNoise
 from rvc_fast.ops import dispatch
-from rvc_fast.settings import ChunkPlan
+from rvc_fast.settings import Chunking
 
-SHORT = ChunkPlan(1, 1, 4, 5)
+SHORT = Chunking(1, 1, 4, 5)
 
 
 def converter(says: str = "f0", **options) -> Converter:
@@ -209,8 +209,8 @@ def test_only_what_changed_is_computed() -> None:
     assert calls() == (0, 0, 2)
     assert calls(f0_threshold=0.5) == (0, 1, 2)
     assert calls(f0_threshold=0.5) == (0, 0, 2)
-    assert calls(chunk=ChunkPlan(1, 1, 3, 4)) == (3, 1, 3)
-    assert calls(chunk=ChunkPlan(1, 1, 3, 4), semantics="classic") == (3, 1, 3)
+    assert calls(chunk=Chunking(1, 1, 3, 4)) == (3, 1, 3)
+    assert calls(chunk=Chunking(1, 1, 3, 4), semantics="classic") == (3, 1, 3)
     sound = voiced_sound(7, seed=1)
     assert calls() == (2, 1, 2)
     sound = voiced_sound(7)

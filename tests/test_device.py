@@ -23,9 +23,9 @@ from rvc_fast.converter import Converter, load
 from rvc_fast.errors import InputError, RvcFastError
 from rvc_fast.ops import conv1d, dispatch, trust
 from rvc_fast.resources import demo_dir
-from rvc_fast.settings import ChunkPlan
+from rvc_fast.settings import Chunking
 
-SHORT = ChunkPlan(0.1, 0.1, 1, 2)
+SHORT = Chunking(0.1, 0.1, 1, 2)
 SOUND = voiced_sound(0.3)
 
 

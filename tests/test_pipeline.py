@@ -16,9 +16,9 @@ from rvc_fast.errors import InputError
 from rvc_fast.noise import SeededNoise
 from rvc_fast.pitch import f0 as pitch
 from rvc_fast.pitch.rmvpe import decode_salience
-from rvc_fast.settings import PLANS, WINDOW, ChunkPlan, Settings
+from rvc_fast.settings import CHUNKINGS, WINDOW, Chunking, Settings
 
-SHORT = ChunkPlan(1, 1, 4, 5)
+SHORT = Chunking(1, 1, 4, 5)
 
 
 def convert(sound: np.ndarray, voice: FakeVoice, f0: np.ndarray | None = None, **options) -> np.ndarray:
@@ -100,9 +100,9 @@ def ramp(sound: np.ndarray, pad: int = 100) -> np.ndarray:
 
 
 def test_profiles() -> None:
-    assert PLANS["fp16"] == ChunkPlan(3, 10, 60, 65)
-    assert PLANS["fp32"] == ChunkPlan(1, 6, 38, 41)
-    assert PLANS["small"] == ChunkPlan(1, 5, 30, 32)
+    assert CHUNKINGS["fp16"] == Chunking(3, 10, 60, 65)
+    assert CHUNKINGS["fp32"] == Chunking(1, 6, 38, 41)
+    assert CHUNKINGS["small"] == Chunking(1, 5, 30, 32)
 
 
 @settings(deadline=None)
@@ -286,8 +286,8 @@ def test_estimate() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 2, 17, 160, 399])
-@pytest.mark.parametrize("plan", ["fp32", "fp16", ChunkPlan(0.01, 0.1, 1, 1)])
-def test_the_shortest_sounds_keep_their_length(length: int, plan: str | ChunkPlan) -> None:
+@pytest.mark.parametrize("chunk", ["fp32", "fp16", Chunking(0.01, 0.1, 1, 1)])
+def test_the_shortest_sounds_keep_their_length(length: int, chunk: str | Chunking) -> None:
     voice = FakeVoice("noise")
     out = pipeline.run(
         np.full(length, 0.1, np.float32),
@@ -295,7 +295,7 @@ def test_the_shortest_sounds_keep_their_length(length: int, plan: str | ChunkPla
         embedder=FakeEmbedder(),
         noise=SeededNoise(0),
         pitch_model=FakePitch(),
-        settings=Settings(chunk=plan, volume_envelope=0.5),
+        settings=Settings(chunk=chunk, volume_envelope=0.5),
     ).samples
     assert len(out) == 2 * length
     assert np.isfinite(out).all()

@@ -14,14 +14,14 @@ import pytest
 from rvc_fast.cli import parser
 from rvc_fast.converter import Converter
 from rvc_fast.errors import InputError
-from rvc_fast.settings import ABOUT, ChunkPlan, Options, Settings, options
+from rvc_fast.settings import ABOUT, Chunking, Options, Settings, options
 
 
 def test_type_checkers_see_all_settings() -> None:
     types = {f.name: f.type for f in fields(Settings) if f.name in ABOUT}
     assert Options.__annotations__.keys() == types.keys()
     assert {name: hint.__forward_arg__ for name, hint in Options.__annotations__.items()} == types
-    assert get_type_hints(Options)["chunk"] == ChunkPlan | str
+    assert get_type_hints(Options)["chunk"] == Chunking | str
 
 
 def test_help_of_convert_shows_them() -> None:

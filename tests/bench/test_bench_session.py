@@ -22,7 +22,7 @@ from rvc_fast.bench.session import (
     check_peers,
     default_peers,
     environment,
-    plan,
+    tasks_of,
 )
 from rvc_fast.bench.work import STAGES, Task, padded_seconds
 from rvc_fast.bench.worker import Checked, OutOfTime
@@ -351,7 +351,7 @@ def paced(peers: tuple[str, ...], **options: Any) -> tuple[dict[tuple[str, float
     clock, rows, log = Clock(), [], []
     going = session(Paced("ours", log, clock, facts=OURS_FACTS), [Paced(n, log, clock) for n in peers],
                     rows.append, **options)  # fmt: skip
-    going.run(plan(going.options))
+    going.run(tasks_of(going.options))
     return {(row["name"], row["seconds"]): row for row in rows}, clock.now
 
 
@@ -390,7 +390,7 @@ def test_a_default_run_of_two_cores_ends_in_15_minutes(
     clock, rows, log = Clock(), [], []
     ours = Paced("ours", log, clock, facts=OURS_FACTS)
     peers = [Paced(name, log, clock) for name in ("torch", "onnxruntime")]
-    groups = plan(Options())
+    groups = tasks_of(Options())
     going = session(ours, peers, rows.append)
     going.run(groups)
     assert clock.now <= 15 * 60
@@ -429,7 +429,7 @@ def test_progress_says_what_and_how_long() -> None:
 
 
 def test_the_plan_holds_everything() -> None:
-    groups = plan(Options(stages=tuple(STAGES)))
+    groups = tasks_of(Options(stages=tuple(STAGES)))
     tasks = list(itertools.chain(*groups))
     assert {t.suite for t in tasks} == set(SUITES)
     assert {t.name for t in tasks if t.suite == "stages"} == set(STAGES)
@@ -440,28 +440,28 @@ def test_the_plan_holds_everything() -> None:
     assert all(t.batch == 1 for t in tasks if t.suite == "kernels")
     assert [group[0].suite for group in groups] == ["convert", "convert", "kernels", "convert", "convert"]
     assert [group[0].seconds for group in groups] == [10, 1, None, 60, 600]
-    assert "resblocks" not in {t.name for t in itertools.chain(*plan(Options()))}
+    assert "resblocks" not in {t.name for t in itertools.chain(*tasks_of(Options()))}
 
 
 def test_kernels_alone_come_in_batches_too() -> None:
-    (tasks,) = plan(Options(suites=("kernels",), ops=("wavenet_gate",), batch=3))
+    (tasks,) = tasks_of(Options(suites=("kernels",), ops=("wavenet_gate",), batch=3))
     assert {t.batch for t in tasks} == {1, 3}
     assert {t.name.partition("/")[0] for t in tasks} == {"wavenet_gate"}
-    assert len({t.name for t in plan(Options(suites=("kernels",), ops=("resblock",)))[0]}) == 5
+    assert len({t.name for t in tasks_of(Options(suites=("kernels",), ops=("resblock",)))[0]}) == 5
 
 
 def test_what_cannot_be_planned_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"op must be one of attention, .*, got 'conv3d'"):
-        plan(Options(suites=("kernels",), ops=("conv3d",)))
+        tasks_of(Options(suites=("kernels",), ops=("conv3d",)))
     with pytest.raises(InputError, match="layer_norm has no float16 on the backend"):
-        plan(Options(suites=("kernels",), ops=("layer_norm",), dtype="float16"))
+        tasks_of(Options(suites=("kernels",), ops=("layer_norm",), dtype="float16"))
     with pytest.raises(InputError, match="only a GPU computes in float16"):
-        plan(Options(suites=("stages",), dtype="float16"))
+        tasks_of(Options(suites=("stages",), dtype="float16"))
     monkeypatch.setenv("RVC_FAST_BACKEND", "cuda")
     with pytest.raises(InputError, match="backend 'cuda' was asked for"):
-        plan(Options(suites=("stages",)))
+        tasks_of(Options(suites=("stages",)))
     with pytest.raises(InputError, match="backend 'cuda' was asked for"):
-        plan(Options(suites=("kernels",), ops=("linear",)))
+        tasks_of(Options(suites=("kernels",), ops=("linear",)))
 
 
 def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

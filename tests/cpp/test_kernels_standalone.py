@@ -34,7 +34,7 @@ FAULTS = {
         "conv/block.h",
         "for (; c < s.channels; ++c) {",
         "for (; c < s.channels - fault; ++c) {",
-        "stage",
+        "copy_input",
     ),
     "one weight too many": (
         "conv/block.h",
@@ -111,7 +111,7 @@ def broken(native: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_faults_are_noticed(broken: Path, fault: str) -> None:
     test = FAULTS[fault][3]
-    passed(run(broken, BASE, FAULT="0", TEST=test or "stage"))
+    passed(run(broken, BASE, FAULT="0", TEST=test or "copy_input"))
     result = run(broken, BASE, FAULT=str(1 + list(FAULTS).index(fault)), TEST=test)
     assert result.returncode != 0
     assert f"FAILED {test}" in result.stderr

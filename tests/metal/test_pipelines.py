@@ -74,7 +74,7 @@ def compiled_together(need_tool: Any, golden: Path) -> None:
 @pytest.mark.parametrize("gpu", ["metal"], indirect=True)
 def test_a_warm_converter_compiles_nothing(gpu: Emulator, golden: Path) -> None:
     """As counted above, but of what the emulator executes."""
-    from test_syncs import PLAN, sound, tiny
+    from test_syncs import SHORT, sound, tiny
 
     converter = tiny(golden)
     converter.warm()
@@ -83,6 +83,6 @@ def test_a_warm_converter_compiles_nothing(gpu: Emulator, golden: Path) -> None:
     assert launches
     converter.warm()
     assert len(gpu.launches) == launches
-    converter.convert(sound(0.75), sample_rate=16000, chunk=PLAN)
+    converter.convert(sound(0.75), sample_rate=16000, chunk=SHORT)
     assert len(gpu.launches) > launches
     assert set(gpu.texts) == texts

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from emulator import Emulator
 from mlx.utils import tree_flatten
-from test_syncs import PLAN, sound
+from test_syncs import SHORT, sound
 
 import rvc_fast
 from benchmarks.gpu import count
@@ -113,7 +113,7 @@ def test_load_reaches_the_kernels(gpu: Emulator, dtype: Dtype, monkeypatch: pyte
                 assert module.packed.dtype == mlx_dtype(dtype), path
             if isinstance(module, GroupNormConv | Merge):
                 assert all(p.dtype == mx.float32 for _, p in tree_flatten(module.parameters())), path
-    done = converter.convert(sound(0.3), sample_rate=16000, chunk=PLAN)
+    done = converter.convert(sound(0.3), sample_rate=16000, chunk=SHORT)
     assert np.isfinite(done.samples).all()
     assert np.abs(done.samples).max() > 1e-3
     names = {launch.name for launch in gpu.launches}

@@ -18,11 +18,11 @@ from syncs import count
 from rvc_fast.converter import Converter
 from rvc_fast.noise import SeededNoise
 from rvc_fast.retrieval import load_index
-from rvc_fast.settings import ChunkPlan
+from rvc_fast.settings import Chunking
 from rvc_fast.verify.golden import Folder
 
 WHOLE_MODELS = True
-PLAN = ChunkPlan(0.1, 0.05, 0.2, 0.3)
+SHORT = Chunking(0.1, 0.05, 0.2, 0.3)
 MOST = 6
 
 
@@ -74,7 +74,7 @@ def test_a_conversion_waits_at_most_six_times_per_chunk(gpu: Emulator, golden: P
     gpu.rehearsal = gpu.language == "cuda"
     converter = tiny(golden)
     converter.index = load_index(golden / "voice.index")
-    options = {"sample_rate": 16000, "chunk": PLAN, "proposed_pitch": 200.0, "volume_envelope": 0.5}
+    options = {"sample_rate": 16000, "chunk": SHORT, "proposed_pitch": 200.0, "volume_envelope": 0.5}
     converter.convert(sound(0.25), **options)  # the tables that are made once
     with counting() as waits:
         stages: list[tuple[str, int, int]] = []

@@ -21,11 +21,11 @@ from rvc_fast.converter import load
 from rvc_fast.ops import dispatch, registry, trust
 from rvc_fast.ops.wavenet_gate import SPEC
 from rvc_fast.resources import demo_dir
-from rvc_fast.settings import ChunkPlan
+from rvc_fast.settings import Chunking
 
 # One with a fault, one without; the other ops are left without GPU kernels, which other tests execute.
 FAULTY, SOUND = "wavenet_gate", "nsf_source"
-SHORT = ChunkPlan(0.1, 0.1, 1, 2)
+SHORT = Chunking(0.1, 0.1, 1, 2)
 FOUND = {
     "wrong numbers": "it is off by",
     "exception at compile": "Unable to build metal library",

@@ -187,7 +187,7 @@ static RVC_INLINE void round_to(uint16_t* to, const float* x, int n, V slope) {
   _mm512_storeu_si512(to, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
 }
 
-static void stage(const Stage& s) {
+static void copy_input(const InputCopy& s) {
   const V slope = splat(s.slope);
   const int64_t filled = round_up(s.channels, kPairedDepth);
   for (int64_t l = 0; l < s.lines; ++l) {

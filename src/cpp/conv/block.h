@@ -178,7 +178,7 @@ static void conv_block(const ConvBlock& b) {
   }
 }
 
-static void stage(const Stage& s) {
+static void copy_input(const InputCopy& s) {
   V slope = splat(s.slope);
   for (int64_t l = 0; l < s.lines; ++l) {
     for (int64_t r = 0; r < s.rows; ++r) {

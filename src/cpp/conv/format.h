@@ -25,7 +25,7 @@ struct FormatRow {
   // what weights come in. What follows is of these kernels.
   void (*pack)(const Tap&, void* to);
   const char* needs;         // the instructions, for messages
-  bool converts;             // its block does not take float32: inputs pass the stage
+  bool converts;             // its block does not take float32: `copy_input` makes its inputs
   int64_t depth;             // channels are filled up to a multiple of this, with zeros
   int64_t longest;           // stretch of the reduction that passes a tile in one go
   int64_t stage_values;      // of the input that rows with one pass over the weights may take

@@ -71,7 +71,7 @@ struct Winograd {
 // A rectangle of x (height, width, pitch) copied to `to` (lines, rows, to_pitch), `channels` of it, through a
 // leaky ReLU, in the number format of the kernel; what lies outside x becomes zero. Channels are filled with
 // zeros up to the format's depth.
-struct Stage {
+struct InputCopy {
   const float* x;  // first channel wanted
   int64_t height, width, pitch;
   int64_t line, row;  // upper left corner, may be negative

@@ -191,12 +191,12 @@ Work direct_work(const ConvParams& p, const ConvArrays& a) {
   const int64_t split_panels = ceil_div(panels, splits);
   splits = ceil_div(panels, split_panels);
 
-  // Staging copies the block's input into scratch memory: needed for another format, for the leaky ReLU and
-  // at the edges. Rows a multiple of 4 KB apart do without: no tile has more of them than a set of L1 has
+  // `copy_input` copies the block's input into scratch memory: needed for another format, for the leaky ReLU
+  // and at the edges. Rows a multiple of 4 KB apart do without: no tile has more of them than a set of L1 has
   // ways, and the copy is 6 % of 3072 -> 768.
-  const bool always_stage = format.converts || p.leaky != 1.0f || p.groups > 1;
+  const bool always_copies = format.converts || p.leaky != 1.0f || p.groups > 1;
   const int64_t line = 64 / format.bytes;
-  const int64_t stage_pitch = depth % (16 * line) == 0 ? depth + line : depth;
+  const int64_t copy_pitch = depth % (16 * line) == 0 ? depth + line : depth;
 
   auto reductions = [&](int64_t width, int64_t to_pitch) {
     std::vector<Reduction> r;
@@ -207,12 +207,11 @@ Work direct_work(const ConvParams& p, const ConvArrays& a) {
     }
     return r;
   };
-  const int64_t full_stage_width = (size[1] - 1) * step[1] + span[1];
-  const auto staged = reductions(full_stage_width, stage_pitch), direct = reductions(a.width, pitch);
+  const int64_t full_copy_width = (size[1] - 1) * step[1] + span[1];
+  const auto copied = reductions(full_copy_width, copy_pitch), direct = reductions(a.width, pitch);
   // Rows that a whole tile may read beyond the last.
   const int64_t beyond =
-      k.whole_tiles ? k.tile_rows * step[row_axis] * (row_axis == 1 ? 1 : full_stage_width) * stage_pitch
-                    : 16;
+      k.whole_tiles ? k.tile_rows * step[row_axis] * (row_axis == 1 ? 1 : full_copy_width) * copy_pitch : 16;
 
   // What a thread needs: the longest input of a block, and the sums of a block whose reduction is cut.
   bool all_inside = true;
@@ -221,12 +220,12 @@ Work direct_work(const ConvParams& p, const ConvArrays& a) {
     const int64_t to = (positions[i].end - 1) * step[i] - lead[i] + span[i];
     all_inside = all_inside && from >= 0 && to <= in[i];
   }
-  const int64_t longest = ((size[0] - 1) * step[0] + span[0]) * full_stage_width * stage_pitch + beyond;
-  const int64_t stage_floats =
-      always_stage || !all_inside ? round_up(ceil_div(longest * format.bytes, sizeof(float)), 16) : 0;
+  const int64_t longest = ((size[0] - 1) * step[0] + span[0]) * full_copy_width * copy_pitch + beyond;
+  const int64_t copy_floats =
+      always_copies || !all_inside ? round_up(ceil_div(longest * format.bytes, sizeof(float)), 16) : 0;
   auto cut = [](const Reduction& r) { return r.block_ends.size() > 1; };
   const int64_t partial =
-      std::any_of(staged.begin(), staged.end(), cut)
+      std::any_of(copied.begin(), copied.end(), cut)
           ? partial_floats(size[line_axis], size[row_axis], std::min(columns, split_panels * kPanel))
           : 0;
 
@@ -252,25 +251,25 @@ Work direct_work(const ConvParams& p, const ConvArrays& a) {
     }
     const float* input = a.x + batch * a.height * a.width * pitch + group * channels;
     const char* x = nullptr;  // values of the format
-    const bool use_stage = always_stage || !inside;
+    const bool copies = always_copies || !inside;
     int64_t x_pitch = pitch, x_width = a.width;
-    if (use_stage) {
+    if (copies) {
       auto* to = reinterpret_cast<char*>(memory);
       for (int64_t h = 0; h < reach[0]; ++h) {
-        k.stage({.x = input,
-                 .height = a.height,
-                 .width = a.width,
-                 .pitch = pitch,
-                 .line = from[0] + h,
-                 .row = from[1],
-                 .lines = 1,
-                 .rows = reach[1],
-                 .channels = channels,
-                 .slope = p.leaky,
-                 .to = to + h * full_stage_width * stage_pitch * format.bytes,
-                 .to_pitch = stage_pitch});
+        k.copy_input({.x = input,
+                      .height = a.height,
+                      .width = a.width,
+                      .pitch = pitch,
+                      .line = from[0] + h,
+                      .row = from[1],
+                      .lines = 1,
+                      .rows = reach[1],
+                      .channels = channels,
+                      .slope = p.leaky,
+                      .to = to + h * full_copy_width * copy_pitch * format.bytes,
+                      .to_pitch = copy_pitch});
       }
-      x = to, x_pitch = stage_pitch, x_width = full_stage_width;
+      x = to, x_pitch = copy_pitch, x_width = full_copy_width;
     } else {
       x = reinterpret_cast<const char*>(input + (from[0] * a.width + from[1]) * pitch);
     }
@@ -278,7 +277,7 @@ Work direct_work(const ConvParams& p, const ConvArrays& a) {
     const int64_t first = split * split_panels * kPanel;
     for (size_t n = 0; n < all.size(); ++n) {
       const Phase& phase = all[n];
-      const Reduction& reduction = use_stage ? staged[n] : direct[n];
+      const Reduction& reduction = copies ? copied[n] : direct[n];
       // Clip the positions to outputs that exist: the edges of a transposed convolution are cut.
       std::array<Axis, 2> c = q;
       std::array<int64_t, 2> y_at, y_step, x_at;
@@ -319,7 +318,7 @@ Work direct_work(const ConvParams& p, const ConvArrays& a) {
       b.activation = p.activation;
       b.block_ends = reduction.block_ends.data();
       b.blocks = static_cast<int32_t>(reduction.block_ends.size());
-      if (b.blocks > 1) b.partial = memory + stage_floats;
+      if (b.blocks > 1) b.partial = memory + copy_floats;
       k.block(b);
     }
   };
@@ -332,7 +331,7 @@ Work direct_work(const ConvParams& p, const ConvArrays& a) {
     parallel_for(items * splits, scratch, block);
     if (has_beside) parallel_for(a.batch * a.out_height, beside);
   };
-  return {.each = size_t(stage_floats + partial), .run = std::move(run)};
+  return {.each = size_t(copy_floats + partial), .run = std::move(run)};
 }
 
 }  // namespace

@@ -48,9 +48,9 @@ struct WinogradAxis<4> {
   }
 };
 
-// One vector of channels of a tile to its planes, `slot` apart.
+// One vector of channels of a tile to its planes, `z_plane` floats apart.
 template <int M, class Load>
-static RVC_INLINE void winograd_forward(Load load, float* to, int64_t slot) {
+static RVC_INLINE void winograd_forward(Load load, float* to, int64_t z_plane) {
   constexpr int kSide = M + 2;
   V t[kSide][kSide];
 #pragma GCC unroll 6
@@ -67,19 +67,19 @@ static RVC_INLINE void winograd_forward(Load load, float* to, int64_t slot) {
     for (int j = 0; j < kSide; ++j) x[j] = t[j][i];
     WinogradAxis<M>::forward(x, z);
 #pragma GCC unroll 6
-    for (int j = 0; j < kSide; ++j, to += slot) store(to, z[j]);
+    for (int j = 0; j < kSide; ++j, to += z_plane) store(to, z[j]);
   }
 }
 
 template <int M, class Store>
-static RVC_INLINE void winograd_inverse(const float* from, int64_t slot, Store store) {
+static RVC_INLINE void winograd_inverse(const float* from, int64_t z_plane, Store store) {
   constexpr int kSide = M + 2;
   V t[M][kSide];
 #pragma GCC unroll 6
   for (int i = 0; i < kSide; ++i) {
     V z[kSide], y[M];
 #pragma GCC unroll 6
-    for (int j = 0; j < kSide; ++j, from += slot) z[j] = load(from);
+    for (int j = 0; j < kSide; ++j, from += z_plane) z[j] = load(from);
     WinogradAxis<M>::inverse(z, y);
 #pragma GCC unroll 6
     for (int j = 0; j < M; ++j) t[j][i] = y[j];
@@ -154,7 +154,7 @@ static int64_t winograd_floats(int64_t m, int64_t tiles, int64_t channels) {
 }
 
 template <int M>
-static void winograd_inputs(const Winograd& b, float* z, int64_t slot) {
+static void winograd_inputs(const Winograd& b, float* z, int64_t z_plane) {
   constexpr int kSide = M + 2;
   const int64_t channels = b.channels, line = b.width * channels;
   for (int64_t i = 0; i < b.tiles; ++i, z += channels) {
@@ -163,7 +163,7 @@ static void winograd_inputs(const Winograd& b, float* z, int64_t slot) {
     if (h >= 0 && w >= 0 && h + kSide <= b.height && w + kSide <= b.width) {
       for (int64_t c = 0; c < channels; c += RVC_LANES) {
         winograd_forward<M>([&](int r, int q) RVC_LAMBDA { return load(x + c + r * line + q * channels); },
-                            z + c, slot);
+                            z + c, z_plane);
       }
       continue;
     }
@@ -175,14 +175,15 @@ static void winograd_inputs(const Winograd& b, float* z, int64_t slot) {
       }
     }
     for (int64_t c = 0; c < channels; c += RVC_LANES) {
-      winograd_forward<M>(
-          [&](int r, int q) RVC_LAMBDA { return places[r][q] ? load(places[r][q] + c) : V{}; }, z + c, slot);
+      winograd_forward<M>([&](int r, int q)
+                              RVC_LAMBDA { return places[r][q] ? load(places[r][q] + c) : V{}; },
+                          z + c, z_plane);
     }
   }
 }
 
 // A panel's products of all planes: w [plane][channels][panel].
-static void winograd_products(const Winograd& b, int planes, const float* z, int64_t slot, const float* w,
+static void winograd_products(const Winograd& b, int planes, const float* z, int64_t z_plane, const float* w,
                               int panel, float* y, int64_t y_plane) {
   // Rows are dealt evenly, as in conv_block.
   const int64_t groups = ceil_div(b.tiles, kTileRows), small = b.tiles / groups, larger = b.tiles % groups;
@@ -193,7 +194,7 @@ static void winograd_products(const Winograd& b, int planes, const float* z, int
     function[more] = WinogradProducts<kTileRows>::get(rows, width, b.channels);
   }
   const int64_t plane = b.channels * panel, ahead_step = ceil_div(panel * 4, groups);
-  for (int p = 0; p < planes; ++p, w += plane, z += slot, y += y_plane) {
+  for (int p = 0; p < planes; ++p, w += plane, z += z_plane, y += y_plane) {
     for (int column = 0; column < panel; column += width) {
       const char* ahead = reinterpret_cast<const char*>(w + plane);
       for (int64_t g = 0, row = 0; g < groups; ++g) {
@@ -208,7 +209,7 @@ static void winograd_products(const Winograd& b, int planes, const float* z, int
 
 // The panel's outputs, `columns` of them from `column` on.
 template <int M, bool Residual>
-static void winograd_outputs(const Winograd& b, const float* products, int64_t slot, int panel,
+static void winograd_outputs(const Winograd& b, const float* products, int64_t z_plane, int panel,
                              int64_t column, int columns) {
   const int64_t line = b.out_width * b.pitch;
   const bool simple = b.activation == kNone || b.activation == kRelu;
@@ -226,7 +227,7 @@ static void winograd_outputs(const Winograd& b, const float* products, int64_t s
         for (int r = 0; Residual && r < M; ++r) {  // the next tile's
           for (int q = M; q < 2 * M; ++q) __builtin_prefetch(residual + r * line + q * b.pitch);
         }
-        winograd_inverse<M>(from, slot, [&](int r, int q, V v) RVC_LAMBDA {
+        winograd_inverse<M>(from, z_plane, [&](int r, int q, V v) RVC_LAMBDA {
           v = max(least, v + bias);
           if (Residual) v += load(residual + r * line + q * b.pitch);
           store(y + r * line + q * b.pitch, v);
@@ -234,7 +235,7 @@ static void winograd_outputs(const Winograd& b, const float* products, int64_t s
         continue;
       }
       V sums[M][M];
-      winograd_inverse<M>(from, slot, [&](int r, int q, V v) RVC_LAMBDA { sums[r][q] = v; });
+      winograd_inverse<M>(from, z_plane, [&](int r, int q, V v) RVC_LAMBDA { sums[r][q] = v; });
       for (int64_t r = 0; r < M && h + r < b.out_height; ++r) {
         for (int64_t q = 0; q < M && w + q < b.out_width; ++q) {
           const int64_t to = at + r * line + q * b.pitch;
@@ -250,15 +251,15 @@ static void winograd_outputs(const Winograd& b, const float* products, int64_t s
 template <int M>
 static void winograd_tiles(const Winograd& b) {
   constexpr int kPlanes = (M + 2) * (M + 2);
-  const int64_t slot = b.tiles * b.channels + 16;
-  float* products = b.scratch + kPlanes * slot;
-  winograd_inputs<M>(b, b.scratch, slot);
+  const int64_t z_plane = b.tiles * b.channels + 16;
+  float* products = b.scratch + kPlanes * z_plane;
+  winograd_inputs<M>(b, b.scratch, z_plane);
   const float* w = b.w;
   for (int64_t column = 0; column < b.columns; column += kPanel) {
     const int columns = b.columns - column < kPanel ? static_cast<int>(b.columns - column) : kPanel,
               panel = panel_width(columns);
     const int64_t y_plane = b.tiles * panel + 16;
-    winograd_products(b, kPlanes, b.scratch, slot, w, panel, products, y_plane);
+    winograd_products(b, kPlanes, b.scratch, z_plane, w, panel, products, y_plane);
     w += kPlanes * b.channels * panel;
     if (b.residual) {
       winograd_outputs<M, true>(b, products, y_plane, panel, column, columns);

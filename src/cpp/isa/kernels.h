@@ -25,7 +25,7 @@ struct FormatKernels {
   int tile_rows;
   bool whole_tiles;  // reads whole tiles of rows, see ConvBlock
   void (*block)(const ConvBlock&);
-  void (*stage)(const Stage&);
+  void (*copy_input)(const InputCopy&);
   double (*peak)(int64_t iterations);  // floating-point operations done, by multiply-adds alone
 };
 

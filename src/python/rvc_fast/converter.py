@@ -24,7 +24,7 @@ from .noise import NoiseSource
 from .ops import Dtype, dispatch, precision
 from .pipeline import Embedder, Kept, Progress, Stopwatch, Voice
 from .pitch import f0 as pitch
-from .settings import ChunkPlan, Settings, check_number, documented
+from .settings import Chunking, Settings, check_number, documented
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -218,7 +218,7 @@ class Converter:
 
 def warm_sound() -> tuple[np.ndarray, Settings]:
     """Return the sound (n,) float32 at 16 kHz that `Converter.warm` converts, and how: 0.3 s, with little padding."""
-    return np.zeros(4800, np.float32), Settings(chunk=ChunkPlan(0.2, 1, 2, 2))
+    return np.zeros(4800, np.float32), Settings(chunk=Chunking(0.2, 1, 2, 2))
 
 
 def load(

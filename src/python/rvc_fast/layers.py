@@ -102,12 +102,12 @@ class PackedLayer(Layer):
             precision = replace(precision, weights=self._packed.dtype)
         super().adapt(precision)
 
-    def plan(self, packing: Packing) -> Weight:
+    def packed_form(self, packing: Packing) -> Weight:
         """Return what `pack` would make, its memory not computed."""
         return self._pack(self.weight, packing)
 
     def adopt(self, packed: ops.PackedWeight) -> None:
-        """Replace the `weight` parameter by one that is packed already, of the form that `plan` tells."""
+        """Replace the `weight` parameter by one that is packed already, of the form that `packed_form` tells."""
         del self.weight
         self._packed = packed
 
@@ -343,8 +343,8 @@ def adapt(model: nn.Module, precision: Precision) -> None:
 
 def _pack_from(layer: PackedLayer, tensor: np.ndarray, packing: Packing) -> None:
     """Pack a layer's weight, without a copy of the tensor if a kernel of ours reads it."""
-    plan = layer.plan(packing)
-    packs = isinstance(plan, ops.PackedWeight) and plan.backend == "cpu"
+    form = layer.packed_form(packing)
+    packs = isinstance(form, ops.PackedWeight) and form.backend == "cpu"
     lent = packs and tensor.dtype in (np.float32, np.float16)
     tensor = np.ascontiguousarray(tensor)
     layer.weight = native.compiled.borrow(tensor) if lent else mx.array(tensor)
@@ -394,10 +394,10 @@ def load(
     layers = {path: layer for path, layer in model.named_modules() if isinstance(layer, PackedLayer)}
     ready: dict[str, ops.PackedWeight] = {}
     if kernels is not None:
-        plans = {path: layer.plan(packing) for path, layer in layers.items()}
+        forms = {path: layer.packed_form(packing) for path, layer in layers.items()}
         # An op that takes its weight as it is has nothing on disk.
         ready = kernels.fit(
-            {path: plan for path, plan in plans.items() if isinstance(plan, ops.PackedWeight)}
+            {path: form for path, form in forms.items() if isinstance(form, ops.PackedWeight)}
         )
     rest = dict(tensors)
     for path, layer in layers.items():

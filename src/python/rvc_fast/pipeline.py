@@ -25,7 +25,7 @@ from .errors import InputError
 from .noise import NoiseSource, SeededNoise
 from .ops.packed import Array
 from .pitch import f0 as pitch
-from .settings import WINDOW, ChunkPlan, Semantics, Settings
+from .settings import WINDOW, Chunking, Semantics, Settings
 
 if TYPE_CHECKING:
     from .retrieval import Index
@@ -152,7 +152,7 @@ class Kept:
     def prepared(self, sound: np.ndarray, settings: Settings) -> Prepared:
         """Return `prepare(sound, settings)`; what is kept of another sound, or of other chunks, is given up."""
         digest = hashlib.blake2b(np.ascontiguousarray(sound).data, digest_size=16).digest()
-        key = (digest, sound.dtype, settings.plan, settings.semantics)
+        key = (digest, sound.dtype, settings.chunking, settings.semantics)
         if self._prepared is None or self._key != key:
             self.clear()
             self._key, self._prepared = key, prepare(sound, settings)
@@ -236,7 +236,7 @@ def _finished(samples: np.ndarray) -> np.ndarray:
 
 def prepare(sound: np.ndarray, settings: Settings) -> Prepared:
     """High-pass `sound` (n,) at 16 kHz, find the cuts and pad by reflection (steps 1 and 2)."""
-    length, pad = len(sound), settings.plan.pad
+    length, pad = len(sound), settings.chunking.pad
     if length == 0:
         raise InputError("[convert] the sound has no samples")
     silences = find_silences(sound)
@@ -244,7 +244,7 @@ def prepare(sound: np.ndarray, settings: Settings) -> Prepared:
         sound = np.pad(sound, (0, _CONTINUED - length))
     # float64 as in the references: it decides cuts in near silence. What is kept is float32.
     signal = audio.high_pass(sound)
-    cuts = find_cuts(signal, settings.plan, settings.semantics)
+    cuts = find_cuts(signal, settings.chunking, settings.semantics)
     padded = np.pad(signal.astype(np.float32), pad, mode="reflect")
     return Prepared(padded, pad, length, plan_chunks(len(signal), cuts, pad), silences)
 
@@ -282,14 +282,14 @@ def silence(samples: np.ndarray, first: int, hop: int, silences: tuple[tuple[flo
             samples[begin:end] *= 1 - np.clip(depth, 0, 1).astype(np.float32)
 
 
-def find_cuts(signal: np.ndarray, plan: ChunkPlan, semantics: Semantics = "applio") -> list[int]:
-    """Return the samples at which `signal` (n,) is cut, multiples of the window; none up to `plan.x_max`.
+def find_cuts(signal: np.ndarray, chunking: Chunking, semantics: Semantics = "applio") -> list[int]:
+    """Return the samples at which `signal` (n,) is cut, multiples of the window; none up to `chunking.x_max`.
 
     Near each multiple t of x_center the cut is the first minimum over [t - x_query, t + x_query) of |s|, s
     being the sum of the window around (classic: the sum of absolute values).
     """
-    query, center = round(plan.x_query * RATE), round(plan.x_center * RATE)
-    if len(signal) + WINDOW <= round(plan.x_max * RATE):
+    query, center = round(chunking.x_query * RATE), round(chunking.x_center * RATE)
+    if len(signal) + WINDOW <= round(chunking.x_max * RATE):
         return []
     padded = np.pad(signal, WINDOW // 2, mode="reflect")
     cuts = []

@@ -46,7 +46,7 @@ def check_number(what: str, name: str, value: object, low: float, high: float, w
 
 
 @dataclass(frozen=True)
-class ChunkPlan:
+class Chunking:
     """How a long sound is cut, all in seconds.
 
     Sounds longer than `x_max` are cut near every multiple of `x_center`, at the quietest point at most
@@ -77,10 +77,10 @@ class ChunkPlan:
         return round(self.x_pad * 100) * WINDOW
 
 
-PLANS = {
-    "fp32": ChunkPlan(1, 6, 38, 41),
-    "fp16": ChunkPlan(3, 10, 60, 65),
-    "small": ChunkPlan(1, 5, 30, 32),
+CHUNKINGS = {
+    "fp32": Chunking(1, 6, 38, 41),
+    "fp16": Chunking(3, 10, 60, 65),
+    "small": Chunking(1, 5, 30, 32),
 }
 
 
@@ -222,8 +222,8 @@ class Settings:
     seed: int = _setting(
         0, "seed of the noise in the synthesis", low=0, high=2**64 - 1, whole=True, metavar="N"
     )
-    chunk: ChunkPlan | str = _setting(
-        "fp32", "into which pieces a long sound is cut", choices=tuple(PLANS), other=ChunkPlan
+    chunk: Chunking | str = _setting(
+        "fp32", "into which pieces a long sound is cut", choices=tuple(CHUNKINGS), other=Chunking
     )
     semantics: Semantics = _setting(
         "applio", "which public program to follow where the two differ", choices=("applio", "classic")
@@ -237,9 +237,9 @@ class Settings:
                 raise InputError(f"[convert] {name} must be {about.expected}{other}, got {value!r}")
 
     @property
-    def plan(self) -> ChunkPlan:
-        """The chunk plan itself."""
-        return self.chunk if isinstance(self.chunk, ChunkPlan) else PLANS[self.chunk]
+    def chunking(self) -> Chunking:
+        """What `chunk` names or is."""
+        return self.chunk if isinstance(self.chunk, Chunking) else CHUNKINGS[self.chunk]
 
     @property
     def target(self) -> float | None:
@@ -272,7 +272,7 @@ class Options(TypedDict, total=False):
     volume_envelope: float
     output_rate: int | None
     seed: int
-    chunk: ChunkPlan | str
+    chunk: Chunking | str
     semantics: Semantics
 
 

@@ -109,12 +109,12 @@ void conv_block(const Kernels&) {
   }
 }
 
-void stage(const Kernels&) {
+void copy_input(const Kernels&) {
   int variant = 0;
   for (int64_t channels : {1, 3, 4, 7, 8, 15, 16, 17, 33}) {
     for (auto [line, row] : {std::pair<int64_t, int64_t>{0, 0}, {-1, -2}, {1, 2}, {-5, 0}, {0, 9}}) {
       std::mt19937_64 random = random_numbers();
-      Stage s{};
+      InputCopy s{};
       s.height = 3, s.width = 5, s.pitch = channels + 2;
       s.line = line, s.row = row, s.lines = 3, s.rows = 4, s.channels = channels;
       const float slopes[] = {1.0f, 0.1f, 0.0f};
@@ -128,7 +128,7 @@ void stage(const Kernels&) {
       s.to_pitch = channels + 1;
       Floats to((s.lines * s.rows - 1) * s.to_pitch + channels);
       s.to = to;
-      kernels(Format::float32)->stage(s);
+      kernels(Format::float32)->copy_input(s);
       std::vector<Wanted> want(to.size());
       for (int64_t l = 0; l < s.lines; ++l) {
         for (int64_t r = 0; r < s.rows; ++r) {
@@ -441,8 +441,8 @@ void half_weights(const Kernels&) {
   test(bfloat, Format::bfloat16, bfloat_values, "bfloat16");
 }
 
-Test block_test("conv_block", conv_block), stage_test("stage", stage), run_test("conv_work", run_conv_all),
-    winograd_test("conv_work, Winograd", run_winograd_all),
+Test block_test("conv_block", conv_block), copy_test("copy_input", copy_input),
+    run_test("conv_work", run_conv_all), winograd_test("conv_work, Winograd", run_winograd_all),
     random_test("conv_work, random shapes", run_conv_random), half_test("pack_work", half_weights);
 
 }  // namespace

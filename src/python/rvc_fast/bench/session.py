@@ -134,7 +134,7 @@ def default_peers() -> tuple[str, ...]:
     return tuple(p for p in (DEFAULT_PEERS_ON_GPU if limits.on_gpu() else DEFAULT_PEERS) if not _lacking(p))
 
 
-def plan(options: Options) -> list[list[Task]]:
+def tasks_of(options: Options) -> list[list[Task]]:
     """Return what is measured, the most telling first, in groups that share the time.
 
     InputError for what cannot be measured here.

@@ -108,14 +108,14 @@ def _prepared(seconds: float) -> pipeline.Prepared:
 
 def padded_seconds(seconds: float) -> float:
     """Return about how many seconds are computed, the padding of all chunks included."""
-    plan = Settings().plan
-    chunks = 1 if seconds <= plan.x_max else math.ceil(seconds / plan.x_center)
-    return seconds + 2 * plan.x_pad * chunks
+    chunking = Settings().chunking
+    chunks = 1 if seconds <= chunking.x_max else math.ceil(seconds / chunking.x_center)
+    return seconds + 2 * chunking.x_pad * chunks
 
 
 def kept(frames: int) -> slice:
     """Return the frames that a conversion keeps of a chunk of `frames` frames: those without the padding."""
-    pad = Settings().plan.pad // WINDOW
+    pad = Settings().chunking.pad // WINDOW
     return slice(pad, frames - pad)
 
 

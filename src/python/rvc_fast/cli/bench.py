@@ -238,7 +238,7 @@ def _measure(args: argparse.Namespace) -> int:
     device.use_for_process()
     options = _options(args)
     threads = session.threads(args.threads)
-    groups = session.plan(options)
+    groups = session.tasks_of(options)
     name = f"{time.strftime('%Y-%m-%dT%H%M%S')}-{platform.system()}-{platform.machine()}.jsonl".lower()
     file = results.File(Path(args.out) / name)
     if args.report:

@@ -167,7 +167,7 @@ def convolve(
     shape_of_tile = (CHANNELS, columns, 1, 1) if folded else (padded, columns, taps, stride)
     t = tiles(*shape_of_tile, dilation, x.dtype.size)
     apart = 1 if t.all_taps and not folded else stride
-    stages = 1 if t.all_taps else taps
+    segments = 1 if t.all_taps else taps
     merged = _merged(weight, weight.groups)
     outputs = merged * out // weight.groups
     # Not the length: one of another length would need another kernel.
@@ -193,8 +193,8 @@ def convolve(
             "apart": apart,
             "row_step": stride // apart,
             "tap_step": dilation,
-            "taps": 1 if folded else taps // stages,
-            "stages": stages,
+            "taps": 1 if folded else taps // segments,
+            "segments": segments,
             "dilation": dilation,
             "before": before,
             "side_by_side": channels,

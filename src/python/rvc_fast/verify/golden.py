@@ -30,7 +30,7 @@ from ..errors import FileFormatError
 from ..pipeline import run as run_pipeline
 from ..pitch.rmvpe import decode_salience, log_mel
 from ..retrieval import load_index
-from ..settings import ChunkPlan, Settings
+from ..settings import Chunking, Settings
 from ..weights.checkpoint import Checkpoint, load_checkpoint
 from ..weights.models import MODELS
 from . import schema
@@ -300,8 +300,8 @@ def _index_rows(folder: Folder, stem: str, want: dict[str, np.ndarray]) -> Itera
 
 
 # What a conversion's settings are called in cases.json.
-_PLAN = ("x_pad", "x_query", "x_center", "x_max")
-_SETTINGS = ("sid", "pitch", "index_rate", "protect", "volume_envelope", *_PLAN)
+_CHUNKING = ("x_pad", "x_query", "x_center", "x_max")
+_SETTINGS = ("sid", "pitch", "index_rate", "protect", "volume_envelope", *_CHUNKING)
 
 
 def settings_of(case: Mapping[str, Any]) -> Settings:
@@ -312,7 +312,7 @@ def settings_of(case: Mapping[str, Any]) -> Settings:
         index_rate=case["index_rate"],
         protect=case["protect"],
         volume_envelope=case["volume_envelope"],
-        chunk=ChunkPlan(*(case[key] for key in _PLAN)),
+        chunk=Chunking(*(case[key] for key in _CHUNKING)),
     )
 
 
