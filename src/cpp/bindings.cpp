@@ -6,12 +6,14 @@
 #include <limits>
 #include <stdexcept>
 #include <thread>
+#include <tuple>
 #include <utility>
 
 #include "conv/format.h"
 #include "core/arrays.h"
 #include "core/pool.h"
 #include "core/signature.h"
+#include "core/trace.h"
 #include "isa/kernels.h"
 #include "layout.h"
 
@@ -123,6 +125,12 @@ NB_MODULE(_ext, m) {
   m.def("threads", &threads);
   m.def("release_scratch", &release_scratch);
   m.def("layout", [] { return std::string(kLayout); });
+  m.def("start_trace", &start_trace);
+  m.def("end_trace", [] {
+    std::vector<std::tuple<std::string, double, std::vector<std::vector<double>>>> ops;
+    for (auto& o : end_trace()) ops.emplace_back(std::move(o.op), o.seconds, std::move(o.jobs));
+    return ops;
+  });
   m.def("borrow", &borrow_numpy, "x"_a.noconvert());
   m.def("read_arrays", &read_arrays, "fd"_a, "spans"_a, nb::call_guard<nb::gil_scoped_release>());
 

@@ -213,8 +213,8 @@ SPOILED = {
     "values of another type": (listed(lambda w: first(w)[-1].__setitem__(0, "bfloat16")), "fit its place"),
     "one short": (rewrite(lambda h: h.pop(next(k for k in h if "weight" not in k))), "does not hold what"),
     "one bit": (bytes_of(flipped), "layer .* does not have its checksum: the file is damaged"),
-    "no checksums": (rewrite(lambda h: h["__metadata__"].pop("checksums")), "list of weights is damaged"),
-    "other checksums": (said("checksums", "[]"), "list of weights is damaged"),
+    "no checksums": (rewrite(lambda h: h["__metadata__"].pop("xxh3")), "list of weights is damaged"),
+    "other checksums": (said("xxh3", "[]"), "list of weights is damaged"),
     "truncated": (bytes_of(lambda data: data[: len(data) - 64]), "truncated"),
     "only a header": (bytes_of(lambda data: data[:900]), "truncated"),
     "a few bytes": (bytes_of(lambda data: data[:5]), "."),
@@ -261,7 +261,7 @@ def test_a_packed_model_without_checksums_is_still_read(voice: Path) -> None:
     data = voice.read_bytes()
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
-    del header["__metadata__"]["checksums"]
+    del header["__metadata__"]["xxh3"]
     text = json.dumps(header).encode()
     beside(voice).unlink()
     voice.write_bytes(len(text).to_bytes(8, "little") + text + data[end:])

@@ -120,7 +120,7 @@ class AttentionPrimitive : public CpuPrimitive {
     mx::array packed({static_cast<int>(size / 16), 16}, mx::float32, nullptr, {});
     allocate(packed);
     a.packed = packed.data<float>();
-    dispatch(stream(), {.each = size_t(floats(a)), .run = [a](const Scratch& scratch) { run(a, scratch); }});
+    dispatch({.each = size_t(floats(a)), .run = [a](const Scratch& scratch) { run(a, scratch); }});
     mx::cpu::get_command_encoder(stream()).add_temporary(packed);
   }
 

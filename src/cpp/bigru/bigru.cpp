@@ -52,9 +52,9 @@ class BiGru : public CpuPrimitive {
     a.w = inputs[2].data<float>(), a.b = inputs[3].data<float>(), a.h = inputs[4].data<float>();
     a.batch = outputs[0].shape(0), a.steps = outputs[0].shape(1), a.hidden = outputs[0].shape(2);
     const Kernels& k = kernels();
-    dispatch(stream(), {.shared = size_t(2 * k.gru_packed_floats(a.hidden)),
-                        .each = size_t(k.gru_scratch_floats(a.hidden)),
-                        .run = [a](const Scratch& scratch) { run(a, scratch); }});
+    dispatch({.shared = size_t(2 * k.gru_packed_floats(a.hidden)),
+              .each = size_t(k.gru_scratch_floats(a.hidden)),
+              .run = [a](const Scratch& scratch) { run(a, scratch); }});
   }
 
   const char* name() const override { return "bigru"; }

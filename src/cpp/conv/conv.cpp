@@ -18,7 +18,7 @@ class Pack : public CpuPrimitive {
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     const mx::array& weight = inputs[0];
     allocate(outputs[0]);
-    dispatch(stream(), pack_work(params_, weight.data<void>(), format_of(weight), outputs[0].data<void>()));
+    dispatch(pack_work(params_, weight.data<void>(), format_of(weight), outputs[0].data<void>()));
   }
 
   const char* name() const override { return "rvc_fast_pack"; }
@@ -86,7 +86,7 @@ class Conv : public CpuPrimitive {
       work = in_order(pack_work(params_, inputs[1].data<void>(), format_of(inputs[1]), weight.data<void>()),
                       std::move(work));
     }
-    dispatch(stream(), std::move(work));
+    dispatch(std::move(work));
   }
 
   const char* name() const override { return params_.op.c_str(); }

@@ -19,6 +19,7 @@
 
 #include "core/integers.h"
 #include "core/subnormals.h"
+#include "core/trace.h"
 
 #ifndef _WIN32
 #include <pthread.h>
@@ -135,6 +136,7 @@ class Pool {
   }
 
   void run(int64_t n, int participants, Task task, void* context) {
+    if (tracing()) return run_traced(n, task, context);
     int64_t helpers = std::min<int64_t>(std::min(threads(), participants) - 1, n - 1);
     if (helpers <= 0) {
       for (int64_t i = 0; i < n; ++i) task(context, i, 0);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/subnormals.h"
+#include "core/trace.h"
 #include "mlx/allocator.h"
 #include "mlx/backend/cpu/encoder.h"
 
@@ -113,12 +114,14 @@ void allocate(mx::array& out) {
 #endif
 }
 
-void dispatch(mx::Stream stream, Work work) {
+void CpuPrimitive::dispatch(Work work) {
   static const bool once = (set_allocator(take_shared), true);
   (void)once;
-  auto scratch = reserve(stream.index, work.shared, work.each);
-  mx::cpu::get_command_encoder(stream).dispatch([run = std::move(work.run), scratch = std::move(scratch)] {
+  auto scratch = reserve(stream().index, work.shared, work.each);
+  mx::cpu::get_command_encoder(stream()).dispatch([run = std::move(work.run), scratch = std::move(scratch),
+                                                   op = tracing() ? std::string(name()) : std::string()] {
     FlushToZero mode;
+    TracedOp traced(op);
     run(scratch);
   });
 }

@@ -31,6 +31,9 @@ class CpuPrimitive : public mx::Primitive, public std::enable_shared_from_this<C
 
  protected:
   virtual mx::Dtype output_type(int) const { return mx::float32; }
+  // Takes the memory of the work, which throws std::bad_alloc where there is none, and gives both to the
+  // stream.
+  void dispatch(Work work);
 
  private:
   const Rules& rules() const;
@@ -40,10 +43,6 @@ class CpuPrimitive : public mx::Primitive, public std::enable_shared_from_this<C
 
 // Gives `out` memory of its own, in huge pages where it is large and the system has them.
 void allocate(mx::array& out);
-
-// Takes the memory of the work, which throws std::bad_alloc where there is none, and gives both to the
-// stream.
-void dispatch(mx::Stream stream, Work work);
 
 // The array as the kernels want it: `type`, row-contiguous.
 mx::array dense(const mx::array& x, mx::Dtype type, mx::StreamOrDevice s);

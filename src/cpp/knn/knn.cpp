@@ -146,7 +146,7 @@ class Knn : public CpuPrimitive {
         run(part, part.n == most.n ? plan : last_plan, memory, memory + middle, scratch);
       }
     };
-    dispatch(stream(), std::move(work));
+    dispatch(std::move(work));
   }
 
   const char* name() const override { return "knn"; }

@@ -5,7 +5,6 @@
 
 #include "core/pool.h"
 #include "isa/kernels.h"
-#include "mlx/backend/cpu/encoder.h"
 
 namespace rvc_fast {
 namespace {
@@ -37,7 +36,7 @@ class LayerNormPrimitive : public CpuPrimitive {
     }
     a.y = out.data<float>();
     const int64_t rows = x.size() / a.width;
-    mx::cpu::get_command_encoder(stream()).dispatch([a, rows] {
+    dispatch({.run = [a, rows](const Scratch&) {
       const Kernels& k = kernels();
       const int64_t step = std::max<int64_t>(1, kNormItem / a.width);
       parallel_for(ceil_div(rows, step), [&](int64_t item) {
@@ -48,7 +47,7 @@ class LayerNormPrimitive : public CpuPrimitive {
         if (a.residual) part.residual += begin * a.width;
         k.layer_norm(part);
       });
-    });
+    }});
   }
 
   const char* name() const override { return "layer_norm"; }

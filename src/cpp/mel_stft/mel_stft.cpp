@@ -84,7 +84,7 @@ class MelStft : public CpuPrimitive {
         k.mel_frames(part);
       });
     };
-    dispatch(stream(), std::move(work));
+    dispatch(std::move(work));
   }
 
   const char* name() const override { return "mel_stft"; }

@@ -89,9 +89,9 @@ class NsfSource : public CpuPrimitive {
     a.offsets = has_offsets_ ? inputs.back().data<float>() : nullptr;
     a.y = outputs[0].data<float>();
     a.batch = inputs[0].shape(0), a.frames = inputs[0].shape(1), a.harmonics = inputs[2].shape(0);
-    dispatch(stream(), {.shared = a.batch * a.harmonics * a.frames * sizeof(double) / sizeof(float),
-                        .each = 3 * (size_t(params_.hop) + 16),
-                        .run = [p = params_, a](const Scratch& scratch) { run(p, a, scratch); }});
+    dispatch({.shared = a.batch * a.harmonics * a.frames * sizeof(double) / sizeof(float),
+              .each = 3 * (size_t(params_.hop) + 16),
+              .run = [p = params_, a](const Scratch& scratch) { run(p, a, scratch); }});
   }
 
   const char* name() const override { return "nsf_source"; }

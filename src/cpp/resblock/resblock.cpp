@@ -35,9 +35,9 @@ class PackFast : public CpuPrimitive {
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     allocate(outputs[0]);
-    mx::cpu::get_command_encoder(stream()).dispatch(
-        [variant = variant_, channels = channels_, from = inputs[0].data<float>(),
-         to = outputs[0].data<float>()] { pack_fast(variant, channels, from, to); });
+    dispatch(
+        {.run = [variant = variant_, channels = channels_, from = inputs[0].data<float>(),
+                 to = outputs[0].data<float>()](const Scratch&) { pack_fast(variant, channels, from, to); }});
   }
 
   const char* name() const override { return "rvc_fast_resblock_pack"; }
@@ -78,7 +78,7 @@ class Resblock : public CpuPrimitive {
     }
     Work work = resblock_work(stage_, x.data<float>(), x.shape(0), x.shape(1), std::move(weights),
                               std::move(biases), out.data<float>());
-    dispatch(stream(), packing ? in_order(std::move(*packing), std::move(work)) : std::move(work));
+    dispatch(packing ? in_order(std::move(*packing), std::move(work)) : std::move(work));
   }
 
   const char* name() const override { return "rvc_fast_resblock"; }

@@ -5,7 +5,6 @@
 
 #include "core/pool.h"
 #include "isa/kernels.h"
-#include "mlx/backend/cpu/encoder.h"
 
 namespace rvc_fast {
 namespace {
@@ -22,8 +21,8 @@ class WavenetGate : public CpuPrimitive {
     allocate(outputs[0]);
     const int64_t batch = x.shape(0), steps = x.shape(1), width = x.shape(2);
     const int64_t g_row = g.shape(1) == 1 ? 0 : width, g_batch = g.shape(0) == 1 ? 0 : g.shape(1) * width;
-    mx::cpu::get_command_encoder(stream()).dispatch([=, x = x.data<float>(), g = g.data<float>(),
-                                                     y = outputs[0].data<float>()] {
+    dispatch({.run = [=, x = x.data<float>(), g = g.data<float>(),
+                      y = outputs[0].data<float>()](const Scratch&) {
       const Kernels& k = kernels();
       const int64_t rows = std::max<int64_t>(1, kGateItem / width), items = ceil_div(steps, rows);
       parallel_for(batch * items, [&](int64_t item) {
@@ -31,7 +30,7 @@ class WavenetGate : public CpuPrimitive {
         k.gate(x + (b * steps + begin) * width, g + b * g_batch + begin * g_row, g_row, count, width / 2,
                y + (b * steps + begin) * width / 2);
       });
-    });
+    }});
   }
 
   const char* name() const override { return "wavenet_gate"; }

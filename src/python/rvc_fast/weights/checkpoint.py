@@ -139,7 +139,7 @@ def save_packed(
         "config": json.dumps(dict(config), sort_keys=True),
         "metadata": json.dumps(dict(metadata or {}), sort_keys=True),
         "digest": digest.hexdigest(),
-        "checksums": json.dumps({name: archive.checksum(array) for name, array in arrays.items()}),
+        "xxh3": json.dumps({name: archive.checksum(array) for name, array in arrays.items()}),
     }
     archive.replace_file(path, [save(arrays, header)], sources)
 
@@ -296,12 +296,12 @@ def _packed(
     return Checkpoint(header["kind"], tensors, config, metadata, True, path, kernels)
 
 
-def _checksums(header: dict[str, str]) -> dict[str, int] | None:
+def _checksums(header: dict[str, str]) -> dict[str, str] | None:
     """Return the checksums of a packed file's tensors; None if the file was packed before there were any."""
-    if "checksums" not in header:
+    if "xxh3" not in header:
         return None
     try:
-        checksums = json.loads(header["checksums"])
+        checksums = json.loads(header["xxh3"])
     except (ValueError, RecursionError):
         checksums = None
     if type(checksums) is not dict:

@@ -114,7 +114,7 @@ def save(
     entries["__metadata__"] = {
         **key,
         "weights": json.dumps(described),
-        "checksums": json.dumps(checksums),
+        "xxh3": json.dumps(checksums),
     }
     header = json.dumps(entries).encode()
     header += b" " * (-len(header) % 8)
@@ -171,7 +171,7 @@ def _read(path: Path, key: dict[str, str]) -> dict[str, PackedWeight]:
         try:
             described = json.loads(metadata["weights"])
             weights = {name: _weight(*described[name]) for name in entries}
-            checksums = json.loads(metadata["checksums"])
+            checksums = json.loads(metadata["xxh3"])
             expected = [checksums[name] for name in entries]
         except (KeyError, TypeError, ValueError, RecursionError):
             raise Malformed("its list of weights is damaged") from None
@@ -183,7 +183,7 @@ def _read(path: Path, key: dict[str, str]) -> dict[str, PackedWeight]:
                 raise Malformed(f"layer {name[:80]!r} does not fit its place")
             spans.append((entry.begin, count, dtype))
         arrays = native.compiled.read_arrays(file.fileno(), spans)
-    # On a few threads: zlib works without Python's lock.
+    # xxhash works without Python's lock.
     with workers(4) as pool:
         found = pool.map(archive.checksum, [_bytes(array) for array in arrays])
     for name, computed, stated in zip(weights, found, expected, strict=True):
