@@ -2,11 +2,13 @@
 
 For every number of threads the work is divided as it would be for that many, and then done on one thread, while the time of
 each item is noted (`core/trace.h`). From these times a schedule is computed: threads take the items in order as the
-pool's do, a helper begins WAKE microseconds after its job and HANDOFF later than the helper before it, and what is
-between jobs stays with one thread. Memory and clocks that more threads would have to share are not in it, so a real
-machine is slower. The last table says which ops lose most.
+pool's do, the first helper begins `--wake` microseconds after its job and each other one `--handoff` later than the one
+before, and what is between jobs stays with one thread. Memory and clocks that more threads would have to share are not
+in it, so a real machine is slower. Work that is divided into more items can also be quicker on one thread, so a
+speed-up may be above the number of threads.
 
-The row of 2 threads can be compared with what was measured: the column "measured" of the first table.
+The column "measured, 2" is the speed-up of two real threads, to compare with the computed column "2". Two threads that
+share one core, as on many virtual machines, gain less. The lines below the table say which ops lose most.
 """
 
 from __future__ import annotations
@@ -23,10 +25,12 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from rvc_fast import native
+from rvc_fast.bench import machine
 from rvc_fast.bench.sides import Ours
 from rvc_fast.bench.work import Task
 
-STAGES = ("hubert", "mel", "rmvpe", "text_encoder", "flow", "decoder")
+# RMVPE has the mel spectrogram in it.
+STAGES = ("hubert", "rmvpe", "text_encoder", "flow", "decoder")
 THREADS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -98,8 +102,10 @@ def record(work: Callable[[], Any], threads: int, repeats: int) -> Trace:
         run(work)
         for _ in range(repeats):
             native.compiled.start_trace()
-            whole = run(work)
-            found = native.compiled.end_trace()
+            try:
+                whole = run(work)
+            finally:
+                found = native.compiled.end_trace()
             traces.append(found)
             outside.append(whole - sum(op_whole for _, op_whole, _ in found))
     ops = []
@@ -148,16 +154,22 @@ def main() -> int:
         "--handoff", type=float, default=0.5, help="microseconds between helpers (default: 0.5)"
     )
     args = parser.parse_args()
+    stages = args.stage.split(",")
+    if unknown := set(stages) - set(STAGES):
+        parser.error(f"--stage must be of {','.join(STAGES)}, got {', '.join(sorted(unknown))}")
     if native.ext() is None:
         parser.error("the compiled CPU kernels do not run here")
+    mx.set_default_device(mx.cpu)
     costs, side = Costs(args.wake * 1e-6, args.handoff * 1e-6), Ours()
-    print(f"{args.seconds:g} s of sound, full-size seeded models, float32, {native.compiled.isa()}")
+    facts = machine.facts()
+    print(f"{facts['chip']}, {native.compiled.isa()}, commit {facts['commit']}")
+    print(f"{args.seconds:g} s of sound, full-size seeded models, float32")
     print(f"a helper begins {args.wake:g} us after its job, the next ones {args.handoff:g} us apart\n")
     print(f"| stage | one thread, ms | measured, 2 | {' | '.join(map(str, THREADS[1:]))} |")
     print("|---|---|---|" + "---|" * len(THREADS[1:]))
     worst: dict[int, Counter[str]] = {16: Counter(), 64: Counter()}
     whole: Counter[int] = Counter()
-    for stage in args.stage.split(","):
+    for stage in stages:
         work = side.runs(Task("stages", stage, args.seconds))
         at = {}
         for threads in THREADS:

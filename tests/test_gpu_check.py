@@ -38,19 +38,19 @@ def test_without_a_gpu_it_prints_the_plan_and_writes_nothing(
 
 def test_every_step_is_reported_and_one_failure_fails_the_run(check: ModuleType) -> None:
     python = sys.executable
-    plan = [
+    chosen = [
         check.Step("good", (python, "-c", "print('fine')")),
         check.Step("bad", (python, "-c", "raise SystemExit(3)")),
         check.Step("no tool", ("no-such-program",), "no-such-program"),
         check.Step("slow", (python, "-c", "import time; time.sleep(60)")),
     ]
     rows: list[dict[str, Any]] = []
-    assert not check.run(plan, {"gpu": "x"}, rows.append, limit=2)
+    assert not check.run(chosen, {"gpu": "x"}, rows.append, limit=2)
     results = ["passed", "exit code 3", "not run", "not finished in 2 s"]
     assert [row["result"] for row in rows] == results
     assert rows[0]["last_line"] == "fine"
     assert rows[0]["command"].startswith("python -c")
-    assert check.run(plan[:1], {}, rows.append, limit=20)
+    assert check.run(chosen[:1], {}, rows.append, limit=20)
 
 
 def test_results_are_kept_by_machine(

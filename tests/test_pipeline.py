@@ -113,7 +113,7 @@ def test_profiles() -> None:
 )
 def test_chunks_cover_every_sample_and_frame_once(length: int, cuts: list[int], pad: int) -> None:
     cuts = [cut * WINDOW for cut in cuts if cut * WINDOW < length]
-    chunks = pipeline.plan_chunks(length, cuts, pad)
+    chunks = pipeline.chunks_of(length, cuts, pad)
     covered = 0
     for number, chunk in enumerate(chunks):
         last = number == len(chunks) - 1
@@ -363,6 +363,6 @@ def test_settings_are_checked(option: str, values: list) -> None:
         ({"x_center": float("nan")}, "x_center"),
     ],
 )
-def test_plans_are_checked(change: dict, message: str) -> None:
+def test_chunkings_are_checked(change: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         replace(SHORT, **change)

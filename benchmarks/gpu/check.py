@@ -75,11 +75,11 @@ def gpu() -> tuple[str, str] | None:
 
 
 def run(
-    plan: Sequence[Step], facts: dict[str, Any], report: Callable[[dict[str, Any]], None], limit: float
+    chosen: Sequence[Step], facts: dict[str, Any], report: Callable[[dict[str, Any]], None], limit: float
 ) -> bool:
     """Run the steps one after the other, none depending on another; True if all passed."""
     good = True
-    for step in plan:
+    for step in chosen:
         row = {**facts, "step": step.name, "command": str(step)}
         if step.needs and shutil.which(step.needs) is None:
             report({**row, "result": "not run", "reason": f"{step.needs} is not installed"})

@@ -428,7 +428,7 @@ def test_progress_says_what_and_how_long() -> None:
     assert said[-1].endswith("1 s: run 5 of 5")
 
 
-def test_the_plan_holds_everything() -> None:
+def test_the_tasks_are_everything() -> None:
     groups = tasks_of(Options(stages=tuple(STAGES)))
     tasks = list(itertools.chain(*groups))
     assert {t.suite for t in tasks} == set(SUITES)
@@ -450,7 +450,7 @@ def test_kernels_alone_come_in_batches_too() -> None:
     assert len({t.name for t in tasks_of(Options(suites=("kernels",), ops=("resblock",)))[0]}) == 5
 
 
-def test_what_cannot_be_planned_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_measured_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"op must be one of attention, .*, got 'conv3d'"):
         tasks_of(Options(suites=("kernels",), ops=("conv3d",)))
     with pytest.raises(InputError, match="layer_norm has no float16 on the backend"):

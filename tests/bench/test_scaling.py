@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import pytest
 
+from benchmarks import scaling
 from benchmarks.scaling import Costs, Op, Trace, job_seconds, lost, record, seconds
 from rvc_fast import native, ops
 
@@ -25,7 +26,6 @@ FREE = Costs(0, 0)
     ],
 )
 def test_a_job_on_threads(items: list[float], threads: int, costs: Costs, want: float) -> None:
-
     assert job_seconds(items, threads, costs) == want
 
 
@@ -41,13 +41,31 @@ def test_a_trace_has_the_items_of_so_many_threads() -> None:
     x, weight = mx.random.normal((1, 512, 256)), ops.pack_linear(mx.random.normal((256, 256)))
     mx.eval(x, weight.data)
     before = native.compiled.threads()
-    one, many = (record(lambda: ops.linear(x, weight), threads, 2) for threads in (1, 16))
+    with mx.stream(mx.cpu):
+        one, many = (record(lambda: ops.linear(x, weight), threads, 2) for threads in (1, 16))
     assert native.compiled.threads() == before
     for trace in (one, many):
         (op,) = trace.ops
         assert op.name == "linear"
         assert all(time > 0 for items in op.jobs for time in items)
     assert sum(map(len, many.ops[0].jobs)) > sum(map(len, one.ops[0].jobs))
-    # Nothing is noted afterwards.
-    native.compiled.start_trace()
+
+
+@pytest.mark.skipif(native.ext() is None, reason="the compiled kernels do not run here")
+def test_nothing_is_noted_outside_of_a_trace() -> None:
+    x, weight = mx.random.normal((1, 64, 32)), mx.random.normal((32, 32))
+    with mx.stream(mx.cpu):
+        native.compiled.start_trace()
+        mx.eval(ops.linear(x, weight))
+        assert [name for name, _, _ in native.compiled.end_trace()] == ["linear"]
+        mx.eval(ops.linear(x + 1, weight))
     assert native.compiled.end_trace() == []
+
+
+def test_an_unknown_stage_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["scaling", "--stage", "hubert,nothing"])
+    with pytest.raises(SystemExit):
+        scaling.main()
+    assert capsys.readouterr().err.endswith("got nothing\n")

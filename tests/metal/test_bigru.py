@@ -75,7 +75,7 @@ def test_fewer_bytes_than_two_launches_a_step(backend: str, itemsize: int, share
     )
     parts = bigru.layout(backend, 256, itemsize)
     launch = bigru.plan(backend, batch, parts)
-    on_chip = launch.kept + launch.staged
+    on_chip = launch.kept + launch.stored
     columns = on_chip * parts.split * parts.wide
     letters = {"s": itemsize, "B": batch, "T": 1000, "I": 384, "H": 256, "G": launch.groups, "K": columns}
     moved = eval(head["moved"], letters)
@@ -85,4 +85,4 @@ def test_fewer_bytes_than_two_launches_a_step(backend: str, itemsize: int, share
     streamed = 2 * launch.groups * parts.threads * (parts.chunks - on_chip) * bigru.CHUNK
     assert 6 * 256 * (256 - columns) * itemsize * launch.groups == streamed
     states = 8 * launch.rows * parts.columns
-    assert states + launch.staged * parts.threads * bigru.CHUNK <= bigru.LIMITS[backend].shared
+    assert states + launch.stored * parts.threads * bigru.CHUNK <= bigru.LIMITS[backend].shared

@@ -336,6 +336,8 @@ def test_subnormal_numbers_are_zeros_in_kernels_and_nowhere_else(ext: ModuleType
     tiny = 2.0**-130
     x = mx.full((4, 16), tiny)
     assert not np.array(linear(x, mx.eye(16))).any()
+    assert not np.array(ops.layer_norm(mx.random.normal((4, 16)), mx.full((16,), tiny), None)).any()
+    assert not np.array(ops.wavenet_gate(x[None], mx.zeros((1, 1, 16)))).any()
     assert np.array(x * 1.0)[0, 0] == tiny  # MLX's own, on the same thread
     assert np.float32(tiny) * np.float32(1) == tiny
     np.testing.assert_array_equal(ext.iir(*map(np.array, ([1.0, 0.0], [1.0, 0.0], [1e-310], [0.0]))), 0)

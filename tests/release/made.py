@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -41,7 +43,13 @@ def dist(make: str, pythons: str = "") -> Path:
 def arm64_site() -> Path:
     """Return a folder with the arm64 wheel and all that it needs, as pip installs them."""
     (wheel,) = dist("linux-arm64", ARM64).glob("*.whl")
-    site = WORK / "arm64-site"
+    # One folder for each list of requirements.
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        required = [
+            line for line in archive.read(metadata).splitlines() if line.startswith(b"Requires-Dist:")
+        ]
+    site = WORK / f"arm64-site-{hashlib.sha256(b''.join(required)).hexdigest()[:12]}"
     if not site.exists():
         platforms = [f"--platform=manylinux{p}_aarch64" for p in ("_2_35", "_2_28", "_2_17", "2014")]
         choice = ["--target", site, "--only-binary", ":all:", "--python-version", ARM64, *platforms]

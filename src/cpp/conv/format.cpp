@@ -55,7 +55,7 @@ constexpr FormatRow kRows[kFormats] = {
         .converts = false,
         .depth = 1,
         .longest = 4096,  // its panel of weights (512 KB) stays in L2
-        .stage_values = 32768,
+        .copy_values = 32768,
         .items_per_thread = 8,
     },
     {
@@ -66,7 +66,7 @@ constexpr FormatRow kRows[kFormats] = {
         .converts = true,
         .depth = 1,
         .longest = 0,
-        .stage_values = 0,
+        .copy_values = 0,
         .items_per_thread = 0,
     },
     {
@@ -77,8 +77,8 @@ constexpr FormatRow kRows[kFormats] = {
         .converts = true,
         .depth = kPairedDepth,
         .longest = INT64_MAX,
-        .stage_values = 65536,
-        // Products take so little time that staging the same input for several splits of the columns would
+        .copy_values = 65536,
+        // Products take so little time that copying the same input for several splits of the columns would
         // take as much.
         .items_per_thread = 3,
     },

@@ -178,7 +178,7 @@ Work direct_work(const ConvParams& p, const ConvArrays& a) {
   const int row_axis = count[1] < 2 * k.tile_rows && count[0] > count[1] ? 0 : 1, line_axis = 1 - row_axis;
 
   // Blocks of rows and lines, then of columns where that is not enough work to share.
-  int64_t target = std::clamp(format.stage_values / (channels * step[row_axis]), kMinRows, kMaxRows);
+  int64_t target = std::clamp(format.copy_values / (channels * step[row_axis]), kMinRows, kMaxRows);
   std::array<int64_t, 2> size;
   int64_t row_blocks = ceil_div(count[row_axis], target);
   size[row_axis] = std::min(count[row_axis], round_up(ceil_div(count[row_axis], row_blocks), k.tile_rows));

@@ -12,9 +12,8 @@ std::atomic<bool> g_tracing{false};
 std::mutex g_mutex;
 std::vector<OpTrace> g_ops;
 
-// Of the op that runs on this thread, and whether one of its items does.
-thread_local std::vector<std::vector<double>> t_jobs;
-thread_local bool t_inside = false;
+// Of the op that runs on this thread. Null if none does, and while an item runs.
+thread_local Jobs* t_jobs = nullptr;
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -36,33 +35,30 @@ std::vector<OpTrace> end_trace() {
   return std::exchange(g_ops, {});
 }
 
-TracedOp::TracedOp(const std::string& op) : op_(op) {
+TracedOp::TracedOp(std::string op) : op_(std::move(op)) {
   if (op_.empty()) return;
-  t_jobs.clear();
+  t_jobs = &jobs_;
   start_ = now();
 }
 
 TracedOp::~TracedOp() {
   if (op_.empty()) return;
   const double seconds = now() - start_;
+  t_jobs = nullptr;
   std::lock_guard lock(g_mutex);
-  g_ops.push_back({op_, seconds, std::exchange(t_jobs, {})});
+  if (g_tracing) g_ops.push_back({std::move(op_), seconds, std::move(jobs_)});
 }
 
 void run_traced(int64_t n, Task task, void* context) {
-  if (t_inside) {
-    for (int64_t i = 0; i < n; ++i) task(context, i, 0);
-    return;
-  }
-  t_inside = true;
-  std::vector<double> items(n);
+  Jobs* const jobs = std::exchange(t_jobs, nullptr);
+  std::vector<double> items(jobs ? n : 0);
   for (int64_t i = 0; i < n; ++i) {
     const double start = now();
     task(context, i, 0);
-    items[i] = now() - start;
+    if (jobs) items[i] = now() - start;
   }
-  t_inside = false;
-  t_jobs.push_back(std::move(items));
+  if (jobs) jobs->push_back(std::move(items));
+  t_jobs = jobs;
 }
 
 }  // namespace rvc_fast

@@ -246,7 +246,7 @@ def prepare(sound: np.ndarray, settings: Settings) -> Prepared:
     signal = audio.high_pass(sound)
     cuts = find_cuts(signal, settings.chunking, settings.semantics)
     padded = np.pad(signal.astype(np.float32), pad, mode="reflect")
-    return Prepared(padded, pad, length, plan_chunks(len(signal), cuts, pad), silences)
+    return Prepared(padded, pad, length, chunks_of(len(signal), cuts, pad), silences)
 
 
 def find_silences(sound: np.ndarray) -> tuple[tuple[float, float], ...]:
@@ -304,7 +304,7 @@ def find_cuts(signal: np.ndarray, chunking: Chunking, semantics: Semantics = "ap
     return cuts
 
 
-def plan_chunks(length: int, cuts: list[int], pad: int) -> tuple[Chunk, ...]:
+def chunks_of(length: int, cuts: list[int], pad: int) -> tuple[Chunk, ...]:
     """Return the chunks of a padded sound of `length` + 2 * `pad` samples that is cut at `cuts`."""
     total = length + 2 * pad
     starts = [0, *cuts]

@@ -368,7 +368,7 @@ void run_winograd_all(const Kernels&) {
     for (auto [height, width] :
          {std::pair<int64_t, int64_t>{1, 1}, {2, 3}, {4, 4}, {5, 6}, {9, 13}, {38, 4}, {3, 65}, {34, 31}}) {
       for (auto [channels, columns] : {std::pair<int, int>{16, 1}, {16, 16}, {48, 33}, {32, 80}, {64, 19}}) {
-        // There are five pairs of channels, so that every image meets both counts.
+        // The number of pairs of channels is odd, so that each of them meets both counts of threads.
         const int threads = variant % 2 ? 3 : 1;
         set_threads(threads);
         ConvParams p{

@@ -94,7 +94,7 @@ void same_conv(const Kernels& k) {
       for (int dilation : {1, 3}) {
         const int64_t many = 15 * v.outputs * dilation + 2;
         for (int64_t rows : {int64_t(1), int64_t(v.outputs), many}) {
-          // Many channels meet many rows without dilation: to sum up what is wanted takes longest of all.
+          // Many channels and many rows meet without dilation only: their sums in double take longest.
           if (channels > 16 && dilation > 1 && rows == many) continue;
           const int addends = int(counter++ % 3);
           same_conv_case(k, variant, channels, v.taps, dilation, rows, addends,

@@ -101,12 +101,12 @@ class Layout(NamedTuple):
 
 class Plan(NamedTuple):
     """One launch: `groups` of `rows` of the batch per direction, and how many chunks of a thread stay in its
-    registers (`kept`) and in shared memory (`staged`)."""
+    registers (`kept`) and in shared memory (`stored`)."""
 
     rows: int
     groups: int
     kept: int
-    staged: int
+    stored: int
 
 
 def layout(backend: str, hidden: int, itemsize: int) -> Layout:
@@ -129,8 +129,8 @@ def plan(backend: str, batch: int, parts: Layout) -> Plan | None:
     groups = -(-batch // most_rows)
     rows = -(-batch // groups)
     kept = min(limits.kept, parts.chunks)
-    staged = min(parts.chunks - kept, (limits.shared - rows * states) // (CHUNK * parts.threads))
-    return Plan(rows, groups, kept, staged)
+    stored = min(parts.chunks - kept, (limits.shared - rows * states) // (CHUNK * parts.threads))
+    return Plan(rows, groups, kept, stored)
 
 
 def _scan_gpu(
@@ -160,7 +160,7 @@ def _scan_gpu(
         options={
             "ROWS": launch.rows,
             "KEPT": launch.kept,
-            "STAGED": launch.staged,
+            "STORED": launch.stored,
             "SPLIT": parts.split,
             "UNITS": parts.units,
             "CHUNKS": parts.chunks,

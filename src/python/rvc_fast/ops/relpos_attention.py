@@ -20,7 +20,7 @@ from . import checks, gpu
 from .op import Op
 from .spec import HALF, Case, Tolerance, normal
 
-# The GPU kernel's: queries of a group, columns staged at a time, how many of those a group's sums may span.
+# The GPU kernel's: queries of a group, columns loaded at a time, how many of those a group's sums may span.
 QUERIES, SLAB, MOST_COLUMNS, THREADS = 32, 32, 4, 128
 
 # Rows of the score matrix alive at a time: (B, H, _ROWS, T) instead of (B, H, T, T).

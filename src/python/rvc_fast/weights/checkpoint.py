@@ -297,7 +297,7 @@ def _packed(
 
 
 def _checksums(header: dict[str, str]) -> dict[str, str] | None:
-    """Return the checksums of a packed file's tensors; None if the file was packed before there were any."""
+    """Return the checksums of a packed file's tensors; None if the file was packed before it got any of this kind."""
     if "xxh3" not in header:
         return None
     try:

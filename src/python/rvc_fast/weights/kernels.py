@@ -183,7 +183,7 @@ def _read(path: Path, key: dict[str, str]) -> dict[str, PackedWeight]:
                 raise Malformed(f"layer {name[:80]!r} does not fit its place")
             spans.append((entry.begin, count, dtype))
         arrays = native.compiled.read_arrays(file.fileno(), spans)
-    # xxhash works without Python's lock.
+    # On a few threads: xxhash works without Python's lock.
     with workers(4) as pool:
         found = pool.map(archive.checksum, [_bytes(array) for array in arrays])
     for name, computed, stated in zip(weights, found, expected, strict=True):
