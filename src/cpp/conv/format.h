@@ -28,7 +28,7 @@ struct FormatRow {
   bool converts;             // its block does not take float32: `copy_input` makes its inputs
   int64_t depth;             // channels are filled up to a multiple of this, with zeros
   int64_t longest;           // stretch of the reduction that passes a tile in one go
-  int64_t copy_values;      // of the input that rows with one pass over the weights may take
+  int64_t copy_values;       // of the input that rows with one pass over the weights may take
   int64_t items_per_thread;  // enough to even out threads of unequal speed
 };
 
