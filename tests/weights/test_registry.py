@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +23,7 @@ from rvc_fast.errors import InputError
 from rvc_fast.weights import registry
 
 CONTENT = bytes(range(256)) * 8192
+PIECE = len(CONTENT) // 32
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 ETAG = hashlib.sha256(CONTENT).hexdigest()
 
@@ -42,10 +46,16 @@ class Hub(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
         self.end_headers()
         stop, self.server.break_after = self.server.break_after or len(CONTENT), None
-        self.wfile.write(CONTENT[start:stop])
+        for at in range(start, stop, PIECE):
+            time.sleep(self.server.pause)
+            self.wfile.write(CONTENT[at : min(at + PIECE, stop)])
         if stop < len(CONTENT):
             self.wfile.flush()
             self.connection.close()
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # who asked was ended
+            super().handle()
 
     def log_message(self, *args: object) -> None:
         pass
@@ -54,7 +64,7 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.log, server.break_after, server.delay = [], None, 0.0
+    server.log, server.break_after, server.delay, server.pause = [], None, 0.0, 0.0
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
@@ -118,6 +128,28 @@ def test_an_interrupted_download_is_resumed(hub: ThreadingHTTPServer, tmp_path: 
     assert pull(hub.server_port, tmp_path).returncode == 0
     assert (tmp_path / "cache" / "tiny" / "model.pt").read_bytes() == CONTENT
     assert hub.log == [0, len(CONTENT) // 2], "the second half was not asked for by range"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_after_an_end_at_any_moment_the_next_pull_makes_it_whole(
+    hub: ThreadingHTTPServer, tmp_path: Path, number: signal.Signals
+) -> None:
+    hub.pause = 0.05
+    target, moments = tmp_path / "cache" / "tiny" / "model.pt", random.Random(number)
+    for _ in range(3):
+        before, deadline = len(hub.log), time.monotonic() + 60
+        process = pulling(hub.server_port, tmp_path)
+        while len(hub.log) == before and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 32 * hub.pause))
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        assert not target.exists() or target.read_bytes() == CONTENT
+        target.unlink(missing_ok=True)
+    hub.pause = 0.0
+    assert pull(hub.server_port, tmp_path).returncode == 0
+    assert [p.name for p in target.parent.iterdir()] == ["model.pt"]
+    assert target.read_bytes() == CONTENT
 
 
 def test_several_at_once_download_it_once(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
