@@ -283,6 +283,8 @@ def test_the_seed_is_the_noise() -> None:
     assert not np.array_equal(by_seed[0], by_seed[2])
     given = converter("noise").convert(sound, sample_rate=16000, noise=SeededNoise(2)).samples
     np.testing.assert_array_equal(given, by_seed[2])
+    with pytest.raises(InputError, match=r"methods normal\(shape\).*got ndarray$"):
+        converter().convert(sound, sample_rate=16000, noise=np.ones(3))  # type: ignore[arg-type]
 
 
 def test_a_given_contour_is_used_and_returned() -> None:

@@ -167,6 +167,8 @@ def test_info_on_files_and_on_the_installation(
         (["convert", "IN", *MODELS, "-o", "out.xyz"], "xyz"),
         (["convert", "IN", *MODELS, "-o", "IN"], "overwritten"),
         (["convert", "IN", "IN", *MODELS, "-o", "both"], "would both be written"),
+        (["convert", "IN", "IN", *MODELS, "-o", "both.wav"], "a sound's name"),
+        (["convert", "IN", *MODELS, "-o", "new"], "a new one with a / at its end"),
         (["convert", "IN", *MODELS, "-o", "out.wav", "--speaker", "7"], "speaker"),
         (["convert", "IN", *MODELS, "-o", "out.wav", "--f0-file", "missing.csv"], "missing.csv"),
         (["convert", "IN", *MODELS, "-o", "out.wav", "--index", "missing.index"], "missing.index"),
@@ -188,7 +190,20 @@ def test_mistakes_give_one_line_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     assert main([str(speech) if a == "IN" else a for a in arguments]) == 2
     assert words in one_line(capsys)
-    assert list(tmp_path.rglob("*.*")) == []
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_options_have_no_short_forms(capsys: pytest.CaptureFixture[str]) -> None:
+    """--pitch was taken for --pitch-model."""
+    with pytest.raises(SystemExit) as e:
+        main(["convert", "in.wav", "-o", "out.wav", "--pitch", "4"])
+    assert e.value.code == 2
+    assert "unrecognized arguments: --pitch" in one_line(capsys)
+
+
+def test_a_new_folder_is_named_with_a_slash(speech: Path, tmp_path: Path) -> None:
+    assert main(["convert", str(speech), *MODELS, "-o", f"{tmp_path / 'new'}/", "--quiet"]) == 0
+    assert [p.name for p in (tmp_path / "new").iterdir() if p.suffix == ".wav"] == ["speech.wav"]
 
 
 def test_unwritable_output_keeps_what_is_there(

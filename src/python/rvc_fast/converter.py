@@ -184,7 +184,7 @@ class Converter:
             where unvoiced.
         f0_file: lines `seconds,hertz` that replace the pitch in their span, after transposition.
         strict: InputError for a file that ends before its header says so; otherwise a warning.
-        noise: the numbers of the synthesis themselves, in place of a seed.
+        noise: gives the random numbers of the synthesis, in place of a seed; see `rvc_fast.noise.NoiseSource`.
         progress: called as progress(stage, done, total).
 
         InputError names what is wrong.
@@ -198,6 +198,11 @@ class Converter:
         if not self.voice.config.use_f0 and (wanted.moves_pitch or f0 is not None):
             raise InputError(
                 "[convert] this voice does not follow the pitch of its input, so the pitch cannot be changed"
+            )
+        if noise is not None and not isinstance(noise, NoiseSource):
+            raise InputError(
+                "[convert] noise must have the methods normal(shape) and uniform(shape) of rvc_fast.noise.NoiseSource, "
+                f"got {type(noise).__name__}"
             )
         given = None if f0 is None else partial(_around, pitch.check(np.array(f0), "convert"))
         watch = Stopwatch()

@@ -8,11 +8,12 @@ waveform parity testable: its noise can be replayed here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import mlx.core as mx
 
 
+@runtime_checkable
 class NoiseSource(Protocol):
     """Gives the random arrays of a synthesis in the order in which they are needed."""
 

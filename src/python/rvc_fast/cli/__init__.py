@@ -12,7 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import __version__, machine, notes
 from ..notes import printable
@@ -23,7 +23,10 @@ COMMANDS = ("convert", "pack", "info", "models", "verify", "bench", "demo")
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as all others of the command line."""
+    """A parser whose errors are one line, as all others of the command line. Options have no short forms."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         command = self.prog.partition(" ")[2]

@@ -107,7 +107,8 @@ def _add_setting(group: argparse._ArgumentGroup, name: str, about: About) -> Non
 
 
 def _into_folder(inputs: list[str], output: str) -> bool:
-    return os.path.isdir(output) or len(inputs) > 1 or os.path.isdir(inputs[0])
+    named = output.endswith(("/", os.sep)) or os.path.isdir(output)
+    return named or len(inputs) > 1 or os.path.isdir(inputs[0])
 
 
 def _sounds(root: str, output: str) -> tuple[list[Path], list[tuple[str, str]]]:
@@ -143,11 +144,20 @@ def _jobs(inputs: list[str], output: str, suffix: str) -> tuple[list[tuple[str, 
     from ..writing import shown
 
     if not _into_folder(inputs, output):
+        if output != "-" and not Path(output).suffix:
+            raise InputError(
+                f"[convert] OUT must be a file with a suffix such as .wav, a folder that exists, or a new one with a / at "
+                f"its end, got {shown(output)}"
+            )
         return [(inputs[0], output)], []
     if output == "-" or "-" in inputs:
         raise InputError("[convert] - stands for one sound: give one input and one output with it")
     if os.path.exists(output) and not os.path.isdir(output):
         raise InputError(f"[convert] OUT must be a folder for several inputs, got the file {shown(output)}")
+    if Path(output).suffix.lower() in SUFFIXES and not os.path.isdir(output):
+        raise InputError(
+            f"[convert] OUT must be a folder for several inputs, got {shown(output)}, a sound's name"
+        )
     jobs: list[tuple[str, str]] = []
     broken: list[tuple[str, str]] = []
     for name in inputs:
@@ -178,6 +188,19 @@ def _check_targets(jobs: list[tuple[str, str]], output: str | None, models: list
 
     read = identities([*models, *(source for source, _ in jobs if source != "-")])
     written: dict[object, str] = {}
+
+    def claim(place: object, source: str, target: str) -> None:
+        if place in written:
+            raise InputError(
+                f"[convert] {shown(written[place])} and {shown(source)} would both be written to {shown(target)}: rename one of "
+                "them, or convert them one by one"
+            )
+        written[place] = source
+
+    # First by their names, before a folder is made for them.
+    for source, target in jobs:
+        claim(os.path.normpath(target), source, target)
+    written.clear()
     for source, target in jobs:
         if target == "-":
             continue
@@ -190,12 +213,7 @@ def _check_targets(jobs: list[tuple[str, str]], output: str | None, models: list
             inside = os.path.commonpath([os.path.realpath(output), os.path.realpath(folder)])
             if inside != os.path.realpath(output):
                 raise InputError(f"[convert] {shown(folder)} is a link to a folder outside {shown(output)}")
-        place = identity(target)
-        if place in written:
-            raise InputError(
-                f"[convert] {shown(written[place])} and {shown(source)} would both be written to {shown(target)}"
-            )
-        written[place] = source
+        claim(identity(target), source, target)
         check_writable(target, read, result_of=source, named=output is None)
 
 
