@@ -161,7 +161,7 @@ def main() -> int:
         parser.error("the compiled CPU kernels do not run here")
     mx.set_default_device(mx.cpu)
     costs, side = Costs(args.wake * 1e-6, args.handoff * 1e-6), Ours()
-    facts = machine.facts()
+    facts = machine.facts(native.compiled.threads(), native.compiled.isa())
     print(f"{facts['chip']}, {native.compiled.isa()}, commit {facts['commit']}")
     print(f"{args.seconds:g} s of sound, full-size seeded models, float32")
     print(f"a helper begins {args.wake:g} us after its job, the next ones {args.handoff:g} us apart\n")

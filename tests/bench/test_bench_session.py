@@ -108,6 +108,14 @@ def test_a_peer_whose_outputs_differ_has_no_number() -> None:
     assert going.red == 1
 
 
+def test_a_peer_that_states_what_it_agrees_to_has_a_number_from_there_on() -> None:
+    facts = {"dtype": "float32", "agrees_to": 80.0}
+    for error, timed in ((3e-6, True), (1e-3, False)):
+        rows, _, _ = measure({"torch": {"outputs": SOUND + np.float32(error), "facts": facts}}, repeats=3)
+        assert ("ratio" in rows[0]["peers"]["torch"]) is timed
+        assert rows[0]["peers"]["torch"]["bar_db"] == 80.0
+
+
 def test_a_conversion_is_compared_of_the_same_pitch_and_the_pitch_by_itself() -> None:
     rows: list[dict[str, Any]] = []
     clock, log = Clock(), []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from types import SimpleNamespace
+
 import mlx.core as mx
 import pytest
 
@@ -60,6 +63,25 @@ def test_nothing_is_noted_outside_of_a_trace() -> None:
         assert [name for name, _, _ in native.compiled.end_trace()] == ["linear"]
         mx.eval(ops.linear(x + 1, weight))
     assert native.compiled.end_trace() == []
+
+
+@pytest.mark.skipif(native.ext() is None, reason="the compiled kernels do not run here")
+def test_what_is_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight = mx.random.normal((1, 64, 32)), mx.random.normal((32, 32))
+    sides = SimpleNamespace(runs=lambda task: [lambda: ops.linear(x, weight)])
+    monkeypatch.setattr(scaling, "Ours", lambda: sides)
+    monkeypatch.setattr("sys.argv", ["scaling", "--stage", "flow,decoder", "--repeats", "1"])
+    before = mx.default_device()
+    try:
+        assert scaling.main() == 0
+    finally:
+        mx.set_default_device(before)
+    text = capsys.readouterr().out
+    assert native.compiled.isa() in text
+    for row in ("flow", "decoder", "all of these"):
+        assert re.search(rf"^\| {row} \|( [\d.]* \|){{9}}$", text, re.M)
+    assert "Lost on 16 threads" in text
+    assert "flow: linear" in text
 
 
 def test_an_unknown_stage_is_one_line(
