@@ -375,7 +375,7 @@ def test_arrays_of_a_file(tmp_path: Path) -> None:
     path.write_bytes(values.tobytes())
     with path.open("rb") as file:
         ext, fd = native.ext(), file.fileno()
-        a, b = ext.read_arrays(fd, [(64, 16, "float32"), (192, 32, "bfloat16")])
+        a, b, c = ext.read_arrays(fd, [(64, 16, "float32"), (192, 31, "bfloat16"), (4, 3, "float32")])
         for offset, count, dtype in (
             *((-64, 1, "float32"), (64, 0, "float32"), (64, -1, "float32"), (64, 49, "float32")),
             *((64, 97, "bfloat16"), (256, 1, "float32"), (2**62, 1, "float32"), (64, 2**62, "float32")),
@@ -386,9 +386,13 @@ def test_arrays_of_a_file(tmp_path: Path) -> None:
         with pytest.raises(RuntimeError, match=r"\[read_arrays\]"):
             ext.read_arrays(9999, [(64, 1, "float32")])
     path.write_bytes(b"")  # what was read stays
+    assert [np.asarray(x.view(mx.uint8)).ctypes.data % 64 for x in (a, b, c)] == [0, 0, 0]
     np.testing.assert_array_equal(np.array(a), values[16:32])
+    del a  # the others need the memory that they share with it
     assert b.dtype == mx.bfloat16
-    np.testing.assert_array_equal(np.array(b.view(mx.uint16)), values[48:].view(np.uint16))
+    np.testing.assert_array_equal(np.array(b.view(mx.uint16)), values[48:].view(np.uint16)[:31])
+    np.testing.assert_array_equal(np.array(c), values[1:4])
+    np.testing.assert_array_equal(np.array(c + c), 2 * values[1:4])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

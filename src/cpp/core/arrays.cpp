@@ -18,6 +18,7 @@ namespace {
 
 constexpr const char* kReadArrays = "read_arrays";
 constexpr size_t kPiece = 4 << 20;
+constexpr int64_t kLine = 64;  // bytes of a cache line, where each array begins
 
 struct Piece {
   char* to;
@@ -56,7 +57,8 @@ std::vector<mx::array> read_arrays(int fd, const std::vector<Span>& spans) {
   if (fstat(fd, &status) != 0) throw std::system_error(errno, std::generic_category(), "[read_arrays] fstat");
   const int64_t size = status.st_size;
   std::vector<mx::array> arrays;
-  std::vector<Piece> pieces;
+  std::vector<int64_t> places;  // in bytes
+  int64_t end = 0;
   for (const auto& [offset, count, dtype] : spans) {
     require(dtype == "float32" || dtype == "bfloat16", kReadArrays,
             "dtype must be \"float32\" or \"bfloat16\", got \"" + dtype + "\"");
@@ -67,13 +69,27 @@ std::vector<mx::array> read_arrays(int fd, const std::vector<Span>& spans) {
     require(fits, kReadArrays,
             "spans must be within the file, got " + std::to_string(count) + " values at " +
                 std::to_string(offset) + " of " + std::to_string(size) + " bytes");
-    mx::array& array =
-        arrays.emplace_back(mx::Shape{static_cast<int>(count)}, type, nullptr, std::vector<mx::array>{});
-    allocate(array);
+    arrays.emplace_back(mx::Shape{static_cast<int>(count)}, type, nullptr, std::vector<mx::array>{});
+    places.push_back(end);
+    end += round_up(static_cast<int64_t>(arrays.back().nbytes()), kLine);
+  }
+  if (arrays.empty()) return arrays;
+  const int64_t floats = end / mx::size_of(mx::float32);
+  require(floats <= std::numeric_limits<int>::max(), kReadArrays,
+          "spans must hold less than 8 GB together, got " + std::to_string(end) + " bytes");
+  mx::array block({static_cast<int>(floats)}, mx::float32, nullptr, {});
+  allocate(block);
+  mx::array::Flags flags{};
+  flags.contiguous = flags.row_contiguous = flags.col_contiguous = true;
+  std::vector<Piece> pieces;
+  for (size_t i = 0; i < arrays.size(); ++i) {
+    mx::array& array = arrays[i];
+    array.copy_shared_buffer(block, {1}, flags, array.size(), places[i] / array.itemsize());
     array.set_status(mx::array::Status::available);
+    const int64_t from = std::get<0>(spans[i]);
     for (size_t at = 0; at < array.nbytes(); at += kPiece) {
       pieces.push_back({array.data<char>() + at, std::min(kPiece, array.nbytes() - at),
-                        static_cast<off_t>(offset + static_cast<int64_t>(at))});
+                        static_cast<off_t>(from + static_cast<int64_t>(at))});
     }
   }
   std::atomic<int> error{0};

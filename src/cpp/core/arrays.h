@@ -17,6 +17,9 @@ using Span = std::tuple<int64_t, int64_t, std::string>;
 // One array (values,) per span of the open file `fd`, read by all threads. Throws for a span that the file
 // does not hold, and where it cannot be read.
 //
+// All of them lie in one block of memory, which lives as long as any of them does: a block is large enough
+// for the system's huge pages, and most weights are not.
+//
 // The file is not mapped: a process that reads from a mapped file is ended by the system if another one
 // truncates it.
 std::vector<mx::array> read_arrays(int fd, const std::vector<Span>& spans);
