@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "conv/format.h"
+#include "core/ahead.h"
 #include "core/arrays.h"
 #include "core/pool.h"
 #include "core/signature.h"
@@ -124,6 +125,7 @@ NB_MODULE(_ext, m) {
   m.def("formats", &formats);
   m.def("threads", &threads);
   m.def("release_scratch", &release_scratch);
+  m.def("set_ahead_limit", &set_ahead_limit, "bytes"_a);
   m.def("layout", [] { return std::string(kLayout); });
   m.def("start_trace", &start_trace);
   m.def("end_trace", [] {

@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "core/ahead.h"
 #include "core/subnormals.h"
 #include "core/trace.h"
 #include "mlx/allocator.h"
@@ -118,12 +119,16 @@ void CpuPrimitive::dispatch(Work work) {
   static const bool once = (set_allocator(take_shared), true);
   (void)once;
   auto scratch = reserve(stream().index, work.shared, work.each);
-  mx::cpu::get_command_encoder(stream()).dispatch([run = std::move(work.run), scratch = std::move(scratch),
+  const int64_t index = stream().index;
+  // What is captured first goes last: the work has ended when its memory is free again.
+  mx::cpu::get_command_encoder(stream()).dispatch([counted = begin_work(index), run = std::move(work.run),
+                                                   scratch = std::move(scratch),
                                                    op = tracing() ? std::string(name()) : std::string()] {
     FlushToZero mode;
     TracedOp traced(op);
     run(scratch);
   });
+  wait_above_limit(index);
 }
 
 mx::array dense(const mx::array& x, mx::Dtype type, mx::StreamOrDevice s) {

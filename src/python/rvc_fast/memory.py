@@ -1,16 +1,18 @@
 """How much memory an evaluation may take: the one place that decides.
 
 Models are graphs: they compute nothing and wait for nothing. Whoever evaluates one does it inside `bounded`, which sets
-MLX's limits for that time:
+limits for that time:
 
-- On a CPU, MLX runs up to ten operations ahead of itself and holds what all of them read and write. The memory limit
-  is set to SLACK more than what is in use, and above it MLX waits for an operation to end before it begins the next.
+- On a CPU, MLX runs up to ten operations ahead of itself and holds what all of them read and write. Above SLACK more
+  than what is in use at the beginning, our kernels let the thread that evaluates wait until all but one of the
+  operations before have ended. MLX's own memory limit would do without kernels of ours, and does so for the references;
+  but while MLX waits for the last operation it keeps a core busy, which the operation could use.
 - On a GPU, freed memory goes into a cache, from which the next chunk takes it. That cache is limited to CACHE, instead
   of being emptied after each chunk, which would make the driver allocate everything anew. MLX bounds how far it runs
   ahead of a GPU by itself.
 
-The limits that stood before are set again at the end. They belong to the process: while several threads are inside, the
-first one's limits hold.
+The limits that stood before are set again at the end. That of our kernels belongs to the thread. Those of MLX belong to
+the process: while several threads are inside, the first one's limits hold.
 """
 
 from __future__ import annotations
@@ -38,7 +40,20 @@ _restore: Callable[[], object] = dict  # overwritten by whoever enters first
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """Bound the memory of what is evaluated inside; see the module's text."""
+    """Bound the memory of what this thread evaluates inside; see the module's text."""
+    if dispatch.gpu_backend() is None and dispatch.compiled_missing() is None:
+        before = native.compiled.set_ahead_limit(mx.get_active_memory() + SLACK)
+        try:
+            yield
+        finally:
+            native.compiled.set_ahead_limit(before)
+        return
+    with _limits_of_mlx():
+        yield
+
+
+@contextmanager
+def _limits_of_mlx() -> Iterator[None]:
     global _inside, _restore
     with _lock:
         if _inside == 0:
