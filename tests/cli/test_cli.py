@@ -206,17 +206,6 @@ def test_info_on_files_and_on_the_installation(
             "[pack] the file to write must have the suffix .safetensors, got v",
         ),
         (["pack", "missing.pth", "-o", "v.pth"], "must have the suffix .safetensors, got v.pth"),
-        (
-            ["bench", "--compare", "a.jsonl", "b.jsonl", "--quick"],
-            "--compare reads files and measures nothing, got --quick",
-        ),
-        (["bench", "convert", "--compare", "a.jsonl", "b.jsonl"], "got the suite 'convert' with it"),
-        (["bench", "--compare", "a.jsonl", "b.jsonl", "--report", "x.html"], "got --report with it"),
-        (
-            ["bench", "--read", "a.jsonl", "--report", "x.html", "--json"],
-            "--read reads files and measures nothing, got --json",
-        ),
-        (["bench", "stages", "--batch", "2"], "--batch is for kernels and convert, not stages"),
         (["models", "where", "nothing"], "contentvec"),
         (["verify", "missing"], "missing"),
     ],
