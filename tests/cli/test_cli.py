@@ -308,6 +308,7 @@ def test_a_backend_that_is_not_here_is_one_mistake(
     out = tmp_path / "out.wav"
     for what, arguments in [
         ("load", ["convert", str(speech), *MODELS, "-o", str(out)]),
+        ("pack", ["pack", str(DEMO / "voice.pth"), "-o", str(tmp_path / "voice.safetensors")]),
         ("verify", ["verify", str(golden), "--backend", backend]),
         ("bench", ["bench", "--backend", backend, "--out", str(tmp_path)]),
     ]:

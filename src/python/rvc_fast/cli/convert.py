@@ -205,8 +205,8 @@ def _check_apart(jobs: list[tuple[str, str]], place: Callable[[str], object]) ->
         there = place(target)
         if there in sources:
             raise InputError(
-                f"[convert] {shown(sources[there])} and {shown(source)} would both be written to {shown(target)}: rename "
-                "one of them, or convert them one by one"
+                f"[convert] {shown(sources[there])} and {shown(source)} would both be written to {shown(target)}: "
+                "rename one of them, or convert them one by one"
             )
         sources[there] = source
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from .. import writing
 from ..errors import InputError
 from ..layers import NORMAL, Packing, packed_layers
+from ..ops import dispatch
 from . import kernels
 from .checkpoint import Checkpoint, load_checkpoint, save_packed
 from .models import MODELS
@@ -31,6 +32,7 @@ def pack_file(source: str | Path, target: str | Path, packing: Packing | None = 
         raise InputError(
             f"[pack] the file to write must have the suffix .safetensors, got {writing.shown(target)}"
         )
+    dispatch.check_backend("pack")  # the model is built
     targets = [target]
     if packing is not None:
         kernels.require("pack")
