@@ -65,6 +65,16 @@ def test_an_explicit_backend_does_not_fall_back() -> None:
     assert "BackendError: [linear] backend 'cpu' was asked for" in result.stderr
 
 
+def test_a_command_that_asks_for_the_extension_is_one_mistake(golden: Path) -> None:
+    result = run(
+        f"from rvc_fast.cli import main; sys.exit(main(['verify', {str(golden)!r}]))", RVC_FAST_BACKEND="cpu"
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        "rvc-fast: [verify] RVC_FAST_BACKEND is cpu, but the compiled CPU kernels cannot be used (blocked by a test)\n"
+    )
+
+
 def test_the_extension_is_here() -> None:
     assert native.ext() is not None, native.load()[1]
     assert dispatch.route("conv1d").backend == "cpu"

@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 import numpy as np
 import pytest
 
-from rvc_fast.cli import parser
+from rvc_fast.cli import convert, parser
 from rvc_fast.converter import Converter
 from rvc_fast.errors import InputError
 from rvc_fast.settings import ABOUT, Chunking, Options, Settings, options
@@ -33,11 +33,10 @@ def test_help_of_convert_shows_them() -> None:
 
 
 def test_the_command_line_has_the_same_defaults() -> None:
-    args = parser().parse_args(["convert", "in.wav", "-o", "out.wav"])
-    assert {name: getattr(args, name) for name in ABOUT} == {
-        name: about.value for name, about in ABOUT.items()
-    }
-    Settings(**{name: getattr(args, name) for name in ABOUT})
+    given = convert._options(parser().parse_args(["convert", "in.wav", "-o", "out.wav"]))
+    settings = {name: given[name] for name in ABOUT}
+    assert settings == {name: about.value for name, about in ABOUT.items()}
+    Settings(**settings)
 
 
 def _option(name: str, text: str) -> Any:

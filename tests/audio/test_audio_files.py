@@ -140,7 +140,7 @@ def test_unwritable_targets_leave_nothing(tmp_path: Path) -> None:
     (tmp_path / "folder.wav").mkdir()
     (tmp_path / "link.wav").symlink_to("/dev/zero")
     for path, message in [
-        (tmp_path / "none" / "x.wav", "No such file"),
+        (tmp_path / "none" / "x.wav", "the folder .*none does not exist"),
         (tmp_path / "folder.wav", "folder"),
         (tmp_path / "x", "suffix"),
         (tmp_path / "link.wav" / "x.wav", "Not a directory"),
@@ -313,7 +313,9 @@ source = arguments[arguments.index("-i") + 1].removeprefix("file:")
 target = arguments[-1].removeprefix("file:")
 data = open(source, "rb").read()
 if data.startswith(b"broken"):
-    sys.exit("moov atom not found")
+    sys.exit("Error opening input file file:" + source + ": moov atom not found")
+if target.endswith(".xyz"):
+    sys.exit(target + ": Invalid argument")
 # This stand-in "codes" m4a as a wav behind one line.
 open(target, "wb").write(data[5:] if data.startswith(b"ftyp\\n") else b"ftyp\\n" + data)
 """
@@ -330,9 +332,16 @@ def test_other_formats_go_through_ffmpeg(tmp_path: Path, monkeypatch: pytest.Mon
     write_audio(path, tone(), 24000)
     assert path.read_bytes().startswith(b"ftyp")
     np.testing.assert_array_equal(read_mono(path)[0], tone())
-    (tmp_path / "broken.aac").write_bytes(b"broken")
-    with pytest.raises(FileFormatError, match="moov atom not found"):
-        read_audio(tmp_path / "broken.aac")
+    # What it says of our temporary files it says of the user's.
+    bad, strange = tmp_path / "broken.aac", tmp_path / "x.xyz"
+    bad.write_bytes(b"broken")
+    with pytest.raises(FileFormatError) as read:
+        read_audio(bad)
+    said = f"[audio] cannot read {bad}: ffmpeg says Error opening input file {bad}: moov atom not found"
+    assert str(read.value) == said
+    with pytest.raises(FileFormatError) as written:
+        write_audio(strange, tone(), 24000)
+    assert str(written.value) == f"[audio] cannot write {strange}: ffmpeg says {strange}: Invalid argument"
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FileFormatError, match="install ffmpeg"):
         read_audio(path)

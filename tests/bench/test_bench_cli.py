@@ -58,7 +58,10 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["kernels", "--op", "knn", "--dtype", "float16"], "knn has no float16 on the backend"),
         (["stages", "--dtype", "float16"], "here, got 'float16': only a GPU computes in float16"),
         (["--against", "jax"], "against must be of torch, "),
-        (["--backend", "cuda", "stages", "--against", "none"], "backend 'cuda' was asked for"),
+        (
+            ["--backend", "cuda", "stages", "--against", "none"],
+            "RVC_FAST_BACKEND is cuda, but MLX's default device is",
+        ),
         (["--quick", "--minutes", "5"], "--quick chooses --minutes itself"),
         (["--quick", "--seconds", "1"], "--quick chooses --seconds itself"),
         (["--quick", "--batch", "2"], "--quick chooses --batch itself"),
@@ -68,6 +71,18 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["--read", "nothing.jsonl", "--report", "x.html"], "cannot read nothing.jsonl"),
         (["--compare", "a.jsonl"], "--compare takes two or more files"),
         (["--compare", "a.jsonl", "b.jsonl"], "cannot read a.jsonl"),
+        (
+            ["--compare", "a", "b", "--quick"],
+            "--compare reads files and measures nothing, got --quick with it",
+        ),
+        (["convert", "--compare", "a", "b"], "got the suite 'convert' with it"),
+        (["--compare", "a", "b", "--report", "x.html"], "got --report with it"),
+        (
+            ["--read", "a", "--report", "x.html", "--json"],
+            "--read reads files and measures nothing, got --json",
+        ),
+        (["--read", "a", "--report", "x.html", "--out", "x"], "got --out with it"),
+        (["stages", "--batch", "2"], "--batch is for kernels and convert, not stages"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -178,7 +178,10 @@ def test_the_stated_rate_tells_what_tensors_do_not(tmp_path):
     ],
 )
 def test_another_encoder_than_the_default(tmp_path, monkeypatch, said, warned):
-    monkeypatch.setattr("rvc_fast.converter._locate", lambda name: DEMO / "embedder")
+    # An encoder as wide as the demo voice takes it stands for contentvec.
+    monkeypatch.setattr("rvc_fast.weights.configs.VERSIONS", {128: "v2"})
+    monkeypatch.setattr("rvc_fast.weights.registry.Model.path", DEMO / "embedder")
+    monkeypatch.setattr("rvc_fast.weights.registry.Model.present", True)
     path = pth(tmp_path / "a.pth", demo() | said)
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
@@ -189,6 +192,20 @@ def test_another_encoder_than_the_default(tmp_path, monkeypatch, said, warned):
     if warned:
         assert next(iter(said.values())) in str(heard[0].message)
         assert "--embedder" in str(heard[0].message)
+
+
+@pytest.mark.parametrize("width", [128, 768], ids=["another width", "the width of contentvec"])
+def test_an_encoder_that_must_be_given_is_named(tmp_path, monkeypatch, width):
+    monkeypatch.setenv("RVC_FAST_CACHE", str(tmp_path))
+    monkeypatch.setattr("rvc_fast.weights.configs.VERSIONS", {width: "v2"})
+    path = pth(tmp_path / "a.pth", demo() | {"embedder_model": "spin"})
+    with pytest.raises(
+        InputError, match=r"features of 'spin', not of contentvec: give that encoder \(--embedder"
+    ):
+        rvc_fast.load(path)
+    if width == 128:
+        with pytest.raises(InputError, match="rvc-fast models pull contentvec"):
+            rvc_fast.load(pth(tmp_path / "b.pth", demo()))
 
 
 def test_layer_of_the_encoder_is_taken(tmp_path, reference):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 import soundfile
 
 from demo import DEMO, MODELS
+from fakes import FakeEmbedder, FakeVoice
 from rvc_fast.cli import main
 from rvc_fast.converter import Converter
 from rvc_fast.errors import RvcFastError
@@ -168,6 +171,29 @@ def test_info_on_files_and_on_the_installation(
         (["convert", "IN", *MODELS, "-o", "IN"], "overwritten"),
         (["convert", "IN", "IN", *MODELS, "-o", "both"], "would both be written"),
         (["convert", "IN", "IN", *MODELS, "-o", "both.wav"], "a sound's name"),
+        (["convert", "IN", *MODELS, "-o", "out.wav/"], "with a / at its end, got a sound's name, out.wav/"),
+        (["convert", "IN", *MODELS, "-o", "none/out.wav"], "none/out.wav: the folder none does not exist"),
+        (["convert", "IN", "-o", "missing/out.wav"], "the folder missing does not exist"),
+        (
+            ["convert", "IN", "-m", "missing.pth", "-o", "out.flac", "--format", "flac"],
+            "--format needs a folder as OUT",
+        ),
+        (
+            ["convert", "IN", "-m", "missing.pth", "-o", "-", "--resume"],
+            "--resume needs a folder as OUT, got -",
+        ),
+        (
+            ["convert", "IN", "-m", "missing.pth", "-o", "out.wav", "--index-rate", "0"],
+            "--index-rate needs an index",
+        ),
+        (
+            ["convert", "IN", "-m", "missing.pth", "-o", "out.wav", "--exact-search"],
+            "--exact-search needs an index",
+        ),
+        (
+            ["convert", "IN", "-m", "missing.pth", "-o", "out.wav", "--protect", "0.33"],
+            "--protect needs an index",
+        ),
         (["convert", "IN", *MODELS, "-o", "new"], "a new one with a / at its end"),
         (["convert", "IN", *MODELS, "-o", "out.wav", "--speaker", "7"], "speaker"),
         (["convert", "IN", *MODELS, "-o", "out.wav", "--f0-file", "missing.csv"], "missing.csv"),
@@ -175,6 +201,11 @@ def test_info_on_files_and_on_the_installation(
         (["convert", "IN", *MODELS, "-o", "-", "--json"], "stdout"),
         (["info", "missing.pth"], "missing.pth"),
         (["pack", "IN", "-o", "out.safetensors"], "speech.wav"),
+        (
+            ["pack", "missing.pth", "-o", "v"],
+            "[pack] the file to write must have the suffix .safetensors, got v",
+        ),
+        (["pack", "missing.pth", "-o", "v.pth"], "must have the suffix .safetensors, got v.pth"),
         (["models", "where", "nothing"], "contentvec"),
         (["verify", "missing"], "missing"),
     ],
@@ -199,6 +230,20 @@ def test_options_have_no_short_forms(capsys: pytest.CaptureFixture[str]) -> None
         main(["convert", "in.wav", "-o", "out.wav", "--pitch", "4"])
     assert e.value.code == 2
     assert "unrecognized arguments: --pitch" in one_line(capsys)
+
+
+def test_an_unknown_option_points_to_the_help_of_its_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, said in [
+        (
+            ["pack", "--nonsense", "a", "-o", "b"],
+            "[pack] unrecognized arguments: --nonsense (rvc-fast pack --help)",
+        ),
+        (["--nonsense", "pack", "a", "-o", "b"], "unrecognized arguments: --nonsense (rvc-fast --help)"),
+    ]:
+        with pytest.raises(SystemExit) as e:
+            main(arguments)
+        assert e.value.code == 2
+        assert one_line(capsys) == f"rvc-fast: {said}\n"
 
 
 def test_a_new_folder_is_named_with_a_slash(speech: Path, tmp_path: Path) -> None:
@@ -241,9 +286,99 @@ def test_help_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, env=os.environ)
 
 
-def test_a_traceback_only_with_debug(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="missing"):
-        main(["info", "missing.pth", "--debug"])
+def test_debug_adds_a_traceback_and_changes_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "missing.pth"]) == 2
+    line = one_line(capsys)
+    assert main(["info", "missing.pth", "--debug"]) == 2
+    traceback = capsys.readouterr().err
+    assert traceback.startswith("Traceback")
+    assert traceback.endswith(f"\n{line}")
+
+
+def test_a_backend_that_is_not_here_is_one_mistake(
+    speech: Path,
+    tmp_path: Path,
+    golden: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A machine has Metal or CUDA, not both."""
+    backend = "metal" if mx.cuda.is_available() else "cuda"
+    monkeypatch.setenv("RVC_FAST_BACKEND", backend)
+    out = tmp_path / "out.wav"
+    for what, arguments in [
+        ("load", ["convert", str(speech), *MODELS, "-o", str(out)]),
+        ("pack", ["pack", str(DEMO / "voice.pth"), "-o", str(tmp_path / "voice.safetensors")]),
+        ("verify", ["verify", str(golden), "--backend", backend]),
+        ("bench", ["bench", "--backend", backend, "--out", str(tmp_path)]),
+    ]:
+        assert main(arguments) == 2
+        assert one_line(capsys).startswith(
+            f"rvc-fast: [{what}] RVC_FAST_BACKEND is {backend}, but MLX's default device is "
+        )
+    assert os.listdir(tmp_path) == []
+    assert main(["info"]) == 2
+    said = capsys.readouterr()
+    assert "RVC_FAST_BACKEND" in said.out
+    assert said.err.startswith(
+        f"rvc-fast: [info] RVC_FAST_BACKEND is {backend}, but MLX's default device is "
+    )
+
+
+def test_a_voice_that_does_not_follow_the_pitch_takes_no_option_of_it(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voice = FakeVoice(use_f0=False)
+    monkeypatch.setattr("rvc_fast.converter.load", lambda **_: Converter(voice, FakeEmbedder()))
+    for option in (["--f0-threshold", "0.1"], ["-t", "4"], ["--pitch-model", "rmvpe.pt"]):
+        out = tmp_path / "out.wav"
+        assert main(["convert", str(speech), "-m", "v", "-o", str(out), *option]) == 2
+        assert "needs a voice that follows the pitch" in one_line(capsys)
+        assert not out.exists()
+
+
+def test_the_demo_voice_by_its_path_needs_its_own_encoder(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RVC_FAST_CACHE", str(tmp_path))
+    out = str(tmp_path / "out.wav")
+    assert main(["convert", str(speech), "-m", str(DEMO / "voice.pth"), "-o", out]) == 2
+    said = one_line(capsys)
+    assert "takes features of 128 values" in said
+    assert "--embedder" in said
+    assert str(DEMO / "embedder") in said
+
+
+def test_where_says_what_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RVC_FAST_CACHE", str(tmp_path))
+    path = f"{tmp_path / 'rmvpe' / 'rmvpe.pt'}\n"
+    assert main(["models", "where", "rmvpe"]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (path, "rmvpe is not there yet: rvc-fast models pull rmvpe\n")
+    assert main(["models", "where", "rmvpe", "--quiet"]) == 0
+    assert capsys.readouterr() == (path, "")
+
+
+def test_verify_prints_each_row_once(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("cases.json", "mel.safetensors", "voice_tiny_32k.pth", "synth_tiny_32k.json"):
+        shutil.copy(golden / name, tmp_path)
+    assert main(["verify", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    header, mel, weights, last = said.out.splitlines()
+    assert said.err == ""
+    assert header.split() == ["result", "SNR", "dB", "max-abs", "correlation", "bar", "ms", "case", "tensor"]
+    assert mel.endswith("mel log_mel")
+    assert weights.split()[:2] == ["pass", "identical"]
+    assert weights.index("voice_tiny_32k") == mel.index("mel log_mel") == header.index("case tensor")
+    assert last == "2 of 2 passed"
+    assert main(["verify", str(tmp_path), "--json"]) == 0
+    said = capsys.readouterr()
+    assert [row["snr_db"] == 999 for row in json.loads(said.out)] == [False, True]
+    assert said.err == "ok   mel log_mel\nok   voice_tiny_32k weights of synth_tiny_32k\n"
 
 
 def test_verify_passes_on_the_golden_cases(golden: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,7 +125,7 @@ def test_refused_before_the_work(
         ([a, c], elsewhere, "is a link to .*precious"),
         ([a, c], pipes, "a device or a pipe"),
         ([str(folder)], tmp_path / "strange", "a link to a folder outside"),
-        ([a], tmp_path / "none" / "x.wav", "No such file"),
+        ([a], tmp_path / "none" / "x.wav", "the folder .*none does not exist"),
         ([a, c], a, "must be a folder"),
     ]:
         assert main(["convert", *inputs, "-m", c, "-o", str(out)]) == 2
@@ -171,8 +171,13 @@ def test_nothing_that_one_sound_does_ends_the_others(
 
     monkeypatch.setattr(Converter, "convert", failing)
     monkeypatch.setattr(Converter, "forget", lambda self: forgotten.append(1))
-    assert main(["convert", *names, "-m", "voice", "-o", str(tmp_path / "out"), "--json"]) == code
+    arguments = ["convert", *names, "-m", "voice", "-o", str(tmp_path / "out"), "--json"]
+    assert main([*arguments, "--debug"]) == code
+    assert "Traceback" in capsys.readouterr().err
+    assert files(tmp_path / "out") == ["0.wav", "2.wav", "3.wav"]
+    assert main(arguments) == code
     said = capsys.readouterr()
+    assert "Traceback" not in said.err
     (line,) = [line for line in said.err.splitlines() if line.startswith("rvc-fast: ")]
     assert line.startswith(f"rvc-fast: {names[1]}: {message}")
     assert "\x1b" not in said.err

@@ -23,11 +23,16 @@ def test_a_source_is_never_the_target(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "link.safetensors").symlink_to("voice.pth")
     os.link(voice, tmp_path / "hard.safetensors")
     before = voice.read_bytes()
-    for target in ("voice.pth", "link.safetensors", "hard.safetensors"):
+    for target, message in (
+        ("voice.pth", "must have the suffix .safetensors"),
+        ("link.safetensors", "overwritten by its own result"),
+        ("hard.safetensors", "overwritten by its own result"),
+    ):
         assert main(["pack", str(voice), "-o", str(tmp_path / target), "--quiet"]) == 2
-        assert "overwritten by its own result" in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     shutil.copytree(DEMO / "embedder", tmp_path / "embedder")
-    inside = [str(f) for f in (tmp_path / "embedder").iterdir()]
+    inside = [str(f) for f in (tmp_path / "embedder").glob("*.safetensors")]
+    assert inside
     for target in inside:
         assert main(["pack", str(tmp_path / "embedder"), "-o", target, "--quiet"]) == 2
         assert "overwritten by its own result" in capsys.readouterr().err

@@ -25,6 +25,7 @@ from .ops import Dtype, dispatch, precision
 from .pipeline import Embedder, Kept, Progress, Stopwatch, Voice
 from .pitch import f0 as pitch
 from .settings import Chunking, Settings, check_number, documented
+from .writing import shown
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -262,6 +263,7 @@ def load(
     devices.check()
     device = devices.choose(device)
     with devices.on(device):
+        dispatch.check_backend("load")
         converter = _load(voice, embedder, pitch_model, index, memory, dtype, device)
     if warm:
         converter.warm()
@@ -283,14 +285,15 @@ def _load(
 
         voice = load_voice(voice, packing)
     if embedder is None:
-        embedder = _locate("contentvec")
-        _warn_of_other_embedder(voice.config.embedder)
+        embedder = _default_embedder(voice.config.embedder, voice.config.text_enc_hidden_dim)
     if isinstance(embedder, (str, os.PathLike)):
         from .features.hubert import load_hubert
 
         embedder = load_hubert(embedder, packing)
     if pitch_model is None and voice.config.use_f0:
-        pitch_model = _locate("rmvpe")
+        from .weights.registry import locate
+
+        pitch_model = locate("rmvpe")
     if isinstance(pitch_model, (str, os.PathLike)):
         from .pitch.rmvpe import load_rmvpe
 
@@ -300,19 +303,33 @@ def _load(
     return converter
 
 
-def _warn_of_other_embedder(name: str) -> None:
-    """Warn that the default encoder is not the one that the voice's file names."""
+def _default_embedder(name: str, width: int) -> Path:
+    """Return contentvec for a voice that takes features of `width` values and whose file names an encoder, or "".
+
+    A warning if that is another one; InputError if contentvec cannot serve, or is not here, which says what can.
+    """
+    from .resources import demo_dir
+    from .weights.configs import VERSIONS
+    from .weights.registry import find, locate
+
     plain = os.path.basename(name.replace("\\", "/")).lower().replace("_", "-").replace(" ", "-")
     plain = plain.removesuffix(".pt").removesuffix("-base")
     # ContentVec is the encoder of nearly all voices; hubert_base.pt is RVC's copy of it.
-    if name and plain != "hubert" and not plain.startswith("contentvec"):
-        shown = name if name.isprintable() else ascii(name)
-        warnings.warn(
-            f"rvc_fast: this voice was trained on the features of {shown!r}, not of contentvec, and will not "
-            "speak clearly with it: give that encoder (--embedder, embedder=)",
-            UserWarning,
-            stacklevel=4,
+    other = bool(name) and plain != "hubert" and not plain.startswith("contentvec")
+    give = "give that encoder (--embedder, embedder=)"
+    if width not in VERSIONS and not other:
+        raise InputError(
+            f"[load] this voice takes features of {width} values, which are those of another encoder than contentvec: "
+            f"{give}; the demo voice's is {demo_dir() / 'embedder'}"
         )
+    if other:
+        trained = f"this voice was trained on the features of {shown(name)!r}, not of contentvec"
+        if width not in VERSIONS or not find("contentvec").present:
+            raise InputError(f"[load] {trained}: {give}")
+        warnings.warn(
+            f"rvc_fast: {trained}, and will not speak clearly with it: {give}", UserWarning, stacklevel=4
+        )
+    return locate("contentvec")
 
 
 def _check_embedder(voice: Voice, embedder: Embedder) -> None:
@@ -335,12 +352,6 @@ def _check_embedder(voice: Voice, embedder: Embedder) -> None:
             UserWarning,
             stacklevel=5,
         )
-
-
-def _locate(name: str) -> Path:
-    from .weights.registry import locate
-
-    return locate(name)
 
 
 def _load_16k(sound: Any, sample_rate: int | None, strict: bool) -> np.ndarray:

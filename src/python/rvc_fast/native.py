@@ -54,8 +54,9 @@ def load() -> tuple[ModuleType | None, str]:
             raise InputError(f"[env] RVC_FAST_ISA: {e}") from e
         _self_test(_ext)
     except (ImportError, RuntimeError, TypeError, AttributeError) as e:
-        why = f"the compiled CPU kernels cannot be used ({str(e).splitlines()[0]}); running on stock MLX, much slower"
-        warnings.warn(f"rvc_fast: {why}", UserWarning, stacklevel=2)
+        why = f"the compiled CPU kernels cannot be used ({str(e).splitlines()[0]})"
+        if env.backend() != "cpu":  # then nothing runs instead of them, and the error says why
+            warnings.warn(f"rvc_fast: {why}; running on stock MLX, much slower", UserWarning, stacklevel=2)
         return None, why
     return _ext, f"compiled kernels, {_ext.isa()}, {_ext.threads()} threads"
 

@@ -64,7 +64,8 @@ def check(path: Name, what: str, sources: Sources = (), result_of: Name | None =
     """Return the file that a result for `path` takes the place of: `path`, or what a link beside it points to.
 
     A target may be missing or a plain file that may be written. InputError, which begins with "[`what`]", for a
-    folder, a device or a pipe, for a link to another folder, and for one of `sources` or a file of one of them.
+    folder, a device or a pipe, for a link to another folder, for a name in a folder that does not exist, and for one of
+    `sources` or a file of one of them.
     `result_of` is the one that the message names, if it is not the file itself.
     """
     begin = f"[{what}] cannot write {shown(path)}"
@@ -76,6 +77,10 @@ def check(path: Name, what: str, sources: Sources = (), result_of: Name | None =
         try:
             mode = target.stat().st_mode
         except FileNotFoundError:
+            if not target.parent.exists():
+                raise InputError(
+                    f"{begin}: the folder {shown(os.path.dirname(path))} does not exist"
+                ) from None
             return target
         if stat.S_ISDIR(mode):
             raise InputError(f"{begin}: it is a folder")

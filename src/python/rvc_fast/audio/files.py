@@ -223,7 +223,7 @@ def _decoded(stream: io.BufferedIOBase, name: str, reason: str) -> Iterator[Any]
         # Only local files: a playlist must not make ffmpeg fetch anything.
         source_options = ["-protocol_whitelist", "file", "-i", f"file:{source}"]
         wav_options = ["-vn", "-c:a", "pcm_f32le", "-rf64", "auto", "-f", "wav", f"file:{wav}"]
-        _ffmpeg(ffmpeg, [*source_options, *wav_options], f"cannot read {name}")
+        _ffmpeg(ffmpeg, [*source_options, *wav_options], "read", name)
         try:
             sound = soundfile.SoundFile(wav)
         except soundfile.SoundFileError as e:
@@ -232,7 +232,8 @@ def _decoded(stream: io.BufferedIOBase, name: str, reason: str) -> Iterator[Any]
             yield sound
 
 
-def _ffmpeg(ffmpeg: str, arguments: list[str], doing: str) -> None:
+def _ffmpeg(ffmpeg: str, arguments: list[str], doing: str, name: str) -> None:
+    """Run ffmpeg to read or write `name`; what it says of our temporary files it says of that."""
     run = subprocess.run(
         [ffmpeg, "-nostdin", "-v", "error", "-y", *arguments],
         stdin=subprocess.DEVNULL,
@@ -240,8 +241,10 @@ def _ffmpeg(ffmpeg: str, arguments: list[str], doing: str) -> None:
         stderr=subprocess.PIPE,
     )
     if run.returncode != 0:
-        lines = run.stderr.decode(errors="replace").strip().splitlines()
-        raise FileFormatError(f"[audio] {doing}: ffmpeg says {lines[-1] if lines else run.returncode!r}")
+        said = (run.stderr.decode(errors="replace").strip().splitlines() or [repr(run.returncode)])[-1]
+        for file in (a for a in arguments if a.startswith("file:")):
+            said = said.replace(file, name).replace(file.removeprefix("file:"), name)
+        raise FileFormatError(f"[audio] cannot {doing} {name}: ffmpeg says {said}")
 
 
 def write_audio(
@@ -389,7 +392,7 @@ def _encode_by_ffmpeg(
         wav = folder / "sound.wav"
         with wav.open("w+b") as file:
             _encode(file, name, samples, rate, "WAV", subtype or "FLOAT")
-        _ffmpeg(ffmpeg, ["-i", f"file:{wav}", f"file:{target}"], f"cannot write {name}")
+        _ffmpeg(ffmpeg, ["-i", f"file:{wav}", f"file:{target}"], "write", name)
 
 
 def _write_stream(

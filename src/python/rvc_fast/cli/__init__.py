@@ -16,9 +16,8 @@ from typing import Any, NoReturn
 
 from .. import __version__, machine, notes
 from ..notes import printable
-from .common import describe, tell
+from .common import describe, show_traceback, tell
 
-# Each is a module, imported when it is asked for.
 COMMANDS = ("convert", "pack", "info", "models", "verify", "bench", "demo")
 
 
@@ -28,14 +27,21 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse what is not known here, so that each command says it of its own options."""
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
+
     def error(self, message: str) -> NoReturn:
         command = self.prog.partition(" ")[2]
         begin = f"[{command}] " if command else ""
         sys.exit(_fail(f"{begin}{message} ({self.prog} --help)", 2))
 
 
-def parser(command: str | None = None) -> argparse.ArgumentParser:
-    """Return the parser of the whole command line, or of `command` alone: of the others it knows the names."""
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
     common = _Parser(add_help=False)
     common.add_argument("--quiet", action="store_true", help="no progress and no notes on stderr")
     common.add_argument("--debug", action="store_true", help="show a traceback when something fails")
@@ -47,9 +53,6 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"rvc-fast {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
-        if command is not None and name != command:
-            commands.add_parser(name)
-            continue
         module = importlib.import_module(f"{__name__}.{name}")
         added = commands.add_parser(name, parents=[common], help=module.HELP, description=module.DESCRIPTION)
         module.add_arguments(added)
@@ -91,44 +94,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.formatwarning = _warning  # type: ignore[assignment]
     # On a GPU MLX multiplies float32 in fewer bits by default; it looks when it is imported.
     os.environ.setdefault("MLX_ENABLE_TF32", "0")
-    argv = sys.argv[1:] if argv is None else argv
-    command = next((a for a in argv if not a.startswith("-")), "")
-    everything = not command and not {"-h", "--help"}.isdisjoint(argv)
-    args = parser(None if everything else command).parse_args(argv)
+    args = parser().parse_args(argv)
     said = machine.problem()
     if said:
         return _fail(said, 1)
     notes.quiet = args.quiet
-    if args.debug:
-        return args.run(args)
-    from ..errors import InputError, RvcFastError
-
     try:
         code = args.run(args)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
-    except InputError as e:
-        return _fail(str(e), 2)
-    except RvcFastError as e:
-        return _fail(str(e), 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
-    except BrokenPipeError:
+    except (Exception, KeyboardInterrupt) as e:
+        if args.debug:
+            show_traceback()
+        return _ended_by(e)
+
+
+def _ended_by(error: BaseException) -> int:
+    """Say in one line what ended a command, and return the exit code."""
+    from ..errors import InputError
+
+    if isinstance(error, OSError):
         _forget_stdout()
+    if isinstance(error, BrokenPipeError):
         return 1
-    except ImportError as e:
-        if (e.name or "").partition(".")[0] != "mlx":
-            return _fail(describe(e), 1)
+    if isinstance(error, KeyboardInterrupt):
+        return _fail("interrupted", 130)
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "mlx":
         return _fail(
-            f"MLX cannot be imported ({e}); on Linux it needs a backend: pip install '.[cpu]' in the folder of "
+            f"MLX cannot be imported ({error}); on Linux it needs a backend: pip install '.[cpu]' in the folder of "
             "rvc_fast, or .[cuda12], .[cuda13] for a GPU",
             1,
         )
-    except Exception as e:
-        if isinstance(e, OSError):
-            _forget_stdout()
-        return _fail(describe(e), 1)
+    return _fail(describe(error), 2 if isinstance(error, InputError) else 1)
 
 
 def _forget_stdout() -> None:

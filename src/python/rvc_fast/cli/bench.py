@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Beside the parser, because the modules that know them import MLX.
 SUITES = ("kernels", "stages", "convert")
+OUT = "bench_out"
 DTYPES = ("float32", "bfloat16", "float16")
 # What the page's sounds take; the share of the processor that others may use.
 REPORT_SECONDS, DISTURBED = 15.0, 0.1
@@ -48,7 +49,7 @@ DESCRIPTION = (
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("suite", nargs="?", metavar="SUITE", help=f"one of {', '.join(SUITES)} (all)")
-    p.add_argument("-o", "--out", default="bench_out", metavar="DIR", help="folder of results (bench_out)")
+    p.add_argument("-o", "--out", metavar="DIR", help=f"folder of results ({OUT})")
     p.add_argument("--json", action="store_true", help="print the rows as JSON lines on stdout, as they come")
     p.add_argument("--report", metavar="FILE", help="write one self-contained HTML page")
     p.add_argument(
@@ -63,7 +64,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     g.add_argument(
         "--seconds", type=_seconds, default=(), metavar="A,B", help="lengths of sound (1,10,60,600)"
     )
-    g.add_argument("--dtype", default="float32", metavar="T", help=f"one of {', '.join(DTYPES)} (float32)")
+    g.add_argument("--dtype", metavar="T", help=f"one of {', '.join(DTYPES)} (float32)")
     g.add_argument("--backend", choices=BACKENDS, help="run on this backend (sets RVC_FAST_BACKEND)")
     g.add_argument(
         "--against",
@@ -144,10 +145,41 @@ def run(args: argparse.Namespace) -> int:
     return _measure(args)
 
 
+# What says how to measure, which --compare and --read do not.
+_MEASURING = (
+    *(
+        "suite",
+        "out",
+        "json",
+        "quick",
+        "op",
+        "stage",
+        "seconds",
+        "dtype",
+        "backend",
+        "against",
+        "minutes",
+        "repeats",
+    ),
+    *("batch", "threads", "limit"),
+)
+
+
+def _alone(args: argparse.Namespace, option: str, *others: str) -> None:
+    """InputError if anything was given that `option` would ignore: `others`, or how to measure."""
+    from ..errors import InputError
+
+    for name in (*_MEASURING, *others):
+        if getattr(args, name):
+            given = f"the suite {args.suite!r}" if name == "suite" else f"--{name}"
+            raise InputError(f"[bench] {option} reads files and measures nothing, got {given} with it")
+
+
 def _compare(args: argparse.Namespace) -> int:
     from ..bench import results
     from ..errors import InputError
 
+    _alone(args, "--compare", "report", "read")
     if len(args.compare) < 2:
         raise InputError("[bench] --compare takes two or more files")
     files = [results.read(Path(name)) for name in args.compare]
@@ -167,6 +199,7 @@ def _draw(args: argparse.Namespace) -> int:
     from ..bench import report, results
     from ..errors import InputError
 
+    _alone(args, "--read")
     if not args.report:
         raise InputError("[bench] --read is for --report: there is nothing else to do with it")
     report.write(Path(args.report), results.read(Path(args.read)))
@@ -194,16 +227,19 @@ def _options(args: argparse.Namespace) -> Options:
     for stage in args.stage:
         if stage not in STAGES:
             raise InputError(f"[bench] stage must be one of {', '.join(STAGES)}, got {stage!r}")
-    if args.dtype not in DTYPES:
-        raise InputError(f"[bench] dtype must be one of {', '.join(DTYPES)}, got {args.dtype!r}")
+    dtype = args.dtype or "float32"
+    if dtype not in DTYPES:
+        raise InputError(f"[bench] dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     against = session.default_peers() if args.against is None else args.against
     if against == ("none",):
         against = ()
     session.check_peers(against)
     if args.against and suites == ("kernels",) and (wrong := set(against) - {"mlx", "direct"}):
         raise InputError(f"[bench] kernels are compared with mlx and direct, not {', '.join(sorted(wrong))}")
-    if args.seconds and suites == ("kernels",):
-        raise InputError("[bench] --seconds is for stages and convert, not kernels")
+    for option, suite in (("seconds", "kernels"), ("batch", "stages")):
+        if getattr(args, option) and suites == (suite,):
+            others = " and ".join(s for s in SUITES if s != suite)
+            raise InputError(f"[bench] --{option} is for {others}, not {suite}")
     if args.quick:
         for option in ("minutes", "seconds", "batch", "limit"):
             if getattr(args, option):
@@ -214,7 +250,7 @@ def _options(args: argparse.Namespace) -> Options:
         ops=args.op,
         stages=args.stage or session.STAGES_ASKED,
         seconds=args.seconds or session.SECONDS,
-        dtype=args.dtype,
+        dtype=dtype,
         against=against,
         repeats=args.repeats,
         fewest=1 if args.quick else session.FEW,
@@ -234,13 +270,15 @@ def _measure(args: argparse.Namespace) -> int:
     from .. import device, native
     from ..bench import limits, machine, models, report, results, session, sides
     from ..errors import InputError
+    from ..ops import dispatch
 
     device.use_for_process()
+    dispatch.check_backend("bench")
     options = _options(args)
     threads = session.threads(args.threads)
     groups = session.tasks_of(options)
     name = f"{time.strftime('%Y-%m-%dT%H%M%S')}-{platform.system()}-{platform.machine()}.jsonl".lower()
-    file = results.File(Path(args.out) / name)
+    file = results.File(Path(args.out or OUT) / name)
     if args.report:
         report.check(Path(args.report))
     if set(options.suites) != {"kernels"}:

@@ -7,6 +7,7 @@ import json
 import math
 import resource
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -72,13 +73,18 @@ def describe(error: BaseException) -> str:
 
 
 def show(text: str) -> None:
-    """Print text on stdout, with what comes from files unable to steer a terminal."""
-    print(printable(text))
+    """Print text on stdout at once, with what comes from files unable to steer a terminal."""
+    print(printable(text), flush=True)
 
 
 def tell(text: str) -> None:
     """Print one line on stderr, with what comes from files unable to steer a terminal."""
     print(printable(" ".join(text.split("\n"))), file=sys.stderr)
+
+
+def show_traceback() -> None:
+    """Print on stderr where the error that is being handled came from."""
+    print(printable(traceback.format_exc()), end="", file=sys.stderr)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from ..journal import Journal
 from ..notes import printable
 from ..settings import ABOUT, About, options
 from ..workers import workers
-from .common import describe, note, peak_memory_mb, print_json, progress_wanted, tell
+from .common import describe, note, peak_memory_mb, print_json, progress_wanted, show_traceback, tell
 
 if TYPE_CHECKING:
     from ..converter import ConversionResult, Converter
@@ -41,7 +42,6 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--format",
         choices=("wav", "flac", "ogg", "mp3"),
-        default="wav",
         help="kind of file written into a folder (default: wav)",
     )
     p.add_argument(
@@ -90,9 +90,10 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def _add_setting(group: argparse._ArgumentGroup, name: str, about: About) -> None:
+    """Add the option of a setting; it is None if it is not given."""
     flags = options(name)
     if about.value is False:
-        group.add_argument(*flags, dest=name, action="store_true", help=about.help)
+        group.add_argument(*flags, dest=name, action="store_true", default=None, help=about.help)
         return
 
     def parse(text: str) -> str | int | float:
@@ -103,7 +104,7 @@ def _add_setting(group: argparse._ArgumentGroup, name: str, about: About) -> Non
 
     shown = about.metavar or "{" + ",".join(about.choices) + "}"
     text = about.help if about.value is None else f"{about.help} (default: {about.default})"
-    group.add_argument(*flags, dest=name, type=parse, default=about.value, metavar=shown, help=text)
+    group.add_argument(*flags, dest=name, type=parse, metavar=shown, help=text)
 
 
 def _into_folder(inputs: list[str], output: str) -> bool:
@@ -152,12 +153,11 @@ def _jobs(inputs: list[str], output: str, suffix: str) -> tuple[list[tuple[str, 
         return [(inputs[0], output)], []
     if output == "-" or "-" in inputs:
         raise InputError("[convert] - stands for one sound: give one input and one output with it")
+    must = "[convert] OUT must be a folder for several inputs, for a folder, and with a / at its end"
     if os.path.exists(output) and not os.path.isdir(output):
-        raise InputError(f"[convert] OUT must be a folder for several inputs, got the file {shown(output)}")
+        raise InputError(f"{must}, got the file {shown(output)}")
     if Path(output).suffix.lower() in SUFFIXES and not os.path.isdir(output):
-        raise InputError(
-            f"[convert] OUT must be a folder for several inputs, got {shown(output)}, a sound's name"
-        )
+        raise InputError(f"{must}, got a sound's name, {shown(output)}")
     jobs: list[tuple[str, str]] = []
     broken: list[tuple[str, str]] = []
     for name in inputs:
@@ -183,38 +183,46 @@ def _check_targets(jobs: list[tuple[str, str]], output: str | None, models: list
         models: the other files that the work reads.
     """
     from ..audio.files import check_writable
-    from ..errors import InputError
-    from ..writing import identities, identity, shown
+    from ..writing import identities, identity
 
     read = identities([*models, *(source for source, _ in jobs if source != "-")])
-    written: dict[object, str] = {}
-
-    def claim(place: object, source: str, target: str) -> None:
-        if place in written:
-            raise InputError(
-                f"[convert] {shown(written[place])} and {shown(source)} would both be written to {shown(target)}: rename one of "
-                "them, or convert them one by one"
-            )
-        written[place] = source
-
-    # First by their names, before a folder is made for them.
+    _check_apart(jobs, os.path.normpath)  # by their names, before a folder is made for them
+    if output is not None:
+        for folder in dict.fromkeys(os.path.dirname(target) for _, target in jobs):
+            _make_folder(folder, output)
+    _check_apart(jobs, identity)
     for source, target in jobs:
-        claim(os.path.normpath(target), source, target)
-    written.clear()
-    for source, target in jobs:
-        if target == "-":
-            continue
-        if output is not None:
-            folder = os.path.dirname(target)
-            try:
-                os.makedirs(folder, exist_ok=True)
-            except OSError as e:
-                raise InputError(f"[convert] cannot write to {shown(folder)}: {e.strerror}") from e
-            inside = os.path.commonpath([os.path.realpath(output), os.path.realpath(folder)])
-            if inside != os.path.realpath(output):
-                raise InputError(f"[convert] {shown(folder)} is a link to a folder outside {shown(output)}")
-        claim(identity(target), source, target)
         check_writable(target, read, result_of=source, named=output is None)
+
+
+def _check_apart(jobs: list[tuple[str, str]], place: Callable[[str], object]) -> None:
+    """InputError if two sounds have one target, by what `place` says of it."""
+    from ..errors import InputError
+    from ..writing import shown
+
+    sources: dict[object, str] = {}
+    for source, target in jobs:
+        there = place(target)
+        if there in sources:
+            raise InputError(
+                f"[convert] {shown(sources[there])} and {shown(source)} would both be written to {shown(target)}: "
+                "rename one of them, or convert them one by one"
+            )
+        sources[there] = source
+
+
+def _make_folder(folder: str, output: str) -> None:
+    """Make a folder for results, which must lie in `output`, not behind a link."""
+    from ..errors import InputError
+    from ..writing import reason, shown
+
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as e:
+        raise InputError(f"[convert] cannot write to {shown(folder)}: {reason(e)}") from e
+    inside = os.path.commonpath([os.path.realpath(output), os.path.realpath(folder)])
+    if inside != os.path.realpath(output):
+        raise InputError(f"[convert] {shown(folder)} is a link to a folder outside {shown(output)}")
 
 
 def _models(args: argparse.Namespace) -> dict[str, Any]:
@@ -229,7 +237,6 @@ def _models(args: argparse.Namespace) -> dict[str, Any]:
     from ..resources import demo_dir
 
     demo = demo_dir()
-    note(args, "rvc-fast: no -m VOICE given, using the demo voice that comes with rvc_fast")
     return {
         "voice": demo / "voice.pth",
         "embedder": args.embedder or demo / "embedder",
@@ -240,7 +247,30 @@ def _models(args: argparse.Namespace) -> dict[str, Any]:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the keyword arguments of `Converter.convert`, of the same names."""
-    return {name: getattr(args, name) for name in (*ABOUT, "f0_file", "strict")}
+    given = {name: getattr(args, name) for name in ABOUT}
+    settings = {name: about.value if given[name] is None else given[name] for name, about in ABOUT.items()}
+    return {**settings, "f0_file": args.f0_file, "strict": args.strict}
+
+
+# Options that nothing would come of without a folder to write to, an index, a voice that follows the pitch.
+_OF_FOLDERS = ("format", "resume")
+_OF_INDEXES = ("index_rate", "exact_search", "protect")
+_OF_PITCH = (
+    *(name for name, about in ABOUT.items() if about.group == "pitch"),
+    "f0_file",
+    "pitch_model",
+    "protect",
+)
+
+
+def _refuse(args: argparse.Namespace, names: tuple[str, ...], needed: str) -> None:
+    """InputError if one of these options was given, which `needed` is missing for."""
+    from ..errors import InputError
+
+    for name in names:
+        if getattr(args, name) is not None and getattr(args, name) is not False:
+            flag = options(name)[-1] if name in ABOUT else f"--{name.replace('_', '-')}"
+            raise InputError(f"[convert] {flag} needs {needed}")
 
 
 class _Bar:
@@ -303,14 +333,17 @@ def _kernels(converter: Converter) -> dict[str, str | None]:
 
 def run(args: argparse.Namespace) -> int:
     from ..errors import InputError
+    from ..writing import shown
 
     if args.json and args.output == "-":
         raise InputError("[convert] --json and -o - would both write to stdout")
-    wanted = _options(args)
-    if args.resume and (args.output == "-" or not _into_folder(args.inputs, args.output)):
-        raise InputError(f"[convert] --resume needs a folder as OUT, got {args.output!r}")
-    jobs, broken = _jobs(args.inputs, args.output, args.format)
     folder = args.output if _into_folder(args.inputs, args.output) else None
+    if folder is None:
+        _refuse(args, _OF_FOLDERS, f"a folder as OUT, got {shown(args.output)}")
+    if args.index is None:
+        _refuse(args, _OF_INDEXES, "an index: give --index with it")
+    wanted = _options(args)
+    jobs, broken = _jobs(args.inputs, args.output, args.format or "wav")
     models = _models(args)
     read = [str(f) for f in (*models.values(), args.f0_file) if f is not None]
     _check_targets(jobs, folder, read)
@@ -320,6 +353,10 @@ def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     converter = load(**models, memory=args.memory, dtype=args.dtype, device=args.device)
     load_seconds = time.perf_counter() - start
+    if not converter.voice.config.use_f0:
+        _refuse(args, _OF_PITCH, "a voice that follows the pitch of its input, which this one does not")
+    if args.voice is None:
+        note(args, "rvc-fast: no -m VOICE given, using the demo voice that comes with rvc_fast")
 
     with contextlib.ExitStack() as stack:
         journal = None
@@ -386,7 +423,7 @@ def _convert_all(
             result = _convert(converter, source, target, options, progress_wanted(args))
         except Exception as e:  # whatever it is, it must not end the others
             if args.debug:
-                raise
+                show_traceback()
             code_of_it = 2 if isinstance(e, InputError | OSError) else 1
             fail(source, target, describe(e), code_of_it, time.perf_counter() - start)
             converter.forget()

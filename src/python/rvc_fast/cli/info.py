@@ -41,6 +41,7 @@ def _installation() -> dict[str, Any]:
     assert ops  # importing the ops registers their kernels
     backend = dispatch.gpu_backend()
     check = None if backend is None else trust.known(backend)
+    routed = registry.ops() if dispatch.backend_missing() is None else ()
     return {
         "rvc_fast": __version__,
         "mlx": metadata.version("mlx"),
@@ -56,7 +57,7 @@ def _installation() -> dict[str, Any]:
             for v in env.VARIABLES
         },
         "dtypes": {dtype: dispatch.dtype_missing(dtype) or "can be used" for dtype in precision.DTYPES},
-        "ops": {name: dispatch.route(name, first_use=False)._asdict() for name in registry.ops()},
+        "ops": {name: dispatch.route(name, first_use=False)._asdict() for name in routed},
     }
 
 
@@ -147,18 +148,8 @@ def _show_check(check: dict[str, Any] | None) -> None:
     show("\n" + table(("op", f"{backend}, ms", "stock MLX, ms", "CPU, ms", "result"), rows))
 
 
-def run(args: argparse.Namespace) -> int:
-    from .. import device
-    from ..errors import InputError
-
-    device.use_for_process()
-    if args.check and args.file:
-        raise InputError("[info] --check is of this machine: give it no FILE")
-    code = 1 if args.check and _check() else 0
-    facts = _file(args.file) if args.file else _installation()
-    if args.json:
-        print_json(facts)
-        return code
+def _print(facts: dict[str, Any]) -> None:
+    """Print facts as text: tables of the GPU's check, the settings and the routes come last."""
     checked = "gpu_check" in facts
     check = facts.pop("gpu_check", None)
     routes = facts.pop("ops", None)
@@ -172,4 +163,22 @@ def run(args: argparse.Namespace) -> int:
     if routes:
         taken = [(name, r["backend"], r["reason"]) for name, r in routes.items()]
         show("\n" + table(("op", "route", "why"), taken))
+
+
+def run(args: argparse.Namespace) -> int:
+    from .. import device
+    from ..errors import InputError
+    from ..ops import dispatch
+
+    device.use_for_process()
+    if args.check and args.file:
+        raise InputError("[info] --check is of this machine: give it no FILE")
+    code = 1 if args.check and _check() else 0
+    facts = _file(args.file) if args.file else _installation()
+    if args.json:
+        print_json(facts)
+    else:
+        _print(facts)
+    if not args.file:
+        dispatch.check_backend("info")  # without it there are no routes to print
     return code

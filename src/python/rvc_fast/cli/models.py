@@ -56,4 +56,6 @@ def run(args: argparse.Namespace) -> int:
     elif args.action == "where":
         for m in chosen:
             show(str(m.path))
+            if not m.present:
+                note(args, f"{m.name} is not there yet: rvc-fast models pull {m.name}")
     return 0

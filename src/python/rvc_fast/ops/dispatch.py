@@ -19,7 +19,7 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from .. import device, env, native
-from ..errors import BackendError
+from ..errors import BackendError, InputError
 from . import registry, trust
 
 # backend -> why it cannot take one call, or None. A backend that is not named can.
@@ -85,6 +85,28 @@ def on_gpu() -> bool:
     return gpu_backend() is not None and env.backend() != "cpu"
 
 
+def _absent(backend: str) -> str | None:
+    """Why nothing can run on `backend` here, or None."""
+    if backend == "reference":
+        return None
+    if backend == "cpu":
+        return None if native.ext() is not None else native.load()[1]
+    return None if backend == _device_backend() else f"MLX's default device is {mx.default_device()}"
+
+
+def backend_missing() -> str | None:
+    """Return why what RVC_FAST_BACKEND asks for is not here, or None."""
+    wanted = env.backend()
+    return None if wanted == "auto" else _absent(wanted)
+
+
+def check_backend(what: str) -> None:
+    """Raise InputError if RVC_FAST_BACKEND asks for a backend that is not here; `what` is being done."""
+    why = backend_missing()
+    if why is not None:
+        raise InputError(f"[{what}] RVC_FAST_BACKEND is {env.backend()}, but {why}")
+
+
 def _missing(op: str, backend: str, refusals: Refusals) -> str | None:
     """Why `op` cannot run on `backend`, or None."""
     if backend == "reference":
@@ -93,11 +115,7 @@ def _missing(op: str, backend: str, refusals: Refusals) -> str | None:
         return "no backend has a kernel for it yet"
     if backend not in registry.backends(op):
         return f"there is no {backend} kernel for it"
-    if backend not in ("cpu", _device_backend()):
-        return f"MLX's default device is {mx.default_device()}"
-    if backend == "cpu" and native.ext() is None:
-        return native.load()[1]
-    return refusals.get(backend)
+    return _absent(backend) or refusals.get(backend)
 
 
 def route(
@@ -134,7 +152,7 @@ def compiled_missing() -> str | None:
         return f"RVC_FAST_BACKEND is {wanted}"
     if wanted == "auto" and _device_backend() != "cpu":
         return f"MLX's default device is {mx.default_device()}"
-    return None if native.ext() is not None else native.load()[1]
+    return _absent("cpu")
 
 
 def dtype_missing(dtype: str) -> str | None:

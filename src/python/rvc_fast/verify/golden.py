@@ -61,6 +61,11 @@ class Row:
     ms: float
     bar: str
 
+    @property
+    def identical(self) -> bool:
+        """Whether it is an exact match."""
+        return self.snr_db == EXACT_DB
+
     def as_dict(self) -> dict[str, Any]:
         row = asdict(self)
         del row["bar"]

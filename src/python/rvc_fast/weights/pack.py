@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from .. import writing
+from ..errors import InputError
 from ..layers import NORMAL, Packing, packed_layers
+from ..ops import dispatch
 from . import kernels
 from .checkpoint import Checkpoint, load_checkpoint, save_packed
 from .models import MODELS
@@ -22,10 +24,15 @@ def pack_file(source: str | Path, target: str | Path, packing: Packing | None = 
 
     Raises:
         FileFormatError: `source` is no model.
-        InputError: a file cannot be written, one of them is (a file of) the source, or weights are not packed here
-            because the kernels do not run.
+        InputError: `target` has another suffix than .safetensors, a file cannot be written, one of them is (a file of)
+            the source, or weights are not packed here because the kernels do not run.
     """
     source, target = Path(source), Path(target)
+    if target.suffix != ".safetensors":
+        raise InputError(
+            f"[pack] the file to write must have the suffix .safetensors, got {writing.shown(target)}"
+        )
+    dispatch.check_backend("pack")  # the model is built
     targets = [target]
     if packing is not None:
         kernels.require("pack")
