@@ -18,6 +18,7 @@ from .. import __version__, machine, notes
 from ..notes import printable
 from .common import describe, show_traceback, tell
 
+# Each is a module, imported when it is asked for.
 COMMANDS = ("convert", "pack", "info", "models", "verify", "bench", "demo")
 
 
@@ -40,8 +41,8 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(_fail(f"{begin}{message} ({self.prog} --help)", 2))
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the whole command line, or of `command` alone: of the others it knows the names."""
     common = _Parser(add_help=False)
     common.add_argument("--quiet", action="store_true", help="no progress and no notes on stderr")
     common.add_argument("--debug", action="store_true", help="show a traceback when something fails")
@@ -53,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"rvc-fast {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
+        if command is not None and name != command:
+            commands.add_parser(name)
+            continue
         module = importlib.import_module(f"{__name__}.{name}")
         added = commands.add_parser(name, parents=[common], help=module.HELP, description=module.DESCRIPTION)
         module.add_arguments(added)
@@ -94,7 +98,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.formatwarning = _warning  # type: ignore[assignment]
     # On a GPU MLX multiplies float32 in fewer bits by default; it looks when it is imported.
     os.environ.setdefault("MLX_ENABLE_TF32", "0")
-    args = parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    command = next((a for a in argv if not a.startswith("-")), "")
+    everything = not command and not {"-h", "--help"}.isdisjoint(argv)
+    args = parser(None if everything else command).parse_args(argv)
     said = machine.problem()
     if said:
         return _fail(said, 1)
