@@ -402,18 +402,18 @@ def test_models_are_looked_for_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> 
         asked.append(name)
         return Path("/models", name)
 
-    registry.locate = locate
+    registry.locate = registry.find = locate
     monkeypatch.setitem(sys.modules, "rvc_fast.weights.registry", registry)
-    embedder, model = FakeEmbedder(), FakePitch()
+    embedder, model = FakeEmbedder(768), FakePitch()
     monkeypatch.setattr(
         "rvc_fast.features.hubert.load_hubert", lambda path, _: {Path("/models/contentvec"): embedder}[path]
     )
     monkeypatch.setattr(
         "rvc_fast.pitch.rmvpe.load_rmvpe", lambda path, _: {Path("/models/rmvpe"): model}[path]
     )
-    subject = load(FakeVoice())
+    subject = load(FakeVoice(dim=768))
     assert (subject.embedder, subject.pitch_model) == (embedder, model)
-    load(FakeVoice(use_f0=False), embedder=embedder)
+    load(FakeVoice(use_f0=False, dim=768), embedder=embedder)
     assert asked == ["contentvec", "rmvpe"]
 
 

@@ -2,7 +2,7 @@
 # on disk are only used by a build with the same digest.
 file(GLOB_RECURSE sources LIST_DIRECTORIES false
   ${FOLDER}/conv*/* ${FOLDER}/linear/* ${FOLDER}/fastconv/* ${FOLDER}/resblock/* ${FOLDER}/isa/*.h ${FOLDER}/core/integers.h)
-list(FILTER sources EXCLUDE REGEX "/bindings.cpp$")
+list(FILTER sources EXCLUDE REGEX "/bindings.cpp$|/__pycache__/")
 list(SORT sources)
 set(digests "")
 foreach(source IN LISTS sources)

@@ -431,6 +431,9 @@ def test_the_layout_is_that_of_the_sources(tmp_path: Path, need_tool: Callable[[
 
     before = layout()
     assert f'"{native.ext().layout()}"' in before
+    (sources / "fastconv" / "__pycache__").mkdir(exist_ok=True)
+    (sources / "fastconv" / "__pycache__" / "generate.pyc").write_bytes(b"what Python makes of the generator")
+    assert layout() == before
     with (sources / "knn" / "knn.cpp").open("a") as file:
         file.write("\n")
     assert layout() == before
