@@ -11,7 +11,9 @@
 namespace rvc_fast {
 namespace {
 
-thread_local size_t t_limit = std::numeric_limits<size_t>::max();
+constexpr size_t kNoLimit = std::numeric_limits<size_t>::max();
+
+thread_local size_t t_limit = kNoLimit;
 
 struct Counts {
   std::mutex mutex;
@@ -49,7 +51,10 @@ class Counted {
 
 size_t set_ahead_limit(size_t bytes) { return std::exchange(t_limit, bytes); }
 
-std::shared_ptr<void> begin_work(int64_t stream) { return std::make_shared<Counted>(stream); }
+std::shared_ptr<void> begin_work(int64_t stream) {
+  if (t_limit == kNoLimit) return nullptr;
+  return std::make_shared<Counted>(stream);
+}
 
 void wait_above_limit(int64_t stream) {
   if (mlx::core::get_active_memory() <= t_limit) return;

@@ -18,7 +18,8 @@ namespace rvc_fast {
 // handed over yet, would never end.
 size_t set_ahead_limit(size_t bytes);
 
-// Counts a piece of work on a stream, which has ended when the last copy of what is returned is gone.
+// Counts a piece of work on a stream, which has ended when the last copy of what is returned is gone. Without
+// a limit nothing waits for it, so it is not counted, and no lock is taken: null is returned.
 std::shared_ptr<void> begin_work(int64_t stream);
 
 // Waits until at most one piece of work is left on the stream, if more memory is in use than this thread may.

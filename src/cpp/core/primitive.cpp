@@ -118,8 +118,8 @@ void allocate(mx::array& out) {
 void CpuPrimitive::dispatch(Work work) {
   static const bool once = (set_allocator(take_shared), true);
   (void)once;
-  auto scratch = reserve(stream().index, work.shared, work.each);
   const int64_t index = stream().index;
+  auto scratch = reserve(index, work.shared, work.each);
   // What is captured first goes last: the work has ended when its memory is free again.
   mx::cpu::get_command_encoder(stream()).dispatch([counted = begin_work(index), run = std::move(work.run),
                                                    scratch = std::move(scratch),
