@@ -236,6 +236,7 @@ def _speak(task: tuple[Line, bool]) -> dict[str, np.ndarray] | None:
 
 def make(lines: list[Line], wide: bool) -> Corpus:
     """Speak `lines`, in worker processes."""
+    speakers.prepare(line.voice for line in lines)
     context = multiprocessing.get_context("spawn")
     least, most = _BLOCKS
     block = max(least, min(most, len(lines) // 8))

