@@ -188,7 +188,8 @@ Work direct_work(const ConvParams& p, const ConvArrays& a) {
   int64_t items = a.batch * p.groups * blocks_h * blocks_w;
   int64_t splits =
       std::clamp<int64_t>(ceil_div(format.items_per_thread * threads(), items), 1, ceil_div(panels, 2));
-  const int64_t split_panels = ceil_div(panels, splits);
+  // Whole pairs of panels, since the widest register tile takes two.
+  const int64_t split_panels = std::min(round_up(ceil_div(panels, splits), 2), panels);
   splits = ceil_div(panels, split_panels);
 
   // `copy_input` copies the block's input into scratch memory: needed for another format, for the leaky ReLU
