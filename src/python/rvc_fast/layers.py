@@ -161,7 +161,14 @@ class Conv1d(PackedLayer):
         }
 
     def _pack(self, weight: mx.array, packing: Packing) -> Weight:
-        return ops.pack_conv1d(weight, groups=self._options["groups"], dtype=packing.precision.weights)
+        o = self._options
+        fast = o["stride"] == o["dilation"] == 1 and packing.memory != "low"
+        return ops.pack_conv1d(
+            weight,
+            groups=o["groups"],
+            algorithm="auto" if fast else "direct",
+            dtype=packing.precision.weights,
+        )
 
     def __call__(
         self,
