@@ -133,7 +133,9 @@ def test_refusals(ext: ModuleType) -> None:
     with pytest.raises(InputError, match=r'\[conv1d\] algorithm must be one there is, got "quick"'):
         ops.pack_conv1d(weight, algorithm="quick")
     for algorithm in ("k5n4e6", "winograd2"):
-        with pytest.raises(InputError, match=rf'\[conv1d\] algorithm must be "direct" unless .*"{algorithm}"'):
+        with pytest.raises(
+            InputError, match=rf'\[conv1d\] algorithm must be "direct" unless .*"{algorithm}"'
+        ):
             ops.pack_conv1d(weight, algorithm=algorithm)
     with pytest.raises(InputError, match=r'\[conv1d\] algorithm must be "direct" unless .*"fast"'):
         ops.pack_conv1d(normal(64, 3, 32), groups=2, algorithm="fast")

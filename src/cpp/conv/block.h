@@ -193,8 +193,7 @@ static void conv_block(const ConvBlock& b) {
             out.accumulate = block > 0;
           }
           function[more](begin, end, x + line * b.x_line + row * b.x_row, b.x_row, w, step, second, out);
-          if (out.sum && out.sum != b.y + at && last)
-            epilogue(b, out.sum, width, at, column, rows, columns);
+          if (out.sum && out.sum != b.y + at && last) epilogue(b, out.sum, width, at, column, rows, columns);
           partial += b.blocks > 1 ? rows * width : 0;
           row += rows;
         }

@@ -367,8 +367,6 @@ Work pack_work(const ConvParams& p, const void* weight, Format format, void* pac
   return method_row(p.algorithm.method).pack(p, weight, format, packed);
 }
 
-Work conv_work(const ConvParams& p, const ConvArrays& a) {
-  return method_row(p.algorithm.method).work(p, a);
-}
+Work conv_work(const ConvParams& p, const ConvArrays& a) { return method_row(p.algorithm.method).work(p, a); }
 
 }  // namespace rvc_fast

@@ -48,7 +48,8 @@ int64_t winograd_size(const ConvParams& p) {
 // Computed in double, on all threads.
 Work pack_winograd(const ConvParams& p, const void* weight, Format format, void* packed) {
   const auto factors = tap_factors(p.algorithm.number);
-  const int64_t side = p.algorithm.number + 2, channels = p.in_channels, padded = round_up(p.out_channels, kNarrowPanel);
+  const int64_t side = p.algorithm.number + 2, channels = p.in_channels,
+                padded = round_up(p.out_channels, kNarrowPanel);
   constexpr int64_t kInputs = 16;
   const int64_t steps = ceil_div(channels, kInputs);
   auto pack_item = [=, out_channels = p.out_channels](int64_t item) {

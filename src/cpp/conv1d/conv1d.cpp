@@ -7,8 +7,9 @@ namespace {
 constexpr const char* kConv1d = "conv1d";
 
 ConvParams params(const std::vector<int>& shape, int groups, const std::string& dtype) {
-  require(shape.size() == 3, kConv1d,
-          "weight must be of shape (O, K, C/groups), got " + to_string(mx::Shape(shape.begin(), shape.end())));
+  require(
+      shape.size() == 3, kConv1d,
+      "weight must be of shape (O, K, C/groups), got " + to_string(mx::Shape(shape.begin(), shape.end())));
   require(groups >= 1, kConv1d, "groups must be at least 1, got " + std::to_string(groups));
   ConvParams p{.op = kConv1d, .kernel = {1, shape[1]}};
   p.in_channels = shape[2] * groups;

@@ -1,4 +1,5 @@
-// The convolution of stride 1 along one axis by a fast variant: its plan. The kernel is in fastconv/same_conv.inc.
+// The convolution of stride 1 along one axis by a fast variant: its plan. The kernel is in
+// fastconv/same_conv.inc.
 #include <algorithm>
 
 #include "conv/run.h"
@@ -81,8 +82,9 @@ Work fast_work(const ConvParams& p, const ConvArrays& a) {
 }  // namespace
 
 const MethodRow kFastMethod = {
-    .needs = "weight is multiplied in float32 and of shape (O, K, C), K what the algorithm is for and C a "
-             "multiple of 16, and stride, dilation and groups are 1",
+    .needs =
+        "weight is multiplied in float32 and of shape (O, K, C), K what the algorithm is for and C a "
+        "multiple of 16, and stride, dilation and groups are 1",
     .fits = fast_fits,
     .best = fast_best,
     .packed_size = fast_size,

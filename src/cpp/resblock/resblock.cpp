@@ -35,9 +35,10 @@ class PackFast : public CpuPrimitive {
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     allocate(outputs[0]);
-    dispatch(
-        {.run = [variant = variant_, channels = channels_, from = inputs[0].data<float>(),
-                 to = outputs[0].data<float>()](const Scratch&) { pack_fast(variant, channels, channels, from, Format::float32, to); }});
+    dispatch({.run = [variant = variant_, channels = channels_, from = inputs[0].data<float>(),
+                      to = outputs[0].data<float>()](const Scratch&) {
+      pack_fast(variant, channels, channels, from, Format::float32, to);
+    }});
   }
 
   const char* name() const override { return "rvc_fast_resblock_pack"; }
@@ -101,7 +102,9 @@ class Resblock : public CpuPrimitive {
     float* to = packed.data<float>();
     if (variant == kDirect)
       return {to, pack_work(direct_params(channels, kernel, Format::float32), from, Format::float32, to)};
-    return {to, {.run = [=](const Scratch&) { pack_fast(variant, channels, channels, from, Format::float32, to); }}};
+    return {to, {.run = [=](const Scratch&) {
+              pack_fast(variant, channels, channels, from, Format::float32, to);
+            }}};
   }
 
   ResStage stage_;

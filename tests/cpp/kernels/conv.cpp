@@ -227,7 +227,8 @@ void run_conv_case(ConvParams p, int64_t batch, int64_t height, int64_t width, c
   }
   const std::vector<Wanted>& want = once(what, [&] {
     std::vector<Wanted> sums = direct(p, a, weight);
-    if (p.algorithm.method != Method::direct) {  // an output rounds as the largest of its tile does, even where it has few terms itself
+    if (p.algorithm.method != Method::direct) {  // an output rounds as the largest of its tile does, even
+                                                 // where it has few terms itself
       double most = 0;
       for (const Wanted& w : sums) most = std::max(most, w.magnitude);
       for (Wanted& w : sums) w.magnitude = most;
@@ -372,8 +373,11 @@ void run_winograd_all(const Kernels&) {
         // The number of pairs of channels is odd, so that each of them meets both counts of threads.
         const int threads = variant % 2 ? 3 : 1;
         set_threads(threads);
-        ConvParams p{
-            .op = "", .kernel = {3, 3}, .in_channels = channels, .out_channels = columns, .algorithm = {Method::winograd, tile}};
+        ConvParams p{.op = "",
+                     .kernel = {3, 3},
+                     .in_channels = channels,
+                     .out_channels = columns,
+                     .algorithm = {Method::winograd, tile}};
         for (int i : {0, 1}) {
           p.before[i] = variant % 3 + (height < 3 || width < 3);
           p.after[i] = (variant + i) % 4 / 2 + (height < 3 || width < 3);
@@ -390,8 +394,8 @@ void run_winograd_all(const Kernels&) {
   }
 }
 
-// Every fast variant: lengths around those of its tiles, any padding and numbers of columns, many blocks of tiles and few
-// that are split by columns.
+// Every fast variant: lengths around those of its tiles, any padding and numbers of columns, many blocks of
+// tiles and few that are split by columns.
 void run_fast_all(const Kernels&) {
   int number = 0;
   for (int threads : {1, 3}) {
@@ -413,9 +417,9 @@ void run_fast_all(const Kernels&) {
         p.has_bias = number % 2 == 0, p.has_residual = number / 2 % 2 == 0;
         const int64_t batch = 1 + number % 2, height = number % 9 == 0 ? 2 : 1;
         ++number;
-        run_conv_case(p, batch, height, length,
-                      text("%s, %d long, %d -> %d, %d threads", v.name, length, channels, p.out_channels,
-                           threads));
+        run_conv_case(
+            p, batch, height, length,
+            text("%s, %d long, %d -> %d, %d threads", v.name, length, channels, p.out_channels, threads));
       }
     }
   }
@@ -475,8 +479,8 @@ void half_weights(const Kernels&) {
 
 Test block_test("conv_block", conv_block), copy_test("copy_input", copy_input),
     run_test("conv_work", run_conv_all), winograd_test("conv_work, Winograd", run_winograd_all),
-    fast_test("conv_work, fast", run_fast_all),
-    random_test("conv_work, random shapes", run_conv_random), half_test("pack_work", half_weights);
+    fast_test("conv_work, fast", run_fast_all), random_test("conv_work, random shapes", run_conv_random),
+    half_test("pack_work", half_weights);
 
 }  // namespace
 }  // namespace rvc_fast::test
