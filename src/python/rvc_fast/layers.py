@@ -32,7 +32,8 @@ class Packing:
     """How a model's weights are packed.
 
     memory: "normal" lets a kernel hold more than the weights where that makes it faster (the decoder's residual
-        blocks take about four times their size, the pitch network's convolutions about twice), "low" does not.
+        blocks take about four times their size, the pitch network's convolutions about twice, those of flow and text
+        encoder between two and three times), "low" does not.
     precision: the number formats of its layers, from `ops.precision.choose`.
     """
 
