@@ -54,7 +54,7 @@ constexpr FormatRow kRows[kFormats] = {
         .needs = "",
         .converts = false,
         .depth = 1,
-        .longest = 4096,  // its panel of weights (512 KB) stays in L2
+        .longest = 1024,  // its pair of panels of weights (256 KB) stays in L2
         .copy_values = 32768,
         .items_per_thread = 8,
     },

@@ -47,7 +47,7 @@ struct ConvBlock {
   float* partial;  // partial_floats(...) floats, needed if blocks > 1
 };
 static constexpr int64_t partial_floats(int64_t lines, int64_t rows, int64_t columns) {
-  return lines * rows * round_up(columns, kPanel);
+  return lines * rows * (columns > kPanel ? 2 * kPanel : kPanel);  // of the widest register tile
 }
 
 // A block of tiles of a 3 x 3 convolution of stride 1 by Winograd's method, m x m outputs each, numbered row
