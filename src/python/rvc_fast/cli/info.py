@@ -64,7 +64,7 @@ def _installation() -> dict[str, Any]:
             v.name: {"value": os.environ.get(v.name), "default": v.default, "help": v.help}
             for v in env.VARIABLES
         },
-        "dtypes": {dtype: dispatch.dtype_missing(dtype) or "can be used" for dtype in precision.DTYPES},
+        "dtypes": {dtype: precision.usable(dtype) for dtype in precision.DTYPES},
         "ops": {name: dispatch.route(name, first_use=False)._asdict() for name in routed},
     }
 

@@ -148,7 +148,7 @@ def pack_conv1d(weight: mx.array, *, groups: int = 1, dtype: Dtype = "float32") 
     checks.rank("conv1d", "weight", weight, "(O, K, C/groups)")
     checks.divides("conv1d", groups, weight)
     precision.check("conv1d", dtype)
-    return CONV1D.packed(weight, groups, dtype, beside=mlx_dtype(dtype))
+    return CONV1D.packed(weight, groups, dtype, beside=precision.beside(dtype))
 
 
 def conv1d(

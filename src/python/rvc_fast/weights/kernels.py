@@ -34,8 +34,10 @@ CHOICES = (
     Packing("low"),
     Packing("normal", Precision("bfloat16")),
     Packing("low", Precision("bfloat16")),
+    Packing("normal", Precision("int8")),
+    Packing("low", Precision("int8")),
 )
-_TYPES = {"F32": ("float32", 4), "BF16": ("bfloat16", 2)}
+_TYPES = {"F32": ("float32", 4), "BF16": ("bfloat16", 2), "I8": ("int8", 1)}
 
 
 class Unfit(Exception):
