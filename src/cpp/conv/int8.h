@@ -64,10 +64,11 @@ constexpr int kCodeShift = 0;
 typedef int32_t VIU __attribute__((vector_size(4 * RVC_LANES), aligned(4), may_alias));
 static RVC_INLINE VI load_whole(const void* p) { return *static_cast<const VIU*>(p); }
 
-// sum[R][kPanel] of R rows and C columns. `w` are the first of C columns of a panel of `width`.
+// sum[R][kPanel] of R rows and C columns, from `column` on in the panel `w` of `width`. What the next tiles will want is
+// fetched into L2 on the way: `ahead`, ahead_step bytes a step.
 template <int R, int C>
 static void tile(const Segment* begin, const Segment* end, const uint8_t* x, int64_t x_row, const uint8_t* w,
-                 int64_t width, int column, float* sum) {
+                 int64_t width, int column, float* sum, const uint8_t* ahead, int64_t ahead_step) {
   constexpr int N = C / RVC_LANES;
   for (const Segment* s = begin; s != end; ++s) {
     VI a[R][N];
@@ -80,7 +81,8 @@ static void tile(const Segment* begin, const Segment* end, const uint8_t* x, int
     const uint8_t* b = w + column * kQuadDepth;
     for (int64_t k = s->length; k > 0; k -= kQuadDepth, b += width * kQuadDepth) {
 #pragma GCC unroll 2
-      for (int i = 0; i < 16; ++i, p += 4) {
+      for (int i = 0; i < 16; ++i, p += 4, ahead += ahead_step) {
+        __builtin_prefetch(ahead, 0, 2);
         VI v[N];
 #pragma GCC unroll 4
         for (int n = 0; n < N; ++n) {
@@ -118,7 +120,7 @@ static void tile(const Segment* begin, const Segment* end, const uint8_t* x, int
 }
 
 using TileFunction = void (*)(const Segment*, const Segment*, const uint8_t*, int64_t, const uint8_t*,
-                              int64_t, int, float*);
+                              int64_t, int, float*, const uint8_t*, int64_t);
 
 template <int R>
 static TileFunction find_tile(int rows, int columns) {
@@ -142,11 +144,16 @@ static void conv_block(const ConvBlock& b) {
     const int taken = width < kTileColumns ? width : kTileColumns;
     const int columns = static_cast<int>(b.columns - column < taken ? b.columns - column : taken);
     const uint8_t* w = static_cast<const uint8_t*>(b.w) + panel * reduction;
+    // Each tile fetches its share of the panel after this one; the first to use a panel would otherwise wait for it.
+    const int64_t share = width * reduction / (tiles * b.lines), ahead_step = width * 4 / (tiles * b.lines);
+    const uint8_t* ahead = w + width * reduction;
     for (int64_t line = 0; line < b.lines; ++line) {
       for (int64_t t = 0, row = 0; t < tiles; ++t) {
         const int rows = static_cast<int>(small) + (t < larger ? 1 : 0);
         const uint8_t* x = static_cast<const uint8_t*>(b.x) + line * b.x_line + row * b.x_row;
-        find_tile<kTileRows>(rows, taken)(begin, end, x, b.x_row, w, width, static_cast<int>(column - panel), sum);
+        find_tile<kTileRows>(rows, taken)(begin, end, x, b.x_row, w, width, static_cast<int>(column - panel), sum,
+                                          ahead, ahead_step);
+        ahead += share;
         epilogue(b, sum, kPanel, line * b.y_line + row * b.y_row + column, column, rows, columns);
         row += rows;
       }
@@ -207,13 +214,16 @@ static void copy_input(const InputCopy& s) {
 }
 
 static double peak(int64_t iterations) {
-  constexpr int kChains = 2 * kTileRows;
-  VI a[kChains] = {}, one = VI{} + 0x01010101;
+  constexpr int kChains = 12;
+  VI a[kChains], one = VI{} + 0x01010101;
+#pragma GCC unroll 32
+  for (int i = 0; i < kChains; ++i) a[i] = VI{} + i;
   for (int64_t k = 0; k < iterations; ++k) {
 #pragma GCC unroll 32
     for (int i = 0; i < kChains; ++i) multiply(a[i], one, one);
   }
   VI total = {};
+#pragma GCC unroll 32
   for (int i = 0; i < kChains; ++i) total += a[i];
   volatile int32_t sink = total[0];
   (void)sink;
