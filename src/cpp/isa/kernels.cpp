@@ -34,6 +34,12 @@ extern const FormatKernels float32;
 }  // namespace avx2
 #endif
 #if defined(__aarch64__)
+#if !defined(RVC_FAST_BASE_ONLY)
+#define RVC_ARM_SETS
+namespace neon_dot {
+extern const FormatKernels int8;
+}
+#endif
 namespace neon {
 #else
 namespace generic {
@@ -63,6 +69,11 @@ const Isa kIsas[] = {
     {.name = "avx2", .kernels = &avx2::table, .formats = {&avx2::float32, nullptr, nullptr, nullptr}},
 #endif
 #if defined(__aarch64__)
+#if defined(RVC_ARM_SETS)
+    {.name = "neon_dot",
+     .kernels = &neon::table,
+     .formats = {&neon::float32, nullptr, nullptr, &neon_dot::int8}},
+#endif
     {.name = "neon", .kernels = &neon::table, .formats = {&neon::float32, nullptr, nullptr, nullptr}},
 #else
     {.name = "generic", .kernels = &generic::table, .formats = {&generic::float32, nullptr, nullptr, nullptr}},
