@@ -72,8 +72,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=("float32", "bfloat16", "float16", "int8"),
         default="float32",
-        help="float16, bfloat16: half the memory and less accurate, on a GPU; bfloat16: faster and less accurate, on "
-        "CPUs that have the instructions (default: float32)",
+        help="float16, bfloat16: half the memory and less accurate, on a GPU; bfloat16, int8: faster and less "
+        "accurate, on CPUs that have the instructions (default: float32)",
     )
     g.add_argument(
         "--device", choices=("cpu", "gpu"), help="where to work (MLX's default: the GPU if there is one)"

@@ -137,10 +137,11 @@ def pack_conv1d(weight: mx.array, *, groups: int = 1, dtype: Dtype = "float32") 
     Args:
         dtype: what to multiply in; sums are float32. On a CPU "bfloat16" rounds inputs to it as well, whatever they
             are, and shapes too small to gain from it stay float32, as the result's `dtype` says. On a GPU
-            the inputs have to be of this dtype.
+            the inputs have to be of this dtype. "int8", on a CPU: whole numbers with a scale per output and tap, and
+            per row of the input; a row with NaN or infinity gives NaN.
 
     Raises:
-        InputError: a dtype that this device does not compute in: "float16" on a CPU; "bfloat16" on one without the
+        InputError: a dtype that this device does not compute in: "float16" on a CPU; "int8" on a GPU; "bfloat16" and "int8" on a CPU without the
             compiled kernels or the instructions.
     """
     checks.arrays("conv1d", weight=weight)
