@@ -15,8 +15,9 @@ import pytest
 from rvc_fast import native
 
 EXT = native.ext()
-# With amx and avx512_bf16 float32 is computed by the kernels of avx512.
-ISAS = [] if EXT is None else [isa for isa in EXT.isas() if isa not in ("amx", "avx512_bf16")]
+# With these float32 is computed by the kernels of avx512, avx2 and neon.
+NARROW_ISAS = ("amx", "avx512_bf16", "avx512_vnni", "avx_vnni", "neon_dot")
+ISAS = [] if EXT is None else [isa for isa in EXT.isas() if isa not in NARROW_ISAS]
 VERIFY = """
 import sys
 from rvc_fast import native

@@ -10,6 +10,7 @@ import pytest
 
 from rvc_fast.cli import info, main
 from rvc_fast.cli.common import print_json, tell
+from rvc_fast.pitch.rmvpe import Rmvpe
 from rvc_fast.weights import load_checkpoint, save_packed
 
 from .voices import DEMO
@@ -30,7 +31,7 @@ def test_info_prints_metadata_as_text(tmp_path, monkeypatch, encoding):
     checkpoint = load_checkpoint(DEMO / "rmvpe.pt")
     said = {"author": "\x1b]0;owned\x07\rkind: \u6b4c", "epoch": float("nan"), "deep": {"a": {"b": 1}}}
     path = tmp_path / "a.safetensors"
-    save_packed(path, "rmvpe", checkpoint.tensors, checkpoint.config, said)
+    save_packed(path, "rmvpe", Rmvpe.sanitize(checkpoint.tensors), checkpoint.config, said)
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", out)
     assert main(["info", str(path)]) == 0

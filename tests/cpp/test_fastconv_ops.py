@@ -18,7 +18,8 @@ from rvc_fast.ops.resblock import SPEC, Block, ResConv
 EXT = native.ext()
 pytestmark = pytest.mark.skipif(EXT is None, reason=native.load()[1])
 # The two others have the float32 kernels of avx512.
-ISAS = [] if EXT is None else [isa for isa in EXT.isas() if isa not in ("amx", "avx512_bf16")]
+NARROW_ISAS = ("amx", "avx512_bf16", "avx512_vnni", "avx_vnni", "neon_dot")
+ISAS = [] if EXT is None else [isa for isa in EXT.isas() if isa not in NARROW_ISAS]
 VARIANTS = [generate.design(*v) for v in generate.VARIANTS]
 RNG = np.random.default_rng(11)
 SLOPE = 0.1

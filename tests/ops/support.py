@@ -10,14 +10,14 @@ from rvc_fast.ops.op import specs
 SPECS = specs()
 
 
-# Their kernels in float32 are those of avx512.
-BFLOAT16_ISAS = ("amx", "avx512_bf16")
+# Their kernels in float32 are those of avx512, avx2 and neon.
+NARROW_ISAS = ("amx", "avx512_bf16", "avx512_vnni", "avx_vnni", "neon_dot")
 
 
 def isas() -> list[str]:
     """The instruction sets of this machine that have float32 kernels of their own."""
     ext = native.ext()
-    return [] if ext is None else [isa for isa in ext.isas() if isa not in BFLOAT16_ISAS]
+    return [] if ext is None else [isa for isa in ext.isas() if isa not in NARROW_ISAS]
 
 
 def routes() -> list[str]:

@@ -25,7 +25,7 @@ def test_import_and_self_test() -> None:
     code = "import platform; from rvc_fast import native; print(platform.machine(), native.load()[1])"
     result = arm64("-c", code, timeout=600)
     assert result.returncode == 0, result.stderr
-    assert re.fullmatch(r"aarch64 compiled kernels, neon, \d+ threads\n", result.stdout)
+    assert re.fullmatch(r"aarch64 compiled kernels, neon_dot, \d+ threads\n", result.stdout)
 
 
 def test_verify() -> None:

@@ -348,10 +348,10 @@ def test_a_kernels_file_is_no_model(voice: Path) -> None:
 def test_pack_and_convert_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tmp_path / "voice.safetensors"
     arguments = ["pack", str(SOURCES["voice"]), "-o", str(model)]
-    assert main([*arguments, "--memory", "low"]) == 2
+    assert main([*arguments, "--kernels-memory", "low"]) == 2
     assert "give --kernels" in capsys.readouterr().err
     assert not model.exists()
-    assert main([*arguments, "--kernels", "--memory", "low"]) == 0
+    assert main([*arguments, "--kernels", "--kernels-memory", "low"]) == 0
     assert str(beside(model, PACKINGS[1])) in capsys.readouterr().err
     convert = [
         *("convert", str(DEMO / "sounds" / "speech_male.wav"), "-o", str(tmp_path / "out.wav"), "--json"),

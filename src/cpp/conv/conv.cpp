@@ -137,7 +137,7 @@ mx::array conv(ConvParams p, const mx::array& x, const mx::array& weight,
   require(x.ndim() >= 2 && x.ndim() <= 4, op, "x must have 2 to 4 dimensions, got " + to_string(x.shape()));
   p.in_channels = x.shape(-1);
   const bool packed = weight.ndim() == 1;
-  p.format = packed && is_floating(weight) ? format_of(weight) : Format::float32;
+  p.format = packed && (is_floating(weight) || weight.dtype() == mx::int8) ? format_of(weight) : Format::float32;
   require_format(op, p.format);
   require(x.size() > 0, op, "x must not be empty, got " + to_string(x.shape()));
   check(p);
@@ -239,6 +239,8 @@ mx::Dtype dtype_of(Format format) {
       return mx::float32;
     case Format::float16:
       return mx::float16;
+    case Format::int8:
+      return mx::int8;
     default:
       return mx::bfloat16;
   }
@@ -247,6 +249,7 @@ mx::Dtype dtype_of(Format format) {
 Format format_of(const mx::array& weight) {
   return weight.dtype() == mx::float32   ? Format::float32
          : weight.dtype() == mx::float16 ? Format::float16
+         : weight.dtype() == mx::int8    ? Format::int8
                                          : Format::bfloat16;
 }
 

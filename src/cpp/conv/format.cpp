@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "conv/run.h"
 
@@ -45,6 +47,35 @@ void pack_bfloat16(const Tap& t, void* packed) {
   }
 }
 
+// To [block of channels][columns / 16][four][16][4] whole numbers, then [width] float32 scales and [width] int32 sums.
+void pack_int8(const Tap& t, void* packed) {
+  auto* to = static_cast<int8_t*>(packed);
+  const int64_t filled = round_up(t.channels, kQuadDepth);
+  auto* scales = reinterpret_cast<float*>(to + filled * t.width);
+  auto* sums = reinterpret_cast<int32_t*>(scales + t.width);
+  for (int64_t o = 0; o < t.width; ++o) {
+    float most = 0;
+    bool finite = true;
+    for (int64_t c = 0; o < t.columns && c < t.channels; ++c) {
+      const float v = value(t, o, c);
+      most = std::max(most, std::abs(v));
+      finite = finite && std::isfinite(v);
+    }
+    const float scale = most / 127.0f;
+    const float by = scale >= std::numeric_limits<float>::min() ? 1.0f / scale : 0.0f;
+    int8_t* column = to + o / kNarrowPanel * kNarrowPanel * kQuadDepth + o % kNarrowPanel * 4;
+    int32_t sum = 0;
+    for (int64_t c = 0; c < filled; ++c) {
+      const bool used = o < t.columns && c < t.channels && finite;
+      const auto q = static_cast<int8_t>(used ? std::clamp(std::nearbyint(value(t, o, c) * by), -127.0f, 127.0f) : 0);
+      column[c / kQuadDepth * kQuadDepth * t.width + c % kQuadDepth / 4 * 4 * kNarrowPanel + c % 4] = q;
+      sum += q;
+    }
+    scales[o] = finite ? scale : std::numeric_limits<float>::quiet_NaN();
+    sums[o] = sum;
+  }
+}
+
 // In the order of Format.
 constexpr FormatRow kRows[kFormats] = {
     {
@@ -81,6 +112,19 @@ constexpr FormatRow kRows[kFormats] = {
         // Products take so little time that copying the same input for several splits of the columns would
         // take as much.
         .items_per_thread = 3,
+    },
+    {
+        .name = "int8",
+        .bytes = 1,
+        .pack = pack_int8,
+        .needs = "AVX512-VNNI, AVX-VNNI or the dot products of Arm",
+        .converts = true,
+        .depth = kQuadDepth,
+        .longest = INT64_MAX,
+        .copy_values = 131072,
+        .items_per_thread = 3,
+        .row_extra = kRowScaleBytes,
+        .column_extra = kColumnScaleBytes,
     },
 };
 

@@ -15,6 +15,10 @@ static constexpr int panel_width(int64_t columns) { return columns > kNarrowPane
 // Channels that a kernel which multiplies pairs takes in one step of a tile.
 constexpr int64_t kPairedDepth = 32;
 
+// Channels that a kernel which multiplies whole numbers by fours takes in one step. What a copied row has after its
+// codes (a scale and a zero), and each column of a packed tap after its values (a scale and their sum), in bytes.
+constexpr int64_t kQuadDepth = 64, kRowScaleBytes = 64, kColumnScaleBytes = 8;
+
 enum Activation { kNone, kRelu, kGelu, kSigmoid, kTanh };
 
 // `length` consecutive floats of the reduction, `offset` floats from a row's start.
@@ -29,7 +33,8 @@ struct Segment {
 // x and w are of one number format. w holds panels, in float32 [reduction][width]. In bfloat16 segments are
 // multiples of kPairedDepth, a panel is [reduction / 32][width / 16][16 pairs][16 columns][2], there is one
 // block of the reduction, and whole tiles of x are read: up to tile_rows - 1 rows after the last, whatever
-// they hold.
+// they hold. In int8 a segment is a tap of a multiple of kQuadDepth codes, a panel has for each tap
+// [depth / 64][width / 16][16 fours][16 columns][4], then [width] scales and [width] sums; see conv/int8.h.
 struct ConvBlock {
   const void* x;
   int64_t x_line, x_row;

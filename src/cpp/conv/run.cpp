@@ -13,10 +13,11 @@ namespace {
 // Rows that share one pass over the weights.
 constexpr int64_t kMinRows = 96, kMaxRows = 512;
 
-// Channels and columns of a group as packed.
-int64_t packed_channels(const ConvParams& p) {
+// Channels of a group as copied, and channels and columns as packed.
+int64_t filled_channels(const ConvParams& p) {
   return round_up(p.in_channels / p.groups, format_row(p.format).depth);
 }
+int64_t packed_channels(const ConvParams& p) { return filled_channels(p) + format_row(p.format).column_extra; }
 int64_t packed_columns(const ConvParams& p) { return round_up(p.out_channels / p.groups, kNarrowPanel); }
 
 // The reduction of one phase: segments for a given input layout, cut into blocks.
@@ -145,7 +146,7 @@ Work direct_work(const ConvParams& p, const ConvArrays& a) {
   const auto all = phases(p);
   const int64_t pitch = p.in_channels, channels = p.in_channels / p.groups,
                 columns = p.out_channels / p.groups;
-  const int64_t padded = packed_columns(p), depth = packed_channels(p);
+  const int64_t padded = packed_columns(p), depth = filled_channels(p);
   const std::array<int64_t, 2> in{a.height, a.width}, out{a.out_height, a.out_width};
 
   const int64_t y_pitch = int64_t(p.out_channels) + p.beside;
@@ -188,7 +189,8 @@ Work direct_work(const ConvParams& p, const ConvArrays& a) {
   // ways, and the copy is 6 % of 3072 -> 768.
   const bool always_copies = format.converts || p.leaky != 1.0f || p.groups > 1;
   const int64_t line = 64 / format.bytes;
-  const int64_t copy_pitch = depth % (16 * line) == 0 ? depth + line : depth;
+  const int64_t copied_row = depth + format.row_extra / format.bytes;
+  const int64_t copy_pitch = copied_row % (16 * line) == 0 ? copied_row + line : copied_row;
 
   auto reductions = [&](int64_t width, int64_t to_pitch) {
     std::vector<Reduction> r;
@@ -288,7 +290,7 @@ Work direct_work(const ConvParams& p, const ConvArrays& a) {
 
       const std::array<int64_t, 2> x_stride{x_width * x_pitch, x_pitch},
           y_stride{a.out_width * y_pitch, y_pitch};
-      const int64_t length = int64_t(phase.taps[0]) * phase.taps[1] * depth;
+      const int64_t length = int64_t(phase.taps[0]) * phase.taps[1] * packed_channels(p);
       const int64_t y = batch * a.out_height * y_stride[0] + y_at[0] * y_stride[0] + y_at[1] * y_stride[1] +
                         group * columns + first;
       ConvBlock b{};

@@ -18,6 +18,12 @@ extern const FormatKernels bfloat16;
 namespace avx512_bf16 {
 extern const FormatKernels bfloat16;
 }
+namespace avx512_vnni {
+extern const FormatKernels int8;
+}
+namespace avx_vnni {
+extern const FormatKernels int8;
+}
 namespace avx512 {
 extern const Kernels table;
 extern const FormatKernels float32;
@@ -28,6 +34,12 @@ extern const FormatKernels float32;
 }  // namespace avx2
 #endif
 #if defined(__aarch64__)
+#if !defined(RVC_FAST_BASE_ONLY)
+#define RVC_ARM_SETS
+namespace neon_dot {
+extern const FormatKernels int8;
+}
+#endif
 namespace neon {
 #else
 namespace generic {
@@ -36,22 +48,35 @@ extern const Kernels table;
 extern const FormatKernels float32;
 }  // namespace neon or generic
 
-// The formats in their order: float32, float16, bfloat16.
+// The formats in their order: float32, float16, bfloat16, int8.
 const Isa kIsas[] = {
 #if defined(RVC_X86_SETS)
 #if defined(__linux__)
-    {.name = "amx", .kernels = &avx512::table, .formats = {&avx512::float32, nullptr, &amx::bfloat16}},
+    {.name = "amx",
+     .kernels = &avx512::table,
+     .formats = {&avx512::float32, nullptr, &amx::bfloat16, &avx512_vnni::int8}},
 #endif
     {.name = "avx512_bf16",
      .kernels = &avx512::table,
-     .formats = {&avx512::float32, nullptr, &avx512_bf16::bfloat16}},
-    {.name = "avx512", .kernels = &avx512::table, .formats = {&avx512::float32, nullptr, nullptr}},
-    {.name = "avx2", .kernels = &avx2::table, .formats = {&avx2::float32, nullptr, nullptr}},
+     .formats = {&avx512::float32, nullptr, &avx512_bf16::bfloat16, &avx512_vnni::int8}},
+    {.name = "avx512_vnni",
+     .kernels = &avx512::table,
+     .formats = {&avx512::float32, nullptr, nullptr, &avx512_vnni::int8}},
+    {.name = "avx512", .kernels = &avx512::table, .formats = {&avx512::float32, nullptr, nullptr, nullptr}},
+    {.name = "avx_vnni",
+     .kernels = &avx2::table,
+     .formats = {&avx2::float32, nullptr, nullptr, &avx_vnni::int8}},
+    {.name = "avx2", .kernels = &avx2::table, .formats = {&avx2::float32, nullptr, nullptr, nullptr}},
 #endif
 #if defined(__aarch64__)
-    {.name = "neon", .kernels = &neon::table, .formats = {&neon::float32, nullptr, nullptr}},
+#if defined(RVC_ARM_SETS)
+    {.name = "neon_dot",
+     .kernels = &neon::table,
+     .formats = {&neon::float32, nullptr, nullptr, &neon_dot::int8}},
+#endif
+    {.name = "neon", .kernels = &neon::table, .formats = {&neon::float32, nullptr, nullptr, nullptr}},
 #else
-    {.name = "generic", .kernels = &generic::table, .formats = {&generic::float32, nullptr, nullptr}},
+    {.name = "generic", .kernels = &generic::table, .formats = {&generic::float32, nullptr, nullptr, nullptr}},
 #endif
     {.name = nullptr, .kernels = nullptr, .formats = {}},
 };

@@ -247,9 +247,11 @@ def load(
         "normal" holds more where that is faster.
     dtype: what the models compute in; sums are float32. "float16" and "bfloat16" on a GPU: weights and everything
         between layers have 16 bits, the phase of the source stays float32. "bfloat16" on a CPU: linear layers and
-        convolutions multiply in it, which is faster with AMX-BF16 or AVX512-BF16. InputError for "float16" on a CPU,
-        and for "bfloat16" on one without these instructions. Of 100 dB of accuracy about 52 are left by "float16", 40
-        by "bfloat16".
+        convolutions multiply in it, which is faster with AMX-BF16 or AVX512-BF16. "int8" on a CPU: content encoder, text
+        encoder and flow multiply whole numbers, the rest stays float32, which is faster with AVX512-VNNI, AVX-VNNI or
+        Arm's dot products. InputError for "float16" on a CPU, for "int8" on a GPU, and for "bfloat16" and "int8" on a
+        CPU without these instructions. Of 100 dB of accuracy about 52 are left by "float16", 40 by "bfloat16", 30 by
+        "int8".
     device: "cpu" or "gpu", where this Converter and its models work; None is the CPU with RVC_FAST_BACKEND=cpu, else
         MLX's default device. InputError without such a device. MLX has one default device for all threads: while a
         Converter works on the other one that is changed, and put back afterwards. Converters of one device work side

@@ -23,6 +23,7 @@ from .ops.precision import FLOAT32, Precision, mlx_dtype
 
 if TYPE_CHECKING:
     from .weights.kernels import Kernels
+    from .weights.stored import Stored
 
 Memory = Literal["normal", "low"]
 
@@ -43,6 +44,12 @@ class Packing:
     def __post_init__(self) -> None:
         if self.memory not in ("normal", "low"):
             raise InputError(f"[load] memory must be 'normal' or 'low', got {self.memory!r}")
+
+    def of_layer(self, path: str, float_parts: tuple[str, ...]) -> Packing:
+        """Return how the layer of this name is packed in a model whose `float_parts` do not take whole numbers."""
+        if self.precision.weights == "int8" and path.startswith(float_parts):
+            return replace(self, precision=replace(self.precision, weights="float32"))
+        return self
 
 
 NORMAL = Packing()
@@ -111,6 +118,11 @@ class PackedLayer(Layer):
         """Replace the `weight` parameter by one that is packed already, of the form that `packed_form` tells."""
         del self.weight
         self._packed = packed
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of its weight, before or after packing."""
+        return tuple(self.operands[0].shape)
 
     @property
     def packed(self) -> mx.array | None:
@@ -342,6 +354,22 @@ def packed_layers(model: nn.Module) -> dict[str, ops.PackedWeight]:
     return {path: packed for path, packed in layers.items() if isinstance(packed, ops.PackedWeight)}
 
 
+def multiplied_in(model: nn.Module, packing: Packing) -> dict[str, tuple[str, str]]:
+    """Return for each layer of a loaded model in which number format it multiplies, and why in this one."""
+    wanted, found = packing.precision.weights, {}
+    for path, layer in model.named_modules():
+        if isinstance(layer, PackedLayer) and layer.packed is not None:
+            taken = layer.precision.weights
+            if taken == wanted:
+                reason = "as dtype asks"
+            elif packing.of_layer(path, model.float_parts) != packing:
+                reason = f"{wanted} would cost too much accuracy"
+            else:
+                reason = f"{wanted} is not faster in this shape"
+            found[path] = taken, reason
+    return found
+
+
 def adapt(model: nn.Module, precision: Precision) -> None:
     """Make all layers of a packed model compute in these number formats."""
     for module in model.modules():
@@ -349,12 +377,12 @@ def adapt(model: nn.Module, precision: Precision) -> None:
             module.adapt(precision)
 
 
-def _pack_from(layer: PackedLayer, tensor: np.ndarray, packing: Packing) -> None:
+def _pack_from(layer: PackedLayer, stored: Stored, packing: Packing) -> None:
     """Pack a layer's weight, without a copy of the tensor if a kernel of ours reads it."""
     form = layer.packed_form(packing)
     packs = isinstance(form, ops.PackedWeight) and form.backend == "cpu"
+    tensor = np.ascontiguousarray(stored.values if packs and stored.plain else stored.value())
     lent = packs and tensor.dtype in (np.float32, np.float16)
-    tensor = np.ascontiguousarray(tensor)
     layer.weight = native.compiled.borrow(tensor) if lent else mx.array(tensor)
     layer.pack(packing)
     mx.eval(layer.packed)  # while the tensor is here
@@ -375,7 +403,7 @@ def sanitized(kind: str, sanitize: Callable[[Tensors], Tensors], tensors: Tensor
 
 def load(
     model: nn.Module,
-    tensors: dict[str, np.ndarray],
+    tensors: dict[str, Stored],
     what: str,
     packing: Packing,
     kernels: Kernels | None = None,
@@ -402,7 +430,10 @@ def load(
     layers = {path: layer for path, layer in model.named_modules() if isinstance(layer, PackedLayer)}
     ready: dict[str, ops.PackedWeight] = {}
     if kernels is not None:
-        forms = {path: layer.packed_form(packing) for path, layer in layers.items()}
+        forms = {
+            path: layer.packed_form(packing.of_layer(path, model.float_parts))
+            for path, layer in layers.items()
+        }
         # An op that takes its weight as it is has nothing on disk.
         ready = kernels.fit(
             {path: form for path, form in forms.items() if isinstance(form, ops.PackedWeight)}
@@ -413,8 +444,8 @@ def load(
         if path in ready:
             layer.adopt(ready[path])
         else:
-            _pack_from(layer, tensor, packing)
-    model.load_weights([(name, mx.array(tensor)) for name, tensor in rest.items()], strict=False)
+            _pack_from(layer, tensor, packing.of_layer(path, model.float_parts))
+    model.load_weights([(name, mx.array(tensor.value())) for name, tensor in rest.items()], strict=False)
     adapt(model, packing.precision)
     mx.eval([layer.packed for layer in layers.values()], model.parameters())
     model.kernels = None if kernels is None else kernels.path

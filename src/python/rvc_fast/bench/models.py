@@ -27,6 +27,7 @@ from ..synthesizer.flow import COUPLINGS, KERNEL, LAYERS
 from ..synthesizer.text_encoder import PITCH_BINS, WINDOW
 from ..verify.seeded import seeded_normal
 from ..weights.checkpoint import save_packed
+from ..weights.stored import stored
 
 # Part of the cache folder's name: another recipe makes other files.
 RECIPE = 1
@@ -243,7 +244,8 @@ def path(kind: str) -> Path:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise InputError(f"[bench] cannot write to {file.parent}: {e.strerror} (RVC_FAST_CACHE)") from e
-        save_packed(file, kind, model.sanitize(tensors(kind)), asdict(config))
+        whole = {name: t.value() for name, t in stored(kind, model.sanitize(tensors(kind)), {}).items()}
+        save_packed(file, kind, whole, asdict(config))
         tensors.cache_clear()
     return file
 

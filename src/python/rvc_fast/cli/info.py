@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
+import re
 from typing import TYPE_CHECKING, Any
 
 from .common import plain, print_json, show, table
 
 if TYPE_CHECKING:
     from ..weights.checkpoint import Checkpoint
+    from ..weights.stored import Stored
 
 
 HELP = "what a model or index file holds, or how each op runs here and why"
@@ -23,6 +26,11 @@ DESCRIPTION = (
 def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("file", nargs="?", metavar="FILE", help="voice, HuBERT, RMVPE, packed model or .index")
     p.add_argument("--json", action="store_true", help="print JSON on stdout")
+    p.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16", "int8"),
+        help="with FILE: tell of each layer in what it multiplies with convert --dtype (float32)",
+    )
     p.add_argument(
         "--check",
         action="store_true",
@@ -56,29 +64,58 @@ def _installation() -> dict[str, Any]:
             v.name: {"value": os.environ.get(v.name), "default": v.default, "help": v.help}
             for v in env.VARIABLES
         },
-        "dtypes": {dtype: dispatch.dtype_missing(dtype) or "can be used" for dtype in precision.DTYPES},
+        "dtypes": {dtype: precision.usable(dtype) for dtype in precision.DTYPES},
         "ops": {name: dispatch.route(name, first_use=False)._asdict() for name in routed},
     }
 
 
-def _file(path: str) -> dict[str, Any]:
+def _file(path: str, dtype: str | None = None) -> dict[str, Any]:
     if path.endswith(".index"):
+        from ..errors import InputError
         from ..retrieval import load_index
+
+        if dtype:
+            raise InputError("[info] --dtype is of models: an index has none")
 
         index = load_index(path)
         return {"kind": "index", "type": index.kind, "vectors": index.count, "dimension": index.dim}
     from ..weights.checkpoint import load_checkpoint
 
     c = load_checkpoint(path)
+    tensors = _stored(c)
     return {
         "kind": c.kind,
         "packed": c.packed,
         "kernels": _kernels(c) if c.packed else {},
         "tensors": len(c.tensors),
-        "parameters": sum(t.size for t in c.tensors.values()),
-        "dtypes": sorted({str(t.dtype) for t in c.tensors.values()}),
+        "parameters": sum(math.prod(t.shape) for t in tensors.values()),
+        "stored_as": sorted({str(t) for t in tensors.values()}),
         "config": c.config,
         "metadata": c.metadata,
+        "layers": _layers(c, tensors, dtype or "float32"),
+    }
+
+
+def _stored(checkpoint: Checkpoint) -> dict[str, Stored]:
+    from ..weights.models import MODELS
+    from ..weights.stored import stored
+
+    cls = MODELS[checkpoint.kind]
+    tensors = checkpoint.tensors if checkpoint.packed else cls.sanitize(checkpoint.tensors)
+    return stored(checkpoint.kind, tensors, checkpoint.config)
+
+
+def _layers(checkpoint: Checkpoint, tensors: dict[str, Stored], dtype: str) -> dict[str, dict[str, str]]:
+    """Tell of each layer what its weight is stored as, what it multiplies in, and why."""
+    from ..layers import Packing, multiplied_in
+    from ..ops import precision
+    from ..weights.models import MODELS
+
+    packing = Packing(precision=precision.choose("info", dtype))
+    model = MODELS[checkpoint.kind].from_checkpoint(checkpoint, packing)
+    return {
+        path: {"stored_as": str(tensors[f"{path}.weight"]), "multiplied_in": taken, "why": why}
+        for path, (taken, why) in multiplied_in(model, packing).items()
     }
 
 
@@ -148,12 +185,23 @@ def _show_check(check: dict[str, Any] | None) -> None:
     show("\n" + table(("op", f"{backend}, ms", "stock MLX, ms", "CPU, ms", "result"), rows))
 
 
+def _show_layers(layers: dict[str, dict[str, str]]) -> None:
+    """Print how layers are stored and multiply, those that differ only in their numbers on one line."""
+    alike: dict[tuple[str, ...], int] = {}
+    for path, facts in layers.items():
+        key = re.sub(r"\b\d+\b", "*", path), *facts.values()
+        alike[key] = alike.get(key, 0) + 1
+    rows = [(name, str(count), *facts) for (name, *facts), count in alike.items()]
+    show("\n" + table(("layer", "how many", "stored as", "multiplied in", "why"), rows))
+
+
 def _print(facts: dict[str, Any]) -> None:
-    """Print facts as text: tables of the GPU's check, the settings and the routes come last."""
+    """Print facts as text: tables of the GPU's check, the settings, the routes and the layers come last."""
     checked = "gpu_check" in facts
     check = facts.pop("gpu_check", None)
     routes = facts.pop("ops", None)
     settings = facts.pop("settings", None)
+    layers = facts.pop("layers", None)
     _show(plain(facts))
     if checked:
         _show_check(check)
@@ -163,6 +211,8 @@ def _print(facts: dict[str, Any]) -> None:
     if routes:
         taken = [(name, r["backend"], r["reason"]) for name, r in routes.items()]
         show("\n" + table(("op", "route", "why"), taken))
+    if layers:
+        _show_layers(layers)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -173,8 +223,10 @@ def run(args: argparse.Namespace) -> int:
     device.use_for_process()
     if args.check and args.file:
         raise InputError("[info] --check is of this machine: give it no FILE")
+    if args.dtype and not args.file:
+        raise InputError("[info] --dtype is of a model: give FILE with it")
     code = 1 if args.check and _check() else 0
-    facts = _file(args.file) if args.file else _installation()
+    facts = _file(args.file, args.dtype) if args.file else _installation()
     if args.json:
         print_json(facts)
     else:

@@ -10,7 +10,8 @@ from .common import note
 HELP = "turn a voice, HuBERT or RMVPE file into one fast-loading safetensors file"
 DESCRIPTION = (
     "Turn a voice .pth, a HuBERT/ContentVec checkpoint or folder, or an rmvpe.pt into one "
-    "safetensors file: weight norm folded, config and checksums in the metadata."
+    "safetensors file, config and checksums in the metadata. Numbers stay in the precision that they have, "
+    "unless --dtype or -q says otherwise."
 )
 
 
@@ -18,14 +19,34 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("input", metavar="MODEL", help="voice .pth, G_*.pth, HuBERT .pt or folder, rmvpe.pt")
     p.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
     p.add_argument(
+        "--dtype",
+        choices=("float16", "bfloat16", "float32"),
+        help="round all numbers to it (without it each tensor stays exactly as it is)",
+    )
+    p.add_argument(
+        "-q",
+        "--quantize",
+        action="store_true",
+        help="quantise linear layers as MLX does; the rest is float16, or --dtype",
+    )
+    p.add_argument("--q-bits", type=int, choices=(4, 8), help="with -q: bits of a number (8)")
+    p.add_argument(
+        "--q-group-size", type=int, choices=(32, 64, 128), help="with -q: numbers that share a scale (64)"
+    )
+    p.add_argument("--q-mode", choices=("affine",), help="with -q: the kind of quantisation (affine)")
+    p.add_argument(
         "--kernels",
         action="store_true",
         help="write its packed weights beside it too, for this machine: it then loads many times faster",
     )
     p.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), help="with --kernels: of convert --dtype (float32)"
+        "--kernels-dtype",
+        choices=("float32", "bfloat16", "int8"),
+        help="with --kernels: of convert --dtype (float32)",
     )
-    p.add_argument("--memory", choices=("normal", "low"), help="with --kernels: of convert --memory (normal)")
+    p.add_argument(
+        "--kernels-memory", choices=("normal", "low"), help="with --kernels: of convert --memory (normal)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,14 +54,24 @@ def run(args: argparse.Namespace) -> int:
     from ..layers import Packing
     from ..ops import precision
     from ..weights.kernels import file_name
-    from ..weights.pack import pack_file
+    from ..weights.pack import Quantization, Storage, pack_file
 
     packing = None
     if args.kernels:
-        packing = Packing(args.memory or "normal", precision.choose("pack", args.dtype or "float32"))
-    elif args.dtype or args.memory:
-        raise InputError("[pack] --dtype and --memory say how kernels are packed: give --kernels with them")
-    checkpoint = pack_file(args.input, args.output, packing)
+        chosen = precision.choose("pack", args.kernels_dtype or "float32")
+        packing = Packing(args.kernels_memory or "normal", chosen)
+    elif args.kernels_dtype or args.kernels_memory:
+        raise InputError(
+            "[pack] --kernels-dtype and --kernels-memory say how kernels are packed: give --kernels with them"
+        )
+    quantization = None
+    if args.quantize:
+        quantization = Quantization(args.q_bits or 8, args.q_group_size or 64)
+    elif args.q_bits or args.q_group_size or args.q_mode:
+        raise InputError(
+            "[pack] --q-bits, --q-group-size and --q-mode say how to quantise: give -q with them"
+        )
+    checkpoint = pack_file(args.input, args.output, packing, Storage(args.dtype, quantization))
     note(args, f"{checkpoint.kind} {args.input} -> {args.output}")
     if packing is not None:
         note(args, f"packed weights -> {file_name(Path(args.output), packing)}")

@@ -11,7 +11,7 @@ import re
 import reprlib
 from dataclasses import dataclass, fields
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -20,6 +20,7 @@ import numpy as np
 from .. import ops
 from ..errors import FileFormatError, InputError
 from ..layers import NORMAL, Conv1d, Layer, LayerNorm, Linear, Packing, load, sanitized
+from ..weights.stored import checked_gains, stored
 
 if TYPE_CHECKING:
     from ..weights.checkpoint import Checkpoint
@@ -225,6 +226,9 @@ class EncoderLayer(nn.Module):
 class HubertModel(nn.Module):
     """HuBERT's encoder, and `final_proj` where the file has one (voices of version v1 need it)."""
 
+    float_parts: ClassVar[tuple[str, ...]] = ()
+    """How the names of layers begin that lose too much in whole numbers: of none here."""
+
     def __init__(self, config: HubertConfig, final_proj: bool = True):
         super().__init__()
         self.config = config
@@ -255,11 +259,12 @@ class HubertModel(nn.Module):
         for name, tensor in tensors.items():
             name = _rename(name.removeprefix("hubert."))
             if name not in _TRAINING_ONLY:
-                named[name] = tensor.astype(np.float32, copy=False)
+                named[name] = tensor
         _fold_position(named)
         _join_qkv(named)
         # PyTorch's (O, C, K) -> (O, K, C)
-        return {k: np.ascontiguousarray(v.swapaxes(1, 2)) if v.ndim == 3 else v for k, v in named.items()}
+        moved = {k: np.ascontiguousarray(v.swapaxes(1, 2)) if v.ndim == 3 else v for k, v in named.items()}
+        return checked_gains("hubert", moved)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, packing: Packing = NORMAL) -> HubertModel:
@@ -268,7 +273,7 @@ class HubertModel(nn.Module):
         if not checkpoint.packed:
             tensors = sanitized("hubert", cls.sanitize, tensors)
         model = cls(HubertConfig.from_dict(checkpoint.config), "final_proj.weight" in tensors)
-        load(model, tensors, "hubert", packing, checkpoint.kernels)
+        load(model, stored("hubert", tensors, checkpoint.config), "hubert", packing, checkpoint.kernels)
         return model
 
     def _frames(self, audio: mx.array) -> mx.array:
@@ -391,7 +396,7 @@ def _rename(name: str) -> str:
 
 
 def _fold_position(tensors: dict[str, np.ndarray]) -> None:
-    """Fold the positional convolution's weight norm, whose gain is one number per tap (the last axis)."""
+    """Turn the positional convolution's weight norm into a gain, one number per tap (the last axis)."""
     for gain, direction in (
         ("weight_g", "weight_v"),
         ("parametrizations.weight.original0", "parametrizations.weight.original1"),
@@ -403,10 +408,10 @@ def _fold_position(tensors: dict[str, np.ndarray]) -> None:
                     f"[hubert] the positional convolution's weight norm has shapes {g.shape} and {v.shape}"
                 )
             with np.errstate(all="ignore"):
-                norm = np.sqrt(np.sum(np.square(v), axis=(0, 1), keepdims=True, dtype=np.float64))
-                weight = tensors["position.weight"] = v * (g / norm).astype(np.float32)
-            if not np.isfinite(weight).all():
-                raise FileFormatError("[hubert] the positional convolution's weight norm is not finite")
+                square = np.square(v.astype(np.float32, copy=False))
+                norm = np.sqrt(np.sum(square, axis=(0, 1), keepdims=True, dtype=np.float64))
+                gain_of_taps = (g / norm).astype(np.float32)
+            tensors |= {"position.weight": v, "position.gain": gain_of_taps}
 
 
 def _join_qkv(tensors: dict[str, np.ndarray]) -> None:

@@ -167,18 +167,20 @@ def pack_conv1d(
             takes the fastest for the shape, "fast" insists on a fast one, or the name of one, such as "k5n4e6".
         dtype: what to multiply in; sums are float32. On a CPU "bfloat16" rounds inputs to it as well, whatever they
             are, and shapes too small to gain from it stay float32, as the result's `dtype` says. On a GPU
-            the inputs have to be of this dtype.
+            the inputs have to be of this dtype. "int8", on a CPU: whole numbers with a scale per output and tap, and
+            per row of the input; a row with NaN or infinity gives NaN.
 
     Raises:
-        InputError: a dtype that this device does not compute in: "float16" on a CPU; "bfloat16" on one without the
-            compiled kernels or the instructions. An algorithm that there is not, or not for this shape and dtype.
+        InputError: a dtype that this device does not compute in: "float16" on a CPU; "int8" on a GPU; "bfloat16" and
+            "int8" on a CPU without the compiled kernels or the instructions. An algorithm that there is not, or not for
+            this shape and dtype.
     """
     checks.arrays("conv1d", weight=weight)
     checks.whole("conv1d", groups=groups)
     checks.rank("conv1d", "weight", weight, "(O, K, C/groups)")
     checks.divides("conv1d", groups, weight)
     precision.check("conv1d", dtype)
-    return CONV1D.packed(weight, groups, algorithm, dtype, beside=mlx_dtype(dtype))
+    return CONV1D.packed(weight, groups, algorithm, dtype, beside=precision.beside(dtype))
 
 
 def conv1d(

@@ -118,7 +118,7 @@ def pack_conv2d(weight: mx.array, *, algorithm: str = "auto", dtype: Dtype = "fl
     """
     checks.arrays("conv2d", weight=weight)
     checks.rank("conv2d", "weight", weight, "(O, KH, KW, C)")
-    precision.check("conv2d", dtype)
+    precision.check("conv2d", dtype, precision.FLOATS)
     return CONV2D.packed(weight, algorithm, dtype, beside=mlx_dtype(dtype))
 
 

@@ -139,7 +139,7 @@ def pack_conv_transpose1d(weight: mx.array, *, stride: int = 1, dtype: Dtype = "
     checks.whole(op, stride=stride)
     checks.rank(op, "weight", weight, "(O, K, C)")
     checks.at_least(op, 1, stride=stride)
-    precision.check(op, dtype)
+    precision.check(op, dtype, precision.FLOATS)
     return CONV_TRANSPOSE1D.packed(weight, stride, dtype, beside=mlx_dtype(dtype))
 
 

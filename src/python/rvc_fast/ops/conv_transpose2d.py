@@ -163,7 +163,7 @@ def pack_conv_transpose2d(weight: mx.array, *, stride: Pair = (1, 1), dtype: Dty
     checks.rank(op, "weight", weight, "(O, KH, KW, C)")
     stride = checks.pair(op, "stride", stride)
     checks.at_least(op, 1, stride=stride)
-    precision.check(op, dtype)
+    precision.check(op, dtype, precision.FLOATS)
     return CONV_TRANSPOSE2D.packed(weight, stride, dtype, beside=mlx_dtype(dtype))
 
 

@@ -155,14 +155,23 @@ def compiled_missing() -> str | None:
     return _absent("cpu")
 
 
+# What a CPU lacks that does not multiply in a dtype.
+_WITHOUT = {
+    "bfloat16": "neither AMX-BF16 nor AVX512-BF16",
+    "int8": "neither AVX512-VNNI nor AVX-VNNI, nor the dot products of Arm",
+}
+
+
 def dtype_missing(dtype: str) -> str | None:
     """Return why a model cannot be of this dtype here, or None. A GPU computes in all of them."""
+    if dtype == "int8" and on_gpu():
+        return "a GPU gains nothing by it"
     if dtype == "float32" or on_gpu():
         return None
-    if dtype != "bfloat16":
+    if dtype not in ("bfloat16", "int8"):
         return f"only a GPU computes in {dtype}"
     if (why := compiled_missing()) is not None:
         return f"it needs the compiled CPU kernels, and {why}"
-    if "bfloat16" not in native.compiled.formats():
-        return f"this CPU has neither AMX-BF16 nor AVX512-BF16, or RVC_FAST_ISA={native.compiled.isa()} leaves them out"
+    if dtype not in native.compiled.formats():
+        return f"this CPU has {_WITHOUT[dtype]}, or RVC_FAST_ISA={native.compiled.isa()} leaves them out"
     return None

@@ -72,7 +72,7 @@ def pack_linear(weight: mx.array, *, dtype: Dtype = "float32") -> Weight:
     checks.arrays("linear", weight=weight)
     checks.rank("linear", "weight", weight, "(O, C)")
     precision.check("linear", dtype)
-    return LINEAR.packed(weight, dtype, beside=mlx_dtype(dtype))
+    return LINEAR.packed(weight, dtype, beside=precision.beside(dtype))
 
 
 def linear(

@@ -10,7 +10,9 @@ import mlx.core as mx
 from .precision import Dtype, mlx_dtype
 
 # Half a tile: what is missing to a whole one is multiplied as zeros.
-BFLOAT16_LEAST = 16
+NARROW_LEAST = 16
+# Products of so many codes (up to 255 times 127) have a sum that int32 holds.
+INT8_MOST = (2**31 - 1) // (255 * 127)
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,12 @@ UNPACK: dict[str, Callable[[PackedWeight], mx.array]] = {}
 
 
 def faster_dtype(dtype: Dtype, channels: int, outputs: int) -> Dtype:
-    """Return "float32" where bfloat16 would be slower: too few channels or outputs (of a group) for its tiles."""
-    return dtype if min(channels, outputs) >= BFLOAT16_LEAST else "float32"
+    """Return "float32" where bfloat16 or int8 would be slower: too few channels or outputs (of a group) for their tiles.
+
+    And where there are so many channels that sums of int8 products would not fit.
+    """
+    too_long = dtype == "int8" and channels > INT8_MOST
+    return "float32" if min(channels, outputs) < NARROW_LEAST or too_long else dtype
 
 
 def plain_weight(weight: mx.array, *options: object) -> mx.array:

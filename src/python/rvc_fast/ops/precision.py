@@ -10,19 +10,22 @@ from typing import Literal
 
 import mlx.core as mx
 
+from .. import native
 from ..errors import InputError
 from . import dispatch
 
-Dtype = Literal["float32", "bfloat16", "float16"]
-DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
+Dtype = Literal["float32", "bfloat16", "float16", "int8"]
+DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16", "int8")
+FLOATS: tuple[Dtype, ...] = DTYPES[:3]
 
 
 @dataclass(frozen=True)
 class Precision:
     """The number formats of a layer. Sums are float32 in all of them.
 
-    weights: what its weights are kept in. On a CPU inputs are rounded to it too, on the way into the product.
-    activations: what the arrays are that a layer takes and gives.
+    weights: what its weights are kept in. On a CPU inputs are rounded to it too, on the way into the product. "int8" are
+        whole numbers with a scale, of inputs one for each row; their sums are exact.
+    activations: what the arrays are that a layer takes and gives; never "int8".
     """
 
     weights: Dtype = "float32"
@@ -38,21 +41,35 @@ def mlx_dtype(dtype: Dtype) -> mx.Dtype:
     return found
 
 
+def beside(dtype: Dtype) -> mx.Dtype:
+    """Return what the activations are that a weight packed in `dtype` is multiplied with."""
+    return mx.float32 if dtype == "int8" else mlx_dtype(dtype)
+
+
 def name_of(dtype: mx.Dtype) -> Dtype:
     """Return the number format of MLX's arrays of a dtype."""
     return next(name for name in DTYPES if mlx_dtype(name) == dtype)
 
 
-def check(what: str, dtype: object) -> Dtype:
-    """Return one of `DTYPES`; InputError `[what] ...` for anything else and where this device does not compute in it."""
-    known = next((d for d in DTYPES if d == dtype), None)
+def check(what: str, dtype: object, of: tuple[Dtype, ...] = DTYPES) -> Dtype:
+    """Return one of `of`; InputError `[what] ...` for anything else and where this device does not compute in it."""
+    known = next((d for d in of if d == dtype), None)
     if known is None:
-        raise InputError(f"[{what}] dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        raise InputError(f"[{what}] dtype must be one of {', '.join(of)}, got {dtype!r}")
     why = dispatch.dtype_missing(known)
     if why is not None:
-        instead = " or ".join(repr(d) for d in DTYPES if dispatch.dtype_missing(d) is None)
+        instead = " or ".join(repr(d) for d in of if dispatch.dtype_missing(d) is None)
         raise InputError(f"[{what}] dtype must be {instead} here, got {dtype!r}: {why}")
     return known
+
+
+def usable(dtype: Dtype) -> str:
+    """Return in one line whether this device computes in a dtype, and whether another one would be the better choice."""
+    if (why := dispatch.dtype_missing(dtype)) is not None:
+        return why
+    if dtype == "int8" and native.compiled.isa() == "amx":
+        return "can be used, but bfloat16 is faster on this CPU: its AMX multiplies whole models in it"
+    return "can be used"
 
 
 def choose(what: str, dtype: object) -> Precision:

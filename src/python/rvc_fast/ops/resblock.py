@@ -369,7 +369,7 @@ def pack_resblock(weight: mx.array, *, algorithm: str = "auto", dtype: Dtype = "
     checks.arrays("resblock", weight=weight)
     shape = tuple(weight.shape)
     checks.check("resblock", len(shape) == 3 and shape[0] == shape[2], "weight", "of shape (C, K, C)", shape)
-    precision.check("resblock", dtype)
+    precision.check("resblock", dtype, precision.FLOATS)
     if algorithm == "direct":
         return pack_conv1d(weight, dtype=dtype)
     return RESBLOCK.packed(weight, algorithm, dtype, beside=mlx_dtype(dtype))

@@ -11,7 +11,7 @@ import re
 import reprlib
 from dataclasses import dataclass, fields
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -23,6 +23,7 @@ from ..layers import NORMAL, Conv2d, ConvTranspose2d, Linear, PackedLayer, Packi
 from ..ops import dispatch
 from ..ops.mel_stft import hann, mel_filters, reflect_pad
 from ..ops.precision import mlx_dtype
+from ..weights.stored import checked_gains, stored
 
 if TYPE_CHECKING:
     from ..weights.checkpoint import Checkpoint
@@ -219,6 +220,9 @@ class BiGRU(PackedLayer):
 class Rmvpe(nn.Module):
     """The whole network."""
 
+    float_parts: ClassVar[tuple[str, ...]] = ("",)
+    """How the names of layers begin that lose too much in whole numbers: of all here."""
+
     def __init__(self, config: RmvpeConfig):
         super().__init__()
         self.config = config
@@ -229,18 +233,17 @@ class Rmvpe(nn.Module):
 
     @staticmethod
     def sanitize(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Fold batch norm, rename and transpose the tensors of `rmvpe.pt` for `load_weights`.
+        """Turn batch norm into gains (`weights.stored`), rename and transpose the tensors of `rmvpe.pt`.
 
         Surplus tensors keep their names, for strict loading to report.
         """
         named = {
-            name: tensor.astype(np.float32, copy=False)
-            for name, tensor in tensors.items()
-            if not name.endswith(".num_batches_tracked")
+            name: tensor for name, tensor in tensors.items() if not name.endswith(".num_batches_tracked")
         }
         _fold_batch_norms(named)
         _stack_directions(named)
-        return {_rename(name): _to_mlx(name, tensor) for name, tensor in named.items()}
+        moved = {_rename(name): _to_mlx(name, tensor, named) for name, tensor in named.items()}
+        return checked_gains("rmvpe", moved)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, packing: Packing = NORMAL) -> Rmvpe:
@@ -253,7 +256,7 @@ class Rmvpe(nn.Module):
         if recurrent is not None and recurrent.ndim:
             config["gru_hidden"] = int(recurrent.shape[-1])
         model = cls(RmvpeConfig.from_dict(config))
-        load(model, tensors, "rmvpe", packing, checkpoint.kernels)
+        load(model, stored("rmvpe", tensors, config), "rmvpe", packing, checkpoint.kernels)
         return model
 
     def salience(self, audio: mx.array, pad: Literal["reflect", "zeros"] = "reflect") -> mx.array:
@@ -348,14 +351,14 @@ def _fold_batch_norms(tensors: dict[str, np.ndarray]) -> None:
             kernel, axis, results = np.ones(1), 0, ("input_gain", "input_shift")
         else:
             kernel, axis = tensors[f"{conv}.weight"], 1 if _is_transposed(conv) else 0
-            results = (f"{conv}.weight", f"{conv}.bias")
+            results = (f"{conv}.gain", f"{conv}.bias")
         shapes = [part.shape for part in (weight, bias, mean, variance)]
         if set(shapes) != {kernel.shape[axis : axis + 1]}:
             raise FileFormatError(f"[rmvpe] the batch norm {stem!r} of {kernel.shape} has shapes {shapes}")
         with np.errstate(all="ignore"):
             gain = weight / np.sqrt(variance + BATCH_NORM_EPS)
             across = np.expand_dims(gain, tuple(a for a in range(kernel.ndim) if a != axis))
-            folded = (kernel * across).astype(np.float32), (bias - mean * gain).astype(np.float32)
+            folded = across.astype(np.float32), (bias - mean * gain).astype(np.float32)
         if not all(np.isfinite(part).all() for part in folded):
             raise FileFormatError(f"[rmvpe] the batch norm {stem!r} makes numbers that are not finite")
         tensors |= dict(zip(results, folded, strict=True))
@@ -372,12 +375,15 @@ def _is_transposed(name: str) -> bool:
     return re.fullmatch(r"unet\.decoder\.layers\.\d+\.conv1\.0", name) is not None
 
 
-def _to_mlx(name: str, tensor: np.ndarray) -> np.ndarray:
-    if tensor.ndim != 4:
+def _to_mlx(name: str, tensor: np.ndarray, all_tensors: dict[str, np.ndarray]) -> np.ndarray:
+    """From PyTorch's layout to MLX's; a gain moves as its weight does."""
+    stem, _, part = name.rpartition(".")
+    whole = all_tensors.get(f"{stem}.weight", tensor) if part == "gain" else tensor
+    if whole.ndim != 4:
         return tensor
-    if name.endswith(".shortcut.weight") and tensor.shape[2:] == (1, 1):
+    if part in ("weight", "gain") and stem.endswith(".shortcut") and whole.shape[2:] == (1, 1):
         return tensor[:, :, 0, 0]
-    axes = (1, 2, 3, 0) if _is_transposed(name.removesuffix(".weight")) else (0, 2, 3, 1)
+    axes = (1, 2, 3, 0) if _is_transposed(stem) else (0, 2, 3, 1)
     return np.ascontiguousarray(tensor.transpose(axes))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,6 +15,7 @@ from ..errors import FileFormatError, InputError
 from ..layers import NORMAL, Embedding, Packing, load
 from ..noise import NoiseSource, WindowedNoise
 from ..ops.packed import Array
+from ..weights.stored import checked_gains, stored
 from .config import SynthesizerConfig
 from .flow import REACH, Flow
 from .hifigan import HifiGan
@@ -45,44 +46,51 @@ _RELATIVE = re.compile(r".*\.emb_rel_[kv]")
 _NORM = re.compile(r"(.*\.norm_layers_[12]\.\d+)\.(gamma|beta)")
 
 
-def _fold_weight_norm(g: np.ndarray, v: np.ndarray, name: str) -> np.ndarray:
-    """g * v / ||v||, the norm over the axes where g has size 1, in float32."""
+def _gain(g: np.ndarray, v: np.ndarray, name: str) -> np.ndarray:
+    """g / ||v||, the norm over the axes where g has size 1, in float32."""
     g, v = g.astype(np.float32), v.astype(np.float32)
     if g.ndim != v.ndim or any(a not in (1, b) for a, b in zip(g.shape, v.shape, strict=True)):
         raise FileFormatError(f"[voice] the weight norm of {name!r} has shapes {g.shape} and {v.shape}")
     axes = tuple(i for i, n in enumerate(g.shape) if n == 1)
     with np.errstate(all="ignore"):  # what is not finite is reported by name when the weights are checked
-        return v * (g / np.sqrt(np.sum(v * v, axis=axes, keepdims=True)))
+        return g / np.sqrt(np.sum(v * v, axis=axes, keepdims=True))
 
 
-def _fuse(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Replace every gain and direction by the weight they stand for."""
-    fused = dict(tensors)
+def _with_gains(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Replace the two halves of every weight norm: X.weight is the direction, X.gain what it is multiplied by."""
+    found = dict(tensors)
     for gain, direction in _WEIGHT_NORMS:
         ends = (gain, direction)
         for stem in {n.removesuffix(end) for n in tensors for end in ends if n.endswith(end)}:
             for name in (stem + gain, stem + direction):
                 if name not in tensors:
                     raise FileFormatError(f"[voice] tensor {name!r} is missing")
-            weight = _fold_weight_norm(fused.pop(stem + gain), fused.pop(stem + direction), stem)
-            if stem + ".weight" in fused:
+            v = found.pop(stem + direction)
+            if stem + ".weight" in found:
                 raise FileFormatError(f"[voice] tensor {stem + '.weight'!r} is there in two spellings")
-            fused[stem + ".weight"] = weight
-    return fused
+            found |= {stem + ".weight": v, stem + ".gain": _gain(found.pop(stem + gain), v, stem)}
+    return found
 
 
-def _to_mlx(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
-    """Rename one fused tensor and bring it from PyTorch's layout to MLX's."""
+def _renamed(name: str) -> str:
     norm = _NORM.fullmatch(name)
-    if norm:
-        return f"{norm[1]}.{'weight' if norm[2] == 'gamma' else 'bias'}", value
-    if value.ndim != 3:
-        return name, value
-    if _RELATIVE.fullmatch(name) and value.shape[0] == 1:
-        return name, value[0]
-    if _POINTWISE.fullmatch(name) and value.shape[2] == 1:
-        return name, value[:, :, 0]
-    return name, value.transpose(1, 2, 0) if _TRANSPOSED.fullmatch(name) else value.transpose(0, 2, 1)
+    return f"{norm[1]}.{'weight' if norm[2] == 'gamma' else 'bias'}" if norm else name
+
+
+def _to_mlx(name: str, value: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Bring a tensor from PyTorch's layout to MLX's: that of the tensor `whole`, of which it may be the gain."""
+    if whole.ndim != 3:
+        return value
+    if _RELATIVE.fullmatch(name) and whole.shape[0] == 1:
+        return value[0]
+    if _POINTWISE.fullmatch(name) and whole.shape[2] == 1:
+        return value[:, :, 0]
+    return value.transpose(1, 2, 0) if _TRANSPOSED.fullmatch(name) else value.transpose(0, 2, 1)
+
+
+def _of(name: str) -> str:
+    """Return the name of the weight that a gain belongs to, of another tensor its own name."""
+    return name.removesuffix(".gain") + ".weight" if name.endswith(".gain") else name
 
 
 ALL = slice(None)
@@ -103,6 +111,9 @@ def draw(mean: mx.array, log_deviation: mx.array, noise: NoiseSource) -> mx.arra
 
 class Synthesizer(nn.Module):
     """One voice: `config` its architecture, `hop` samples per frame, `sample_rate` of its output."""
+
+    float_parts: ClassVar[tuple[str, ...]] = ("dec.",)
+    """How the names of layers begin that lose too much in whole numbers."""
 
     def __init__(self, config: SynthesizerConfig):
         super().__init__()
@@ -129,20 +140,24 @@ class Synthesizer(nn.Module):
 
     @staticmethod
     def sanitize(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """PyTorch tensors -> this module's parameters, float32.
+        """PyTorch tensors -> this module's parameters, in the precision that they have.
 
-        Drops the posterior encoder (training only), folds weight norm in any spelling, renames the layer
-        norms' gamma and beta, and turns (O, C, K) into (O, K, C).
+        Drops the posterior encoder (training only), turns weight norm of any spelling into a gain (`weights.stored`),
+        renames the layer norms' gamma and beta, and turns (O, C, K) into (O, K, C).
 
         Raises:
             FileFormatError: one half of a weight norm is missing, the two do not fit, or a result is not finite.
         """
         kept = {name: value for name, value in tensors.items() if not name.startswith("enc_q.")}
-        renamed = dict(_to_mlx(name, value) for name, value in _fuse(kept).items())
-        for name, value in renamed.items():
-            if not np.isfinite(value).all():
+        found = _with_gains(kept)
+        moved = {
+            _renamed(name): np.ascontiguousarray(_to_mlx(_of(name), value, found.get(_of(name), value)))
+            for name, value in found.items()
+        }
+        for name, value in moved.items():
+            if not np.isfinite(value).all() and not name.endswith(".gain"):
                 raise FileFormatError(f"[voice] tensor {name!r} holds numbers that are not finite")
-        return {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in renamed.items()}
+        return checked_gains("voice", moved)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, packing: Packing = NORMAL) -> Synthesizer:
@@ -154,7 +169,7 @@ class Synthesizer(nn.Module):
         """
         model = cls(SynthesizerConfig.from_dict(checkpoint.config))
         tensors = checkpoint.tensors if checkpoint.packed else cls.sanitize(checkpoint.tensors)
-        load(model, tensors, "voice", packing, checkpoint.kernels)
+        load(model, stored("voice", tensors, checkpoint.config), "voice", packing, checkpoint.kernels)
         return model
 
     def infer(

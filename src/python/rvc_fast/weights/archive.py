@@ -54,6 +54,13 @@ _SAFETENSORS_DTYPES = {
 }
 
 
+def code_of(dtype: np.dtype[Any]) -> str:
+    """Return the code of a type; a type of NumPy's with a field "bfloat16" is BF16."""
+    if dtype.names == ("bfloat16",):
+        return "BF16"
+    return next(code for code, known in _SAFETENSORS_DTYPES.items() if np.dtype(known) == dtype)
+
+
 class Contents:
     """The bytes of an open file, or a part of them. Slices are read when their bytes are asked for.
 
@@ -294,9 +301,12 @@ def safetensors_directory(data: Bytes) -> tuple[dict[str, Entry], dict[str, str]
 
 
 def read_safetensors(
-    data: Bytes, entries: Mapping[str, Entry], checksums: Mapping[str, str] | None = None
+    data: Bytes,
+    entries: Mapping[str, Entry],
+    checksums: Mapping[str, str] | None = None,
+    bfloat16: np.dtype[Any] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return the tensors of a file's directory, read-only; bfloat16 becomes float32.
+    """Return the tensors of a file's directory, read-only; bfloat16 becomes float32, or its bits this type of two bytes.
 
     checksums: each tensor's, as `checksum` gives them; Malformed for one that differs or is missing.
     """
@@ -309,7 +319,9 @@ def read_safetensors(
             )
         dtype = np.dtype(_SAFETENSORS_DTYPES[code])
         array = np.frombuffer(content, dtype).reshape(shape) if end > begin else np.zeros(shape, dtype)
-        if code == "BF16":
+        if code == "BF16" and bfloat16 is not None:
+            array = array.view(bfloat16)
+        elif code == "BF16":
             array = (array.astype(np.uint32) << 16).view(np.float32)
         arrays[name] = np.require(array, requirements=["A"])
     return arrays
@@ -334,6 +346,29 @@ def safetensors_identity(data: Bytes) -> str:
         digest.update(bytes(data[begin : min(begin + 1024, end)]))
         digest.update(bytes(data[max(begin, end - 1024) : end]))
     return digest.hexdigest()
+
+
+class Part(NamedTuple):
+    """A tensor to write: its type's code, its shape and its bytes."""
+
+    code: str
+    shape: tuple[int, ...]
+    content: memoryview
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, Part], metadata: Mapping[str, str], sources: Iterable[Path] = ()
+) -> None:
+    """Write a safetensors file, tensors in their order, see `writing.replacing`; InputError where that cannot be."""
+    entries: dict[str, Any] = {}
+    at = 0
+    for name, (code, shape, content) in tensors.items():
+        entries[name] = {"dtype": code, "shape": shape, "data_offsets": [at, at + len(content)]}
+        at += len(content)
+    header = json.dumps({**entries, "__metadata__": dict(metadata)}).encode()
+    header += b" " * (-len(header) % 8)
+    start = len(header).to_bytes(8, "little") + header
+    replace_file(path, itertools.chain([start], (part.content for part in tensors.values())), sources)
 
 
 def replace_file(path: Path, parts: Iterable[bytes | memoryview], sources: Iterable[Path] = ()) -> None:

@@ -17,6 +17,7 @@ from ..filekinds import stranger
 from ..workers import workers
 from . import archive, configs
 from .archive import shown
+from .stored import BFLOAT16
 from .unpickler import Malformed, Tensor, quote
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Checkpoint:
     Attributes:
         kind: "voice", "hubert" or "rmvpe".
         tensors: {name: read-only array}. PyTorch's names and layouts as stored, in the stored precision (bfloat16 and
-            float64 become float32); if `packed`, those of our modules.
+            float64 become float32); if `packed`, those of our modules, bfloat16 as `stored.BFLOAT16`.
         config: sizes, under the names of the model's config class.
         metadata: what else the file says of itself (author, epoch, ...), text and numbers only; `source` is
             the kind of file and `assumed` lists config values that neither shapes nor file could tell.
@@ -116,15 +117,14 @@ def save_packed(
     Args:
         path: where to; an existing file is replaced.
         kind: "voice", "hubert" or "rmvpe".
-        tensors: names and layouts of our modules, as their `sanitize` returns them.
+        tensors: names and layouts of our modules, as their `sanitize` returns them. Those of `stored.BFLOAT16` are
+            written as bfloat16.
         config, metadata: as in `Checkpoint`; JSON values.
         sources: files that must not be replaced.
 
     Raises:
         InputError: an unknown kind, or a place that cannot be written.
     """
-    from safetensors.numpy import save
-
     if kind not in KINDS:
         raise InputError(f"[weights] kind must be one of {', '.join(KINDS)}, got {kind!r}")
     path = Path(path)
@@ -141,7 +141,17 @@ def save_packed(
         "digest": digest.hexdigest(),
         "xxh3": json.dumps({name: archive.checksum(array) for name, array in arrays.items()}),
     }
-    archive.replace_file(path, [save(arrays, header)], sources)
+    # The widest first, so that all lie at a multiple of their size.
+    ordered = sorted(arrays, key=lambda name: -arrays[name].itemsize)
+    entries = {
+        name: archive.Part(
+            archive.code_of(arrays[name].dtype),
+            arrays[name].shape,
+            arrays[name].reshape(-1).view(np.uint8).data,
+        )
+        for name in ordered
+    }
+    archive.write_safetensors(path, entries, header, sources)
 
 
 def _load(path: Path, packing: Packing | None) -> Checkpoint:
@@ -287,13 +297,17 @@ def _packed(
         kernels = find(path, data, packing)
     made = set() if kernels is None else {f"{layer}.weight" for layer in kernels.weights}
     wanted = {name: entry for name, entry in entries.items() if name not in made}
-    read = _finite(archive.read_safetensors(data, wanted, _checksums(header)))
-    unread = np.array(np.nan, np.float32)
-    tensors = {
-        name: read[name] if name in read else np.broadcast_to(unread, entry.shape)
-        for name, entry in entries.items()
-    }
+    read = _finite(archive.read_safetensors(data, wanted, _checksums(header), bfloat16=BFLOAT16))
+    tensors = {name: read[name] if name in read else _unread(entry) for name, entry in entries.items()}
     return Checkpoint(header["kind"], tensors, config, metadata, True, path, kernels)
+
+
+def _unread(entry: archive.Entry) -> np.ndarray:
+    """Return something of a tensor's shape that nobody must compute with: NaN, or 0 of a quantised weight."""
+    quantized = entry.code == "U32"
+    return np.broadcast_to(
+        np.array(0 if quantized else np.nan, np.uint32 if quantized else np.float32), entry.shape
+    )
 
 
 def _checksums(header: dict[str, str]) -> dict[str, str] | None:
@@ -344,6 +358,8 @@ def _finite(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _is_finite(array: np.ndarray) -> bool:
     """Whether all numbers are finite in float32, without arrays of that size; float16 is checked as bits for speed."""
+    if array.dtype == BFLOAT16:
+        return not bool(((array["bfloat16"] & 0x7F80) == 0x7F80).any())
     if array.dtype.kind != "f":
         return True
     flat = array.reshape(-1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,10 @@ CHOICES = (
     Packing("low"),
     Packing("normal", Precision("bfloat16")),
     Packing("low", Precision("bfloat16")),
+    Packing("normal", Precision("int8")),
+    Packing("low", Precision("int8")),
 )
-_TYPES = {"F32": ("float32", 4), "BF16": ("bfloat16", 2)}
+_TYPES = {"F32": ("float32", 4), "BF16": ("bfloat16", 2), "I8": ("int8", 1)}
 
 
 class Unfit(Exception):
@@ -100,31 +102,16 @@ def save(
 ) -> None:
     """Write the packed weights of a packed model beside it, whole or not at all; InputError if that cannot be."""
     require("pack")
-    entries: dict[str, Any] = {}
-    at = 0
+    entries = {}
     for name, weight in weights.items():
         code = next(c for c, (kind, _) in _TYPES.items() if getattr(mx, kind) == weight.data.dtype)
-        end = at + weight.data.nbytes
-        entries[name] = {"dtype": code, "shape": [weight.data.size], "data_offsets": [at, end]}
-        at = end
+        entries[name] = archive.Part(code, (weight.data.size,), _bytes(weight.data))
     with archive.opened(model) as data:
         key = _key(data, packing)
     described = {name: _description(weight) for name, weight in weights.items()}
-    checksums = {name: archive.checksum(_bytes(weight.data)) for name, weight in weights.items()}
-    entries["__metadata__"] = {
-        **key,
-        "weights": json.dumps(described),
-        "xxh3": json.dumps(checksums),
-    }
-    header = json.dumps(entries).encode()
-    header += b" " * (-len(header) % 8)
-
-    def parts() -> Iterator[bytes | memoryview]:
-        yield len(header).to_bytes(8, "little") + header
-        for weight in weights.values():
-            yield _bytes(weight.data)
-
-    archive.replace_file(file_name(model, packing), parts(), sources)
+    checksums = {name: archive.checksum(part.content) for name, part in entries.items()}
+    metadata = {**key, "weights": json.dumps(described), "xxh3": json.dumps(checksums)}
+    archive.write_safetensors(file_name(model, packing), entries, metadata, sources)
 
 
 def _bytes(array: mx.array) -> memoryview:

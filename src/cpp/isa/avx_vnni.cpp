@@ -1,0 +1,3 @@
+#define RVC_ISA avx_vnni
+#define RVC_SUPPORTED __builtin_cpu_supports("avxvnni")
+#include "isa/int8.inc"
