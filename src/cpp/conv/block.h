@@ -30,11 +30,12 @@ struct TileOutput {
   int64_t ahead_step;
 };
 
-// `step` floats of w per reduction step; a second panel lies `second` floats after the first.
+// `panel_step` floats of w per reduction step; a second panel lies `second` floats after the first.
 template <int R, int N>
 static void tile(const Segment* begin, const Segment* end, const float* x, int64_t x_row, const float* w,
-                 int step, int64_t second, const TileOutput& out) {
+                 int panel_step, int64_t second, const TileOutput& out) {
   constexpr int kVectors = kPanel / RVC_LANES;  // of a panel
+  const int64_t step = N >= kVectors ? kPanel : panel_step;
   V a[R][N];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
@@ -52,7 +53,7 @@ static void tile(const Segment* begin, const Segment* end, const float* x, int64
   const int64_t ahead_step = out.ahead_step;
   for (const Segment* s = begin; s != end; ++s) {
     const float* p = x + s->offset;
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int64_t c = s->length; c > 0; --c, ++p, w += step) {
       __builtin_prefetch(ahead, 0, 2);
       ahead += ahead_step;
@@ -193,8 +194,7 @@ static void conv_block(const ConvBlock& b) {
             out.accumulate = block > 0;
           }
           function[more](begin, end, x + line * b.x_line + row * b.x_row, b.x_row, w, step, second, out);
-          if (out.sum && out.sum != b.y + at && last)
-            epilogue(b, out.sum, width, at, column, rows, columns);
+          if (out.sum && out.sum != b.y + at && last) epilogue(b, out.sum, width, at, column, rows, columns);
           partial += b.blocks > 1 ? rows * width : 0;
           row += rows;
         }

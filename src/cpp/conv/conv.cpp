@@ -114,8 +114,8 @@ void check(const ConvParams& p) {
           "groups must divide the channels");
   require(p.leaky >= 0.0f && p.leaky <= 1.0f, op,
           "leaky must be from 0 to 1, got " + std::to_string(p.leaky));
-  require(p.tile == 1 || winograd_tile(p) > 1, op,
-          "algorithm must be \"direct\" unless weight is float32 of shape (O, 3, 3, C), C a multiple of 16");
+  const MethodRow& method = method_row(p.algorithm.method);
+  require(method.fits(p), op, std::string("algorithm must be \"direct\" unless ") + method.needs);
   require(packed_size(p) <= std::numeric_limits<int>::max(), op, "weight must have fewer than 2^31 values");
 }
 
@@ -150,7 +150,7 @@ mx::array conv(ConvParams p, const mx::array& x, const mx::array& weight,
     for (int i = 4 - weight.ndim(); i < 2; ++i) wanted.push_back(p.kernel[std::max(i, 0)]);
     wanted.push_back(p.in_channels / p.groups);
     require(is_floating(weight), op, "weight must be float32, float16 or bfloat16");
-    require(p.tile == 1, op, "algorithm must be \"direct\" unless weight is packed");
+    require(p.algorithm == Algorithm{}, op, "algorithm must be \"direct\" unless weight is packed");
     require(weight.ndim() <= 4 && weight.shape() == wanted, op,
             "weight must be of shape " + to_string(wanted) + ", got " + to_string(weight.shape()));
   }
@@ -188,6 +188,31 @@ mx::array conv(ConvParams p, const mx::array& x, const mx::array& weight,
   }
   mx::array y(shape, mx::float32, std::make_shared<Conv>(mx::to_stream(s), std::move(p)), std::move(inputs));
   return mx::astype(y, x.dtype(), s);
+}
+
+Algorithm choose_algorithm(ConvParams p, Method method, const std::string& wanted) {
+  const Format format = p.format;
+  require_format(p.op.c_str(), format);
+  const MethodRow& row = method_row(method);
+  if (wanted == "auto") {
+    // Products of pairs do not save as much as fewer products in float32 do, products of tiles more.
+    if (!kernels(format)->tiles) p.format = Format::float32;
+    return row.fits(p) ? row.best(p) : Algorithm{};
+  }
+  if (wanted != "fast") p.algorithm = parse_algorithm(p.op.c_str(), wanted);
+  if (p.algorithm == Algorithm{} && wanted != "fast") return {};
+  const bool fits = (wanted == "fast" || p.algorithm.method == method) && row.fits(p);
+  require(fits, p.op.c_str(),
+          std::string("algorithm must be \"direct\" unless ") + row.needs + "; got \"" + wanted + "\" for " +
+              std::to_string(p.in_channels) + " to " + std::to_string(p.out_channels) + " channels in " +
+              format_row(format).name);
+  return wanted == "fast" ? row.best(p) : p.algorithm;
+}
+
+Algorithm parse_algorithm(const char* op, const std::string& name) {
+  const std::optional<Algorithm> found = algorithm_of(name);
+  require(found.has_value(), op, "algorithm must be one there is, got \"" + name + "\"");
+  return *found;
 }
 
 Format parse_format(const char* op, const std::string& dtype) {

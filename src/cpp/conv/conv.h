@@ -21,6 +21,14 @@ mx::array conv(ConvParams p, const mx::array& x, const mx::array& weight,
                const std::optional<mx::array>& bias, const std::optional<mx::array>& residual,
                mx::StreamOrDevice s, const std::optional<mx::array>& beside = std::nullopt);
 
+// The algorithm that `wanted` ("auto", "direct", "fast" or an algorithm's name) means for a weight, direct or
+// of the method; throws if it does not fit. "auto" is "direct" where that is faster in the parameters' format
+// than the method in float32.
+Algorithm choose_algorithm(ConvParams p, Method method, const std::string& wanted);
+
+// The algorithm of that name; throws if there is none.
+Algorithm parse_algorithm(const char* op, const std::string& name);
+
 // The format that is called `dtype`; throws unless some CPU multiplies in it.
 Format parse_format(const char* op, const std::string& dtype);
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/pool.h"
+#include "fastconv/same_conv.h"
 
 namespace rvc_fast {
 namespace {
@@ -84,12 +85,17 @@ std::vector<Phase> phases(const ConvParams& p) {
   return all;
 }
 
-int64_t packed_size(const ConvParams& p) {
-  if (p.tile > 1) return winograd_packed_size(p);
+namespace {
+
+int64_t direct_size(const ConvParams& p) {
   Phase last = phases(p).back();
   return last.weights +
          int64_t(last.taps[0]) * last.taps[1] * packed_channels(p) * p.groups * packed_columns(p);
 }
+
+}  // namespace
+
+int64_t packed_size(const ConvParams& p) { return method_row(p.algorithm.method).packed_size(p); }
 
 int64_t output_length(const ConvParams& p, int axis, int64_t length) {
   int64_t k = p.kernel[axis], s = p.stride[axis], cut = int64_t(p.before[axis]) + p.after[axis];
@@ -132,21 +138,6 @@ Work pack_direct(const ConvParams& p, const void* weight, Format format, void* p
   };
   return {.run = [=](const Scratch&) { parallel_for(items, pack_item); }};
 }
-
-Work direct_work(const ConvParams& p, const ConvArrays& a);
-
-}  // namespace
-
-Work pack_work(const ConvParams& p, const void* weight, Format format, void* packed) {
-  return p.tile > 1 ? pack_winograd(p, weight, format, static_cast<float*>(packed))
-                    : pack_direct(p, weight, format, packed);
-}
-
-Work conv_work(const ConvParams& p, const ConvArrays& a) {
-  return p.tile > 1 ? winograd_work(p, a) : direct_work(p, a);
-}
-
-namespace {
 
 Work direct_work(const ConvParams& p, const ConvArrays& a) {
   const FormatRow& format = format_row(p.format);
@@ -335,5 +326,47 @@ Work direct_work(const ConvParams& p, const ConvArrays& a) {
   return {.each = size_t(copy_floats + partial), .run = std::move(run)};
 }
 
+const MethodRow kDirectMethod = {
+    .needs = "",
+    .fits = [](const ConvParams&) { return true; },
+    .best = [](const ConvParams&) { return Algorithm{}; },
+    .packed_size = direct_size,
+    .pack = pack_direct,
+    .work = direct_work,
+};
+
 }  // namespace
+
+const MethodRow& method_row(Method method) {
+  const MethodRow* rows[kMethods] = {&kDirectMethod, &kWinogradMethod, &kFastMethod};
+  return *rows[static_cast<int>(method)];
+}
+
+std::string name_of(Algorithm algorithm) {
+  switch (algorithm.method) {
+    case Method::direct:
+      return "direct";
+    case Method::winograd:
+      return "winograd" + std::to_string(algorithm.number);
+    default:
+      return kFastVariants[algorithm.number].name;
+  }
+}
+
+std::optional<Algorithm> algorithm_of(const std::string& name) {
+  for (Algorithm a : {Algorithm{}, Algorithm{Method::winograd, 2}, Algorithm{Method::winograd, 4}}) {
+    if (name == name_of(a)) return a;
+  }
+  for (int i = 0; i < kFastVariantCount; ++i) {
+    if (name == kFastVariants[i].name) return Algorithm{Method::fast, i};
+  }
+  return std::nullopt;
+}
+
+Work pack_work(const ConvParams& p, const void* weight, Format format, void* packed) {
+  return method_row(p.algorithm.method).pack(p, weight, format, packed);
+}
+
+Work conv_work(const ConvParams& p, const ConvArrays& a) { return method_row(p.algorithm.method).work(p, a); }
+
 }  // namespace rvc_fast

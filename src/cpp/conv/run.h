@@ -3,6 +3,7 @@
 
 #include <array>
 #include <bit>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,17 @@
 #include "isa/kernels.h"
 
 namespace rvc_fast {
+
+// How a convolution is computed. Other methods than the direct one take fewer products.
+enum class Method { direct, winograd, fast };
+constexpr int kMethods = 3;
+
+struct Algorithm {
+  Method method = Method::direct;
+  int number = 0;  // winograd: outputs of a tile along each axis, 2 or 4; fast: a variant of kFastVariants
+
+  bool operator==(const Algorithm&) const = default;
+};
 
 // Everything that does not depend on the input's shape. Index 0 is height, 1 is width (time).
 struct ConvParams {
@@ -26,7 +38,7 @@ struct ConvParams {
   bool has_bias = false, has_residual = false;
   Format format = Format::float32;  // what the weight is packed in and multiplied in
   int beside = 0;                   // channels of another array that follow the result's own
-  int tile = 1;  // outputs of a tile of Winograd's method along each axis, 2 or 4; 1 is the direct method
+  Algorithm algorithm{};            // that the weight is packed for
 
   bool operator==(const ConvParams&) const = default;
 };
@@ -81,12 +93,24 @@ inline float widen(const void* from, Format format, int64_t i) {
   }
 }
 
-// Winograd's method for 3 x 3 taps of stride 1: the tile that is fastest for a shape, 1 if it cannot be.
-int winograd_tile(const ConvParams& p);
-int64_t winograd_packed_size(const ConvParams& p);
-// weight (O, 3, 3, C) to panels of outputs, [panel][plane][C][width].
-// Computed in double, on all threads.
-Work pack_winograd(const ConvParams& p, const void* weight, Format format, float* packed);
-Work winograd_work(const ConvParams& p, const ConvArrays& a);
+// What there is to know of a method.
+struct MethodRow {
+  const char* needs;  // of a weight and its use, for messages
+  bool (*fits)(const ConvParams& p);
+  // The fastest algorithm of this method for parameters that fit.
+  Algorithm (*best)(const ConvParams& p);
+  int64_t (*packed_size)(const ConvParams& p);
+  Work (*pack)(const ConvParams& p, const void* weight, Format format, void* packed);
+  Work (*work)(const ConvParams& p, const ConvArrays& a);
+};
+
+// 3 x 3 taps of stride 1 (conv/winograd.h). Packed weights are panels of outputs, [panel][plane][C][width].
+extern const MethodRow kWinogradMethod;
+// 3 to 11 taps of stride 1 along one axis (fastconv/).
+extern const MethodRow kFastMethod;
+
+const MethodRow& method_row(Method method);
+std::string name_of(Algorithm algorithm);
+std::optional<Algorithm> algorithm_of(const std::string& name);
 
 }  // namespace rvc_fast

@@ -30,24 +30,26 @@ std::vector<std::array<double, 3>> tap_factors(int m) {
   return factors;
 }
 
-}  // namespace
+bool winograd_fits(const ConvParams& p) {
+  return p.kernel == std::array{3, 3} && p.stride == std::array{1, 1} && p.dilation == std::array{1, 1} &&
+         p.groups == 1 && !p.transposed && p.format == Format::float32 && p.in_channels % 16 == 0;
+}
 
-int winograd_tile(const ConvParams& p) {
-  const bool square = p.kernel == std::array{3, 3} && p.stride == std::array{1, 1} &&
-                      p.dilation == std::array{1, 1} && p.groups == 1 && !p.transposed &&
-                      p.format == Format::float32;
-  if (!square || p.in_channels % 16 != 0) return 1;
+Algorithm winograd_best(const ConvParams& p) {
   // Wide layers have few tiles: their 36 planes of weights would take longer to fetch than they save.
-  return int64_t(p.in_channels) * p.out_channels <= 256 * 128 ? 4 : 2;
+  return {Method::winograd, int64_t(p.in_channels) * p.out_channels <= 256 * 128 ? 4 : 2};
 }
 
-int64_t winograd_packed_size(const ConvParams& p) {
-  return int64_t(p.tile + 2) * (p.tile + 2) * p.in_channels * round_up(p.out_channels, kNarrowPanel);
+int64_t winograd_size(const ConvParams& p) {
+  const int64_t side = p.algorithm.number + 2;
+  return side * side * p.in_channels * round_up(p.out_channels, kNarrowPanel);
 }
 
-Work pack_winograd(const ConvParams& p, const void* weight, Format format, float* packed) {
-  const auto factors = tap_factors(p.tile);
-  const int64_t side = p.tile + 2, channels = p.in_channels, padded = round_up(p.out_channels, kNarrowPanel);
+// Computed in double, on all threads.
+Work pack_winograd(const ConvParams& p, const void* weight, Format format, void* packed) {
+  const auto factors = tap_factors(p.algorithm.number);
+  const int64_t side = p.algorithm.number + 2, channels = p.in_channels,
+                padded = round_up(p.out_channels, kNarrowPanel);
   constexpr int64_t kInputs = 16;
   const int64_t steps = ceil_div(channels, kInputs);
   auto pack_item = [=, out_channels = p.out_channels](int64_t item) {
@@ -61,7 +63,7 @@ Work pack_winograd(const ConvParams& p, const void* weight, Format format, float
         for (int64_t i = 0; i < inputs; ++i) taps[tap / 3][tap % 3][i][o] = widen(weight, format, from + i);
       }
     }
-    float* to = packed + first * side * side * channels + begin * width;
+    float* to = static_cast<float*>(packed) + first * side * side * channels + begin * width;
     for (int64_t h = 0; h < side; ++h) {
       double rows[3][kInputs][kPanel];
       for (int k = 0; k < 3; ++k) {
@@ -88,7 +90,7 @@ Work pack_winograd(const ConvParams& p, const void* weight, Format format, float
 
 Work winograd_work(const ConvParams& p, const ConvArrays& a) {
   const Kernels& k = kernels();
-  const int64_t m = p.tile, planes = (m + 2) * (m + 2), across = ceil_div(a.out_width, m),
+  const int64_t m = p.algorithm.number, planes = (m + 2) * (m + 2), across = ceil_div(a.out_width, m),
                 tiles = across * ceil_div(a.out_height, m);
   // Blocks of tiles of equal size, as many for each thread; then of panels of outputs where they are too few.
   int64_t blocks = ceil_div(tiles, kTiles);
@@ -104,7 +106,7 @@ Work winograd_work(const ConvParams& p, const ConvArrays& a) {
                   batch = item / splits / blocks, first = split * split_panels * kPanel;
     const int64_t y = batch * a.out_height * a.out_width * p.out_channels + first;
     Winograd b{};
-    b.m = p.tile;
+    b.m = p.algorithm.number;
     b.x = a.x + batch * a.height * a.width * p.in_channels;
     b.height = a.height, b.width = a.width, b.channels = p.in_channels;
     b.top = p.before[0], b.left = p.before[1];
@@ -123,5 +125,16 @@ Work winograd_work(const ConvParams& p, const ConvArrays& a) {
   return {.each = size_t(k.winograd_floats(m, block, p.in_channels)),
           .run = [=](const Scratch& scratch) { parallel_for(items, scratch, convolve); }};
 }
+
+}  // namespace
+
+const MethodRow kWinogradMethod = {
+    .needs = "weight is multiplied in float32 and of shape (O, 3, 3, C), C a multiple of 16",
+    .fits = winograd_fits,
+    .best = winograd_best,
+    .packed_size = winograd_size,
+    .pack = pack_winograd,
+    .work = winograd_work,
+};
 
 }  // namespace rvc_fast

@@ -5,15 +5,6 @@ namespace {
 
 constexpr const char* kConv2d = "conv2d";
 
-int parse_tile(const std::string& algorithm) {
-  if (algorithm == "direct") return 1;
-  if (algorithm == "winograd2") return 2;
-  require(algorithm == "winograd4", kConv2d, "algorithm must be one there is, got \"" + algorithm + "\"");
-  return 4;
-}
-
-std::string name_of(int tile) { return tile == 1 ? "direct" : "winograd" + std::to_string(tile); }
-
 ConvParams params(const std::vector<int>& shape, Format format) {
   require(shape.size() == 4, kConv2d,
           "weight must be of shape (O, KH, KW, C), got " + to_string(mx::Shape(shape.begin(), shape.end())));
@@ -28,25 +19,13 @@ ConvParams params(const std::vector<int>& shape, Format format) {
 
 std::string conv2d_algorithm(const std::vector<int>& shape, const std::string& wanted,
                              const std::string& dtype) {
-  const Format format = parse_format(kConv2d, dtype);
-  require_format(kConv2d, format);
-  // Products of pairs do not save as much as Winograd's method in float32 does, products of tiles more.
-  if (wanted == "auto")
-    return name_of(winograd_tile(params(shape, kernels(format)->tiles ? format : Format::float32)));
-  const int best = winograd_tile(params(shape, format));
-  const int tile = wanted == "fast" ? best : parse_tile(wanted);
-  require(
-      wanted == "direct" || best > 1, kConv2d,
-      "algorithm must be \"direct\" unless weight is multiplied in float32 and of shape (O, 3, 3, C), C a "
-      "multiple of 16; got \"" +
-          wanted + "\" for " + to_string(mx::Shape(shape.begin(), shape.end())) + " in " + dtype);
-  return name_of(tile);
+  return name_of(choose_algorithm(params(shape, parse_format(kConv2d, dtype)), Method::winograd, wanted));
 }
 
 mx::array conv2d_pack(const mx::array& weight, const std::string& algorithm, const std::string& dtype,
                       mx::StreamOrDevice s) {
   ConvParams p = params({weight.shape().begin(), weight.shape().end()}, parse_format(kConv2d, dtype));
-  p.tile = parse_tile(algorithm);
+  p.algorithm = parse_algorithm(kConv2d, algorithm);
   return pack_conv(p, weight, s);
 }
 
@@ -59,7 +38,7 @@ mx::array conv2d(const mx::array& x, const mx::array& packed, const std::optiona
   p.before = p.after = {padding.first, padding.second};
   p.out_channels = out_channels;
   p.activation = parse_activation(kConv2d, activation);
-  p.tile = parse_tile(algorithm);
+  p.algorithm = parse_algorithm(kConv2d, algorithm);
   return conv(p, x, packed, bias, residual, s);
 }
 

@@ -4,6 +4,9 @@
 
 #include <stdint.h>
 
+#include "conv/format.h"
+#include "conv/kernel.h"
+
 namespace rvc_fast {
 
 // y[t] = bias + sum over taps of leaky(x[t + (tap - taps / 2) * dilation]) * w + residual[t] + total[t]
@@ -26,6 +29,29 @@ struct SameConv {
   float* workspace;       // same_conv_workspace(...) floats
 };
 
+// Tiles of a convolution along the rows of x (length, channels), stride and dilation 1, zeros before and
+// after: y = (activation(conv(leaky(x)) + bias) + residual) * scale for `columns` outputs. Tile i makes the
+// rows from i * outputs on.
+struct FastConv {
+  int variant;     // of kFastVariants
+  const float* x;  // channels a multiple of 16
+  int64_t length, channels;
+  int64_t before;  // zeros before x
+  float slope;
+  int64_t first, tiles;
+  int64_t columns;
+  const float* w;         // panels of the first plane, [channels][width] each
+  int64_t w_plane;        // floats from a plane to the next
+  const float* bias;      // or null
+  const float* residual;  // or null; as y
+  float* y;               // (rows, pitch)
+  int64_t rows, pitch;
+  float scale;
+  Activation activation;
+  float* scratch;  // fast_conv_floats(...)
+};
+int64_t fast_conv_floats(int variant, int64_t tiles, int64_t channels);
+
 // One variant of the fast algorithm: tiles of `inputs` rows become `outputs` rows through `planes` matrix
 // products.
 struct FastVariant {
@@ -41,6 +67,9 @@ constexpr int kDirect = -1;
 
 // The variant that is fastest for this shape, kDirect where none is or none exists.
 int best_variant(int channels, int taps);
+// The same for a convolution by itself. Its variants round less, since its results are not added to what they
+// were made of.
+int conv_variant(int channels, int outputs, int taps);
 // kDirect - 1 if there is none of that name; "direct" is kDirect.
 int find_variant(const char* name);
 
@@ -51,9 +80,9 @@ int64_t written_rows(const SameConv& c);
 int64_t direct_rows(const SameConv& c);
 int64_t same_conv_workspace(const SameConv& c);
 
-int64_t fast_packed_size(int variant, int channels);
-// weight (channels, taps, channels) = (out, tap, in) -> the planes' matrices, panels of 32 outputs (a last
-// one of 16 or fewer is 16 wide): [plane][panel][in][out]. Computed in double, on all threads.
-void pack_fast(int variant, int channels, const float* weight, float* packed);
+int64_t fast_packed_size(int variant, int channels, int outputs);
+// weight (outputs, taps, channels) -> the planes' matrices, panels of 32 outputs (a last one of 16 or fewer
+// is 16 wide): [plane][panel][channel][output]. Computed in double, on all threads.
+void pack_fast(int variant, int channels, int outputs, const void* weight, Format format, float* packed);
 
 }  // namespace rvc_fast

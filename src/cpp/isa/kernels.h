@@ -33,6 +33,7 @@ struct FormatKernels {
 struct Kernels {
   int lanes;
   void (*same_conv)(const SameConv&);
+  void (*fast_conv)(const FastConv&);
   int64_t (*winograd_floats)(int64_t m, int64_t tiles, int64_t channels);
   void (*winograd)(const Winograd&);
   int64_t (*gru_packed_floats)(int64_t hidden);

@@ -25,7 +25,7 @@ ConvParams direct_params(int channels, int kernel, Format format) {
 
 int64_t packed_values(int variant, int channels, int kernel, Format format) {
   return variant == kDirect ? packed_size(direct_params(channels, kernel, format))
-                            : fast_packed_size(variant, channels);
+                            : fast_packed_size(variant, channels, channels);
 }
 
 class PackFast : public CpuPrimitive {
@@ -35,9 +35,10 @@ class PackFast : public CpuPrimitive {
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     allocate(outputs[0]);
-    dispatch(
-        {.run = [variant = variant_, channels = channels_, from = inputs[0].data<float>(),
-                 to = outputs[0].data<float>()](const Scratch&) { pack_fast(variant, channels, from, to); }});
+    dispatch({.run = [variant = variant_, channels = channels_, from = inputs[0].data<float>(),
+                      to = outputs[0].data<float>()](const Scratch&) {
+      pack_fast(variant, channels, channels, from, Format::float32, to);
+    }});
   }
 
   const char* name() const override { return "rvc_fast_resblock_pack"; }
@@ -46,7 +47,7 @@ class PackFast : public CpuPrimitive {
     return variant_ == o.variant_ && channels_ == o.channels_;
   }
   std::vector<mx::Shape> output_shapes(const std::vector<mx::array>&) override {
-    return {{static_cast<int>(fast_packed_size(variant_, channels_))}};
+    return {{static_cast<int>(fast_packed_size(variant_, channels_, channels_))}};
   }
 
  private:
@@ -101,7 +102,9 @@ class Resblock : public CpuPrimitive {
     float* to = packed.data<float>();
     if (variant == kDirect)
       return {to, pack_work(direct_params(channels, kernel, Format::float32), from, Format::float32, to)};
-    return {to, {.run = [=](const Scratch&) { pack_fast(variant, channels, from, to); }}};
+    return {to, {.run = [=](const Scratch&) {
+              pack_fast(variant, channels, channels, from, Format::float32, to);
+            }}};
   }
 
   ResStage stage_;
@@ -151,10 +154,10 @@ mx::array resblock_pack(const mx::array& weight, const std::string& algorithm, c
           "weight must be of shape (C, K, C), got " + to_string(weight.shape()));
   int variant = known_variant(algorithm), channels = weight.shape(0);
   check_shape(variant, channels, weight.shape(1));
-  if (variant == kDirect) return conv1d_pack(weight, 1, dtype, s);
+  if (variant == kDirect) return conv1d_pack(weight, 1, "direct", dtype, s);
   require(parse_format(kResblock, dtype) == Format::float32, kResblock,
           "algorithm must be \"direct\" in " + dtype + ", got \"" + algorithm + "\"");
-  int64_t size = fast_packed_size(variant, channels);
+  int64_t size = fast_packed_size(variant, channels, channels);
   require(size <= std::numeric_limits<int>::max(), kResblock,
           "weight must have fewer than 2^31 values when packed");
   return mx::array({static_cast<int>(size)}, mx::float32,

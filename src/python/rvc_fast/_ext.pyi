@@ -34,9 +34,11 @@ def bigru(
     h: mlx.core.array,
     stream: mlx.core.Stream | mlx.core.ThreadLocalStream | mlx.core.Device | mlx.core.DeviceType = ...,
 ) -> tuple[mlx.core.array, mlx.core.array]: ...
+def conv1d_algorithm(shape: Sequence[int], groups: int, wanted: str, dtype: str = "float32") -> str: ...
 def conv1d_pack(
     weight: mlx.core.array,
     groups: int = 1,
+    algorithm: str = "direct",
     dtype: str = "float32",
     stream: mlx.core.Stream | mlx.core.ThreadLocalStream | mlx.core.Device | mlx.core.DeviceType = ...,
 ) -> mlx.core.array: ...
@@ -54,6 +56,7 @@ def conv1d(
     leaky: float = 1.0,
     activation: str = "",
     scale: float = 1.0,
+    algorithm: str = "direct",
     stream: mlx.core.Stream | mlx.core.ThreadLocalStream | mlx.core.Device | mlx.core.DeviceType = ...,
 ) -> mlx.core.array: ...
 def conv2d_algorithm(shape: Sequence[int], wanted: str, dtype: str = "float32") -> str: ...

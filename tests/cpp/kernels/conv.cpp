@@ -6,6 +6,7 @@
 #include "check.h"
 #include "conv/run.h"
 #include "core/pool.h"
+#include "fastconv/same_conv.h"
 
 namespace rvc_fast::test {
 namespace {
@@ -199,7 +200,7 @@ std::vector<Wanted> direct(const ConvParams& p, const ConvArrays& a, const float
 }
 
 void run_conv_case(ConvParams p, int64_t batch, int64_t height, int64_t width, const std::string& what) {
-  if (kernels(Format::bfloat16) && p.tile == 1) p.format = Format::bfloat16;
+  if (kernels(Format::bfloat16) && p.algorithm == Algorithm{}) p.format = Format::bfloat16;
   std::mt19937_64 random = random_numbers();
   ConvArrays a{};
   a.batch = batch, a.height = height, a.width = width;
@@ -226,14 +227,15 @@ void run_conv_case(ConvParams p, int64_t batch, int64_t height, int64_t width, c
   }
   const std::vector<Wanted>& want = once(what, [&] {
     std::vector<Wanted> sums = direct(p, a, weight);
-    if (p.tile > 1) {  // an output rounds as the largest of its tile does, even where it has few terms itself
+    if (p.algorithm.method != Method::direct) {  // an output rounds as the largest of its tile does, even
+                                                 // where it has few terms itself
       double most = 0;
       for (const Wanted& w : sums) most = std::max(most, w.magnitude);
       for (Wanted& w : sums) w.magnitude = most;
     }
     return sums;
   });
-  check_close(y, want, 1e-6, what);
+  check_close(y, want, p.algorithm.method == Method::fast ? 5e-6 : 1e-6, what);
 }
 
 void run_conv_all(const Kernels&) {
@@ -371,8 +373,11 @@ void run_winograd_all(const Kernels&) {
         // The number of pairs of channels is odd, so that each of them meets both counts of threads.
         const int threads = variant % 2 ? 3 : 1;
         set_threads(threads);
-        ConvParams p{
-            .op = "", .kernel = {3, 3}, .in_channels = channels, .out_channels = columns, .tile = tile};
+        ConvParams p{.op = "",
+                     .kernel = {3, 3},
+                     .in_channels = channels,
+                     .out_channels = columns,
+                     .algorithm = {Method::winograd, tile}};
         for (int i : {0, 1}) {
           p.before[i] = variant % 3 + (height < 3 || width < 3);
           p.after[i] = (variant + i) % 4 / 2 + (height < 3 || width < 3);
@@ -384,6 +389,38 @@ void run_winograd_all(const Kernels&) {
         run_conv_case(p, batch, height, width,
                       text("tile %d, %lld x %lld, %d -> %d, %d threads", tile, (long long)height,
                            (long long)width, channels, columns, threads));
+      }
+    }
+  }
+}
+
+// Every fast variant: lengths around those of its tiles, any padding and numbers of columns, many blocks of
+// tiles and few that are split by columns.
+void run_fast_all(const Kernels&) {
+  int number = 0;
+  for (int threads : {1, 3}) {
+    set_threads(threads);
+    for (int variant = 0; variant < kFastVariantCount; ++variant) {
+      const FastVariant& v = kFastVariants[variant];
+      for (int length : {1, v.outputs, 2 * v.inputs + 1, 100 * v.outputs + 3}) {
+        if (length > 1000 || (length > 500 && threads == 1)) continue;  // sums in double take long
+        const int columns[] = {1, 19, 64, 100, 130}, channels = number % 3 == 0 ? 48 : 16;
+        ConvParams p{.op = "",
+                     .kernel = {1, v.taps},
+                     .before = {0, number % 2 == 0 ? v.taps / 2 : v.taps},
+                     .after = {0, number % 3 == 0 ? v.taps / 2 : v.taps - 1},
+                     .in_channels = channels,
+                     .out_channels = columns[number % 5],
+                     .algorithm = {Method::fast, variant}};
+        p.leaky = number % 4 == 0 ? 0.1f : 1.0f;
+        p.activation = static_cast<Activation>(number % 5);
+        p.scale = number % 7 == 0 ? 0.5f : 1.0f;
+        p.has_bias = number % 2 == 0, p.has_residual = number / 2 % 2 == 0;
+        const int64_t batch = 1 + number % 2, height = number % 9 == 0 ? 2 : 1;
+        ++number;
+        run_conv_case(
+            p, batch, height, length,
+            text("%s, %d long, %d -> %d, %d threads", v.name, length, channels, p.out_channels, threads));
       }
     }
   }
@@ -443,7 +480,8 @@ void half_weights(const Kernels&) {
 
 Test block_test("conv_block", conv_block), copy_test("copy_input", copy_input),
     run_test("conv_work", run_conv_all), winograd_test("conv_work, Winograd", run_winograd_all),
-    random_test("conv_work, random shapes", run_conv_random), half_test("pack_work", half_weights);
+    fast_test("conv_work, fast", run_fast_all), random_test("conv_work, random shapes", run_conv_random),
+    half_test("pack_work", half_weights);
 
 }  // namespace
 }  // namespace rvc_fast::test

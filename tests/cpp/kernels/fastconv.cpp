@@ -19,7 +19,7 @@ Floats& pack(Floats& packed, int variant, int channels, int taps, const Floats& 
     ConvParams p{.op = "", .kernel = {1, taps}, .in_channels = channels, .out_channels = channels};
     run(pack_work(p, weight, Format::float32, packed));
   } else {
-    pack_fast(variant, channels, weight, packed);
+    pack_fast(variant, channels, channels, weight, Format::float32, packed);
   }
   check(packed.intact() && std::none_of(packed.begin(), packed.end(), untouched),
         text("packed weights of variant %d", variant));
@@ -27,7 +27,7 @@ Floats& pack(Floats& packed, int variant, int channels, int taps, const Floats& 
 }
 
 size_t packed_floats(int variant, int channels, int taps) {
-  if (variant != kDirect) return fast_packed_size(variant, channels);
+  if (variant != kDirect) return fast_packed_size(variant, channels, channels);
   return size_t(channels) * taps * ((channels + 15) / 16 * 16);
 }
 

@@ -24,7 +24,6 @@ BARS = {"float32": 100.0, "bfloat16": 35.0}
 PEER_BARS = {"float32": 90.0, "bfloat16": 35.0, "float16": 50.0}
 
 PACK: dict[str, Callable[..., ops.Weight]] = {
-    "conv1d": lambda k, dtype: ops.pack_conv1d(k["weight"], groups=k.get("groups", 1), dtype=dtype),
     "conv_transpose1d": lambda k, dtype: ops.pack_conv_transpose1d(
         k["weight"], stride=k.get("stride", 1), dtype=dtype
     ),
@@ -152,6 +151,15 @@ def packed(
     known = precision.check("bench", dtype)
     if spec.name in PACK:
         given["weight"] = PACK[spec.name](kwargs, known)
+    elif spec.name == "conv1d":
+        fits = algorithm == "auto" or dispatch.route(spec.name).backend == "cpu"
+        dense = kwargs.get("stride", 1) == kwargs.get("dilation", 1) == 1
+        given["weight"] = ops.pack_conv1d(
+            kwargs["weight"],
+            groups=kwargs.get("groups", 1),
+            algorithm=algorithm if fits and dense else "direct",
+            dtype=known,
+        )
     elif spec.name == "conv2d":
         fits = algorithm == "auto" or dispatch.route(spec.name).backend == "cpu"
         given["weight"] = ops.pack_conv2d(

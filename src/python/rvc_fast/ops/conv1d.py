@@ -3,20 +3,26 @@
 y = (activation(conv(leaky_relu(x, slope)) + bias) + residual) * scale
 
 Channels last, as everywhere in MLX; T' = (T + left + right - dilation * (K - 1) - 1) // stride + 1.
+
+The CPU kernel multiplies taps one by one ("direct"), or, packed for it, computes a few steps at a time by the generated
+transforms of `src/cpp/fastconv`: 2.25 times fewer products for 3 taps, 2.7 for 5, and as many times the memory. These
+round at 112 dB or better, and an input that is not finite spoils the 6 steps of its tile.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 
 from .. import native
+from ..errors import InputError
 from . import checks, conv_tiles, gpu, precision
 from .epilogue import Activation, epilogue, leaky_relu
 from .op import Op
-from .packed import Array, PackedWeight, Weight, faster_dtype
+from .packed import Array, PackedWeight, Weight, faster_dtype, plain_weight
 from .precision import Dtype, mlx_dtype
 from .spec import Case, Tolerance, layer_bytes, layer_case
 
@@ -47,6 +53,10 @@ def _check(x: mx.array, weight: Weight, bias: Array, residual: Array, o: Options
     shape = _shape(x, weight, **o._asdict())
     least = o.dilation * (weight.shape[1] - 1) + 1 - sum(o.padding)
     checks.check(op, shape[1] >= 1, "x", f"at least {least} steps long", x.shape[1])
+    if isinstance(weight, PackedWeight) and weight.algorithm != "direct":
+        wanted = f'1 with a weight packed for algorithm "{weight.algorithm}"; "direct" takes any'
+        checks.check(op, o.stride == 1, "stride", wanted, o.stride)
+        checks.check(op, o.dilation == 1, "dilation", wanted, o.dilation)
     checks.slope(op, "leaky", o.leaky)
     checks.epilogue(op, shape, bias, residual, o.activation, o.scale)
     return o
@@ -65,7 +75,9 @@ def _reference(x: mx.array, weight: mx.array, bias: Array, residual: Array, o: O
 
 
 def _cpu(x: mx.array, weight: Weight, bias: Array, residual: Array, o: Options) -> mx.array:
-    data = weight.data if isinstance(weight, PackedWeight) else weight
+    data, algorithm = (
+        (weight.data, weight.algorithm) if isinstance(weight, PackedWeight) else (weight, "direct")
+    )
     stride, padding, dilation, groups, leaky, activation, scale = o
     return native.compiled.conv1d(
         x,
@@ -81,6 +93,7 @@ def _cpu(x: mx.array, weight: Weight, bias: Array, residual: Array, o: Options) 
         1.0 if leaky is None else leaky,
         activation or "",
         scale,
+        algorithm,
     )
 
 
@@ -105,13 +118,26 @@ def _gpu(backend: str, x: mx.array, weight: Weight, bias: Array, residual: Array
     )
 
 
-def _pack_cpu(weight: mx.array, groups: int, dtype: Dtype) -> PackedWeight:
+def _pack_cpu(weight: mx.array, groups: int, algorithm: str, dtype: Dtype) -> PackedWeight:
     dtype = faster_dtype(dtype, weight.shape[2], weight.shape[0] // groups)
-    data = native.compiled.conv1d_pack(weight, groups, dtype)
-    return PackedWeight("conv1d", data, tuple(weight.shape), groups, dtype=dtype)
+    shape = tuple(weight.shape)
+    try:
+        name = native.compiled.conv1d_algorithm(shape, groups, algorithm, dtype)
+        if algorithm == "auto" and name != "direct":
+            dtype = "float32"
+        data = native.compiled.conv1d_pack(weight, groups, name, dtype)
+    except ValueError as e:
+        raise InputError(str(e)) from None
+    return PackedWeight("conv1d", data, shape, groups, algorithm=name, dtype=dtype)
 
 
-def _pack_gpu(backend: str, weight: mx.array, groups: int, dtype: Dtype) -> PackedWeight:
+def _pack_plain(weight: mx.array, groups: int, algorithm: str, dtype: Dtype) -> mx.array:
+    checks.no_algorithm("conv1d", algorithm)
+    return plain_weight(weight, dtype)
+
+
+def _pack_gpu(backend: str, weight: mx.array, groups: int, algorithm: str, dtype: Dtype) -> PackedWeight:
+    checks.no_algorithm("conv1d", algorithm)
     return conv_tiles.pack(backend, "conv1d", weight.astype(mlx_dtype(dtype)), groups)
 
 
@@ -122,33 +148,37 @@ def _unpack(weight: PackedWeight) -> mx.array:
     return conv1d(impulses, weight, padding=taps - 1, groups=weight.groups)[:, ::-1].transpose(2, 1, 0)
 
 
-_PACK = {"cpu": _pack_cpu, **gpu.both(_pack_gpu)}
+_PACK: dict[str, Callable[..., Weight]] = {"cpu": _pack_cpu, "reference": _pack_plain, **gpu.both(_pack_gpu)}
 CONV1D = Op(
     "conv1d", Options, _check, _reference, {"cpu": _cpu, **gpu.both(_gpu)}, pack=_PACK, unpack=_unpack
 )
 
 
-def pack_conv1d(weight: mx.array, *, groups: int = 1, dtype: Dtype = "float32") -> Weight:
+def pack_conv1d(
+    weight: mx.array, *, groups: int = 1, algorithm: str = "direct", dtype: Dtype = "float32"
+) -> Weight:
     """Rearrange a weight (O, K, C/groups), float32, float16 or bfloat16, for the backend in use.
 
     Do it once at load; `conv1d` takes the result in place of the weight. On the reference route the weight
     itself comes back, in the dtype.
 
     Args:
+        algorithm: of the CPU kernel. "direct" goes with every call. The others go with stride and dilation 1 alone: "auto"
+            takes the fastest for the shape, "fast" insists on a fast one, or the name of one, such as "k5n4e6".
         dtype: what to multiply in; sums are float32. On a CPU "bfloat16" rounds inputs to it as well, whatever they
             are, and shapes too small to gain from it stay float32, as the result's `dtype` says. On a GPU
             the inputs have to be of this dtype.
 
     Raises:
         InputError: a dtype that this device does not compute in: "float16" on a CPU; "bfloat16" on one without the
-            compiled kernels or the instructions.
+            compiled kernels or the instructions. An algorithm that there is not, or not for this shape and dtype.
     """
     checks.arrays("conv1d", weight=weight)
     checks.whole("conv1d", groups=groups)
     checks.rank("conv1d", "weight", weight, "(O, K, C/groups)")
     checks.divides("conv1d", groups, weight)
     precision.check("conv1d", dtype)
-    return CONV1D.packed(weight, groups, dtype, beside=mlx_dtype(dtype))
+    return CONV1D.packed(weight, groups, algorithm, dtype, beside=mlx_dtype(dtype))
 
 
 def conv1d(
