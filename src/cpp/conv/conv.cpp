@@ -137,7 +137,7 @@ mx::array conv(ConvParams p, const mx::array& x, const mx::array& weight,
   require(x.ndim() >= 2 && x.ndim() <= 4, op, "x must have 2 to 4 dimensions, got " + to_string(x.shape()));
   p.in_channels = x.shape(-1);
   const bool packed = weight.ndim() == 1;
-  p.format = packed && (is_floating(weight) || weight.dtype() == mx::int8) ? format_of(weight) : Format::float32;
+  p.format = packed ? format_of(weight) : Format::float32;
   require_format(op, p.format);
   require(x.size() > 0, op, "x must not be empty, got " + to_string(x.shape()));
   check(p);
@@ -241,16 +241,18 @@ mx::Dtype dtype_of(Format format) {
       return mx::float16;
     case Format::int8:
       return mx::int8;
+    case Format::bfloat16x2:
+      return mx::uint32;  // of the two numbers that make a value
     default:
       return mx::bfloat16;
   }
 }
 
 Format format_of(const mx::array& weight) {
-  return weight.dtype() == mx::float32   ? Format::float32
-         : weight.dtype() == mx::float16 ? Format::float16
-         : weight.dtype() == mx::int8    ? Format::int8
-                                         : Format::bfloat16;
+  for (int i = 0; i < kFormats; ++i) {
+    if (weight.dtype() == dtype_of(static_cast<Format>(i))) return static_cast<Format>(i);
+  }
+  return Format::float32;
 }
 
 Activation parse_activation(const char* op, const std::string& name) {

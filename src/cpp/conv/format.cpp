@@ -33,21 +33,29 @@ void pack_float32(const Tap& t, void* packed) {
   }
 }
 
-// To [block of channels][columns / 16][pair][16][2].
-void pack_bfloat16(const Tap& t, void* packed) {
+// To [block of channels][columns / 16][piece][pair][16][2]. The first piece is the value rounded, the second
+// what that left of it, rounded.
+template <int kPieces>
+void pack_pairs(const Tap& t, void* packed) {
+  constexpr int64_t kTile = kNarrowPanel * kPairedDepth;
   auto* to = static_cast<uint16_t*>(packed);
-  for (int64_t block = 0; block < t.channels; block += kPairedDepth, to += kPairedDepth * t.width) {
+  for (int64_t block = 0; block < t.channels; block += kPairedDepth, to += kPieces * kPairedDepth * t.width) {
     for (int64_t o = 0; o < t.width; ++o) {
-      uint16_t* column = to + o / kNarrowPanel * kNarrowPanel * kPairedDepth + o % kNarrowPanel * 2;
+      uint16_t* column = to + o / kNarrowPanel * kPieces * kTile + o % kNarrowPanel * 2;
       for (int64_t i = 0; i < kPairedDepth; ++i) {
-        column[i / 2 * 2 * kNarrowPanel + i % 2] =
-            o < t.columns && block + i < t.channels ? to_bfloat16(value(t, o, block + i)) : 0;
+        float rest = o < t.columns && block + i < t.channels ? value(t, o, block + i) : 0.0f;
+        for (int64_t piece = 0; piece < kPieces; ++piece) {
+          const uint16_t rounded = to_bfloat16(rest);
+          column[piece * kTile + i / 2 * 2 * kNarrowPanel + i % 2] = rounded;
+          rest -= std::bit_cast<float>(uint32_t(rounded) << 16);
+        }
       }
     }
   }
 }
 
-// To [block of channels][columns / 16][four][16][4] whole numbers, then [width] float32 scales and [width] int32 sums.
+// To [block of channels][columns / 16][four][16][4] whole numbers, then [width] float32 scales and [width]
+// int32 sums.
 void pack_int8(const Tap& t, void* packed) {
   auto* to = static_cast<int8_t*>(packed);
   const int64_t filled = round_up(t.channels, kQuadDepth);
@@ -67,7 +75,8 @@ void pack_int8(const Tap& t, void* packed) {
     int32_t sum = 0;
     for (int64_t c = 0; c < filled; ++c) {
       const bool used = o < t.columns && c < t.channels && finite;
-      const auto q = static_cast<int8_t>(used ? std::clamp(std::nearbyint(value(t, o, c) * by), -127.0f, 127.0f) : 0);
+      const auto q =
+          static_cast<int8_t>(used ? std::clamp(std::nearbyint(value(t, o, c) * by), -127.0f, 127.0f) : 0);
       column[c / kQuadDepth * kQuadDepth * t.width + c % kQuadDepth / 4 * 4 * kNarrowPanel + c % 4] = q;
       sum += q;
     }
@@ -103,7 +112,7 @@ constexpr FormatRow kRows[kFormats] = {
     {
         .name = "bfloat16",
         .bytes = 2,
-        .pack = pack_bfloat16,
+        .pack = pack_pairs<1>,
         .needs = "AMX-BF16 or AVX512-BF16",
         .converts = true,
         .depth = kPairedDepth,
@@ -125,6 +134,18 @@ constexpr FormatRow kRows[kFormats] = {
         .items_per_thread = 3,
         .row_extra = kRowScaleBytes,
         .column_extra = kColumnScaleBytes,
+    },
+    {
+        .name = "bfloat16x2",
+        .bytes = 4,
+        .pack = pack_pairs<2>,
+        .needs = "AMX-BF16",
+        .converts = true,
+        .depth = kPairedDepth,
+        .longest = 4 * kPairedDepth,  // its panel of weights (16 KB) stays in L1
+        .copy_values = 262144,        // the copy (1 MB) stays in L2
+        .items_per_thread = 3,
+        .pieces = 2,
     },
 };
 

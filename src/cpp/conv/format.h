@@ -6,8 +6,9 @@
 
 namespace rvc_fast {
 
-enum class Format { float32, float16, bfloat16, int8 };
-constexpr int kFormats = 4;
+// bfloat16x2: a number is the sum of two in bfloat16.
+enum class Format { float32, float16, bfloat16, int8, bfloat16x2 };
+constexpr int kFormats = 5;
 
 // One tap of one panel of a weight: `channels` of `columns`, of which value (column, channel) is number
 // `from` + column * `row` + channel of the weight.
@@ -30,8 +31,10 @@ struct FormatRow {
   int64_t longest;           // stretch of the reduction that passes a tile in one go
   int64_t copy_values;       // of the input that rows with one pass over the weights may take
   int64_t items_per_thread;  // enough to even out threads of unequal speed
-  int64_t row_extra = 0;     // bytes that follow each row of the copied input
-  int64_t column_extra = 0;  // bytes that each column of a packed tap has beside its values, which are bytes too
+  int64_t pieces = 0;     // of a value, each in a plane of its own of the copied input; 0: it has no planes
+  int64_t row_extra = 0;  // bytes that follow each row of the copied input
+  int64_t column_extra =
+      0;  // bytes that each column of a packed tap has beside its values, which are bytes too
 };
 
 const FormatRow& format_row(Format format);

@@ -15,8 +15,9 @@ static constexpr int panel_width(int64_t columns) { return columns > kNarrowPane
 // Channels that a kernel which multiplies pairs takes in one step of a tile.
 constexpr int64_t kPairedDepth = 32;
 
-// Channels that a kernel which multiplies whole numbers by fours takes in one step. What a copied row has after its
-// codes (a scale and a zero), and each column of a packed tap after its values (a scale and their sum), in bytes.
+// Channels that a kernel which multiplies whole numbers by fours takes in one step. What a copied row has
+// after its codes (a scale and a zero), and each column of a packed tap after its values (a scale and their
+// sum), in bytes.
 constexpr int64_t kQuadDepth = 64, kRowScaleBytes = 64, kColumnScaleBytes = 8;
 
 enum Activation { kNone, kRelu, kGelu, kSigmoid, kTanh };
@@ -35,9 +36,12 @@ struct Segment {
 // block of the reduction, and whole tiles of x are read: up to tile_rows - 1 rows after the last, whatever
 // they hold. In int8 a segment is a tap of a multiple of kQuadDepth codes, a panel has for each tap
 // [depth / 64][width / 16][16 fours][16 columns][4], then [width] scales and [width] sums; see conv/int8.h.
+// In bfloat16x2 everything is as in bfloat16, but each number of w is [2 pieces] of [16 pairs][16
+// columns][2], and x is [depth / 32][2 pieces] of planes, x_plane values apart, of rows of 32 numbers; see
+// conv/bf16x2.h.
 struct ConvBlock {
   const void* x;
-  int64_t x_line, x_row;
+  int64_t x_line, x_row, x_plane;
   int64_t lines, rows, columns;
   const Segment* segments;
   const int32_t* block_ends;  // the segments of reduction block b end at block_ends[b]
@@ -52,7 +56,8 @@ struct ConvBlock {
   float* partial;  // partial_floats(...) floats, needed if blocks > 1
 };
 static constexpr int64_t partial_floats(int64_t lines, int64_t rows, int64_t columns) {
-  return lines * rows * (columns > kPanel ? 2 * kPanel : kPanel);  // of the widest register tile
+  // Of the widest register tile; rows are filled up to what a tile of AMX has.
+  return lines * round_up(rows, 16) * (columns > kPanel ? 2 * kPanel : kPanel);
 }
 
 // A block of tiles of a 3 x 3 convolution of stride 1 by Winograd's method, m x m outputs each, numbered row
@@ -83,7 +88,7 @@ struct InputCopy {
   int64_t lines, rows, channels;
   float slope;  // 1: plain copy
   void* to;
-  int64_t to_pitch;
+  int64_t to_pitch, to_plane;
 };
 
 }  // namespace rvc_fast

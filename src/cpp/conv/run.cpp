@@ -17,7 +17,9 @@ constexpr int64_t kMinRows = 96, kMaxRows = 512;
 int64_t filled_channels(const ConvParams& p) {
   return round_up(p.in_channels / p.groups, format_row(p.format).depth);
 }
-int64_t packed_channels(const ConvParams& p) { return filled_channels(p) + format_row(p.format).column_extra; }
+int64_t packed_channels(const ConvParams& p) {
+  return filled_channels(p) + format_row(p.format).column_extra;
+}
 int64_t packed_columns(const ConvParams& p) { return round_up(p.out_channels / p.groups, kNarrowPanel); }
 
 // The reduction of one phase: segments for a given input layout, cut into blocks.
@@ -26,12 +28,12 @@ struct Reduction {
   std::vector<int32_t> block_ends;
 
   Reduction(int64_t taps_h, int64_t taps_w, int64_t step_h, int64_t step_w, int64_t channels,
-            int64_t longest) {
+            const FormatRow& format, int64_t plane) {
     std::vector<Segment> runs;
     for (int64_t h = 0; h < taps_h; ++h) {
       for (int64_t w = 0; w < taps_w; ++w) {
         int64_t offset = h * step_h + w * step_w;
-        if (!runs.empty() && runs.back().offset + runs.back().length == offset) {
+        if (!format.pieces && !runs.empty() && runs.back().offset + runs.back().length == offset) {
           runs.back().length += channels;  // neighbouring taps that lie side by side are one long tap
         } else {
           runs.push_back({offset, channels});
@@ -39,7 +41,9 @@ struct Reduction {
       }
     }
     int64_t total = taps_h * taps_w * channels;
-    int64_t limit = std::max<int64_t>(1, ceil_div(total, std::max<int64_t>(1, (total - 1) / longest + 1)));
+    int64_t limit =
+        std::max<int64_t>(1, ceil_div(total, std::max<int64_t>(1, (total - 1) / format.longest + 1)));
+    limit = round_up(limit, format.depth);
     int64_t room = limit;
     for (Segment run : runs) {
       while (run.length > 0) {
@@ -49,7 +53,7 @@ struct Reduction {
         }
         int64_t n = std::min(run.length, room);
         segments.push_back({run.offset, n});
-        run.offset += n;
+        run.offset += format.pieces ? n / kPairedDepth * format.pieces * plane : n;
         run.length -= n;
         room -= n;
       }
@@ -190,22 +194,27 @@ Work direct_work(const ConvParams& p, const ConvArrays& a) {
   const bool always_copies = format.converts || p.leaky != 1.0f || p.groups > 1;
   const int64_t line = 64 / format.bytes;
   const int64_t copied_row = depth + format.row_extra / format.bytes;
-  const int64_t copy_pitch = copied_row % (16 * line) == 0 ? copied_row + line : copied_row;
+  const int64_t copy_pitch = format.pieces                   ? kPairedDepth / format.pieces
+                             : copied_row % (16 * line) == 0 ? copied_row + line
+                                                             : copied_row;
+
+  const int64_t full_copy_width = (size[1] - 1) * step[1] + span[1];
+  // Rows that a whole tile may read beyond the last.
+  const int64_t beyond =
+      k.whole_tiles ? k.tile_rows * step[row_axis] * (row_axis == 1 ? 1 : full_copy_width) * copy_pitch : 16;
+
+  const int64_t plane = ((size[0] - 1) * step[0] + span[0]) * full_copy_width * copy_pitch + beyond;
 
   auto reductions = [&](int64_t width, int64_t to_pitch) {
     std::vector<Reduction> r;
     for (const Phase& phase : all) {
       int64_t dh = p.transposed ? 1 : p.dilation[0], dw = p.transposed ? 1 : p.dilation[1];
-      r.emplace_back(phase.taps[0], phase.taps[1], dh * width * to_pitch, dw * to_pitch, depth,
-                     format.longest);
+      r.emplace_back(phase.taps[0], phase.taps[1], dh * width * to_pitch, dw * to_pitch, depth, format,
+                     plane);
     }
     return r;
   };
-  const int64_t full_copy_width = (size[1] - 1) * step[1] + span[1];
   const auto copied = reductions(full_copy_width, copy_pitch), direct = reductions(a.width, pitch);
-  // Rows that a whole tile may read beyond the last.
-  const int64_t beyond =
-      k.whole_tiles ? k.tile_rows * step[row_axis] * (row_axis == 1 ? 1 : full_copy_width) * copy_pitch : 16;
 
   // What a thread needs: the longest input of a block, and the sums of a block whose reduction is cut.
   bool all_inside = true;
@@ -214,7 +223,7 @@ Work direct_work(const ConvParams& p, const ConvArrays& a) {
     const int64_t to = (positions[i].end - 1) * step[i] - lead[i] + span[i];
     all_inside = all_inside && from >= 0 && to <= in[i];
   }
-  const int64_t longest = ((size[0] - 1) * step[0] + span[0]) * full_copy_width * copy_pitch + beyond;
+  const int64_t longest = format.pieces ? depth / kPairedDepth * format.pieces * plane : plane;
   const int64_t copy_floats =
       always_copies || !all_inside ? round_up(ceil_div(longest * format.bytes, sizeof(float)), 16) : 0;
   auto cut = [](const Reduction& r) { return r.block_ends.size() > 1; };
@@ -261,7 +270,8 @@ Work direct_work(const ConvParams& p, const ConvArrays& a) {
                       .channels = channels,
                       .slope = p.leaky,
                       .to = to + h * full_copy_width * copy_pitch * format.bytes,
-                      .to_pitch = copy_pitch});
+                      .to_pitch = copy_pitch,
+                      .to_plane = plane});
       }
       x = to, x_pitch = copy_pitch, x_width = full_copy_width;
     } else {
@@ -297,6 +307,7 @@ Work direct_work(const ConvParams& p, const ConvArrays& a) {
       b.x = x + (x_at[0] * x_stride[0] + x_at[1] * x_stride[1]) * format.bytes;
       b.x_line = step[line_axis] * x_stride[line_axis];
       b.x_row = step[row_axis] * x_stride[row_axis];
+      b.x_plane = plane;
       b.lines = c[line_axis].end - c[line_axis].begin;
       b.rows = c[row_axis].end - c[row_axis].begin;
       b.columns = std::min(columns - first, split_panels * kPanel);

@@ -13,7 +13,7 @@ namespace rvc_fast {
 
 #if defined(RVC_X86_SETS)
 namespace amx {
-extern const FormatKernels bfloat16;
+extern const FormatKernels bfloat16, bfloat16x2;
 }
 namespace avx512_bf16 {
 extern const FormatKernels bfloat16;
@@ -48,13 +48,13 @@ extern const Kernels table;
 extern const FormatKernels float32;
 }  // namespace neon or generic
 
-// The formats in their order: float32, float16, bfloat16, int8.
+// The formats in their order: float32, float16, bfloat16, int8, bfloat16x2.
 const Isa kIsas[] = {
 #if defined(RVC_X86_SETS)
 #if defined(__linux__)
     {.name = "amx",
      .kernels = &avx512::table,
-     .formats = {&avx512::float32, nullptr, &amx::bfloat16, &avx512_vnni::int8}},
+     .formats = {&avx512::float32, nullptr, &amx::bfloat16, &avx512_vnni::int8, &amx::bfloat16x2}},
 #endif
     {.name = "avx512_bf16",
      .kernels = &avx512::table,
@@ -76,7 +76,9 @@ const Isa kIsas[] = {
 #endif
     {.name = "neon", .kernels = &neon::table, .formats = {&neon::float32, nullptr, nullptr, nullptr}},
 #else
-    {.name = "generic", .kernels = &generic::table, .formats = {&generic::float32, nullptr, nullptr, nullptr}},
+    {.name = "generic",
+     .kernels = &generic::table,
+     .formats = {&generic::float32, nullptr, nullptr, nullptr}},
 #endif
     {.name = nullptr, .kernels = nullptr, .formats = {}},
 };

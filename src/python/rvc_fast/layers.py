@@ -46,8 +46,8 @@ class Packing:
             raise InputError(f"[load] memory must be 'normal' or 'low', got {self.memory!r}")
 
     def of_layer(self, path: str, float_parts: tuple[str, ...]) -> Packing:
-        """Return how the layer of this name is packed in a model whose `float_parts` do not take whole numbers."""
-        if self.precision.weights == "int8" and path.startswith(float_parts):
+        """Return how the layer of this name is packed in a model whose `float_parts` stay in float32."""
+        if self.precision.weights in ("int8", "bfloat16x2") and path.startswith(float_parts):
             return replace(self, precision=replace(self.precision, weights="float32"))
         return self
 

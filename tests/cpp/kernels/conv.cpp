@@ -478,9 +478,10 @@ void half_weights(const Kernels&) {
   test(bfloat, Format::bfloat16, bfloat_values, "bfloat16");
 }
 
-// Whole numbers whose rows have scales that are powers of two: every result is an exact sum of integers.
-void whole_numbers(const Kernels&) {
-  if (!kernels(Format::int8)) return;
+// Whole numbers of 8 bits, whose rows have scales that are powers of two: every result is an exact sum of
+// integers.
+void whole_numbers(Format format) {
+  if (!kernels(format)) return;
   auto random = random_numbers();
   auto pick = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
   set_threads(2);
@@ -491,13 +492,15 @@ void whole_numbers(const Kernels&) {
     p.in_channels = p.groups * channels, p.out_channels = p.groups * pick(1, 70);
     p.kernel[1] = pick(1, 4), p.stride[1] = pick(1, 3), p.dilation[1] = pick(1, 2);
     p.before[1] = pick(0, 3), p.after[1] = pick(0, 3);
-    p.has_bias = true, p.format = Format::int8;
+    p.has_bias = true, p.format = format;
     const int batch = pick(1, 2), width = pick(8, 60);
     ConvArrays a{};
     a.batch = batch, a.height = a.out_height = 1, a.width = width, a.out_width = output_length(p, 1, width);
     const int64_t taps = p.kernel[1];
-    Floats x(int64_t(batch) * width * p.in_channels, random), weight(p.out_channels * taps * channels, random),
-        packed(packed_size(p) / 4), bias(p.out_channels, random), y(batch * a.out_width * p.out_channels);
+    Floats x(int64_t(batch) * width * p.in_channels, random),
+        weight(p.out_channels * taps * channels, random),
+        packed(packed_size(p) * format_row(format).bytes / 4), bias(p.out_channels, random),
+        y(batch * a.out_width * p.out_channels);
     for (size_t i = 0; i < x.size(); ++i) {
       const size_t c = i % channels;
       x[i] = static_cast<float>(c == 0 ? -100 : c == 1 ? 155 : pick(-100, 155));
@@ -507,7 +510,7 @@ void whole_numbers(const Kernels&) {
     }
     for (float& b : bias) b = 0;
     run(pack_work(p, weight, Format::float32, packed));
-    const std::string what = text("round %d", round);
+    const std::string what = text("%s, round %d", format_row(format).name, round);
     check(packed.intact(), what + ": packed weights");
     a.x = x, a.weights = packed, a.y = y, a.bias = bias;
     run(conv_work(p, a));
@@ -521,7 +524,8 @@ void whole_numbers(const Kernels&) {
   }
 }
 
-Test int8_test("conv_work, whole numbers", whole_numbers);
+Test int8_test("conv_work, int8", [](const Kernels&) { whole_numbers(Format::int8); }),
+    bfloat16x2_test("conv_work, bfloat16x2", [](const Kernels&) { whole_numbers(Format::bfloat16x2); });
 Test block_test("conv_block", conv_block), copy_test("copy_input", copy_input),
     run_test("conv_work", run_conv_all), winograd_test("conv_work, Winograd", run_winograd_all),
     fast_test("conv_work, fast", run_fast_all), random_test("conv_work, random shapes", run_conv_random),

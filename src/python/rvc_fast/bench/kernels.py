@@ -19,9 +19,9 @@ from ..verify.golden import EXACT_DB
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 # SNR in dB against the reference in float32, which has a rounding error of its own, where the spec has no tolerance
 # for the dtype.
-BARS = {"float32": 100.0, "bfloat16": 35.0, "int8": 30.0}
+BARS = {"float32": 100.0, "bfloat16": 35.0, "int8": 30.0, "bfloat16x2": 95.0}
 # Of a peer's outputs against ours.
-PEER_BARS = {"float32": 90.0, "bfloat16": 35.0, "float16": 50.0, "int8": 30.0}
+PEER_BARS = {"float32": 90.0, "bfloat16": 35.0, "float16": 50.0, "int8": 30.0, "bfloat16x2": 95.0}
 
 PACK: dict[str, Callable[..., ops.Weight]] = {
     "conv_transpose1d": lambda k, dtype: ops.pack_conv_transpose1d(
@@ -66,16 +66,16 @@ def cases(spec: OpSpec) -> list[Case]:
 def has(spec: OpSpec, dtype: str) -> bool:
     """Whether the op can be run in `dtype` by the backend that it takes now.
 
-    The CPU's kernels multiply in bfloat16 or int8 with a weight packed so, x remaining float32; elsewhere all arrays are
+    The CPU's kernels multiply in what a weight is packed for, x remaining float32; elsewhere all arrays are
     of the dtype.
     """
     if dtype == "float32":
         return True
     if dispatch.route(spec.name).backend == "cpu":
-        packs = spec.name in PACK or spec.name in ("conv2d", "resblock")
-        if dtype == "int8":
-            packs = spec.name in ("conv1d", "linear")
-        return packs and dispatch.dtype_missing(dtype) is None
+        packs = {*PACK, "conv2d", "resblock"}
+        if dtype in ("int8", "bfloat16x2"):
+            packs = {"conv1d", "linear"}
+        return spec.name in packs and dispatch.dtype_missing(dtype) is None
     return dtype in spec.tolerance
 
 

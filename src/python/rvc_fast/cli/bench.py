@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Beside the parser, because the modules that know them import MLX.
 SUITES = ("kernels", "stages", "convert")
 OUT = "bench_out"
-DTYPES = ("float32", "bfloat16", "float16", "int8")
+DTYPES = ("float32", "bfloat16", "float16", "int8", "bfloat16x2")
 # What the page's sounds take; the share of the processor that others may use.
 REPORT_SECONDS, DISTURBED = 15.0, 0.1
 # Of a run that says nothing else, and of --quick: minutes, seconds after which a peer is given up, at once in batch rows.

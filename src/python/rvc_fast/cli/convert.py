@@ -70,10 +70,10 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     )
     g.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16", "float16", "int8"),
+        choices=("float32", "bfloat16", "float16", "int8", "bfloat16x2"),
         default="float32",
-        help="float16, bfloat16: half the memory and less accurate, on a GPU; bfloat16, int8: faster and less "
-        "accurate, on CPUs that have the instructions (default: float32)",
+        help="float16, bfloat16: half the memory and less accurate, on a GPU; bfloat16x2, bfloat16, "
+        "int8: faster and less accurate, on CPUs that have the instructions; bfloat16x2 by far the least (default: float32)",
     )
     g.add_argument(
         "--device", choices=("cpu", "gpu"), help="where to work (MLX's default: the GPU if there is one)"

@@ -28,7 +28,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--json", action="store_true", help="print JSON on stdout")
     p.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16", "float16", "int8"),
+        choices=("float32", "bfloat16", "float16", "int8", "bfloat16x2"),
         help="with FILE: tell of each layer in what it multiplies with convert --dtype (float32)",
     )
     p.add_argument(

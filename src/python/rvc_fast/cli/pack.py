@@ -41,7 +41,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         "--kernels-dtype",
-        choices=("float32", "bfloat16", "int8"),
+        choices=("float32", "bfloat16", "int8", "bfloat16x2"),
         help="with --kernels: of convert --dtype (float32)",
     )
     p.add_argument(

@@ -14,8 +14,9 @@ from .. import native
 from ..errors import InputError
 from . import dispatch
 
-Dtype = Literal["float32", "bfloat16", "float16", "int8"]
-DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16", "int8")
+Dtype = Literal["float32", "bfloat16", "float16", "int8", "bfloat16x2"]
+DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16", "int8", "bfloat16x2")
+# The ones that arrays have.
 FLOATS: tuple[Dtype, ...] = DTYPES[:3]
 
 
@@ -25,7 +26,8 @@ class Precision:
 
     weights: what its weights are kept in. On a CPU inputs are rounded to it too, on the way into the product. "int8" are
         whole numbers with a scale, of inputs one for each row; their sums are exact.
-    activations: what the arrays are that a layer takes and gives; never "int8".
+        "bfloat16x2" stands for a number by the sum of two in bfloat16, and for a product by three.
+    activations: what the arrays are that a layer takes and gives; one of `FLOATS`.
     """
 
     weights: Dtype = "float32"
@@ -43,12 +45,12 @@ def mlx_dtype(dtype: Dtype) -> mx.Dtype:
 
 def beside(dtype: Dtype) -> mx.Dtype:
     """Return what the activations are that a weight packed in `dtype` is multiplied with."""
-    return mx.float32 if dtype == "int8" else mlx_dtype(dtype)
+    return mlx_dtype(dtype) if dtype in FLOATS else mx.float32
 
 
 def name_of(dtype: mx.Dtype) -> Dtype:
     """Return the number format of MLX's arrays of a dtype."""
-    return next(name for name in DTYPES if mlx_dtype(name) == dtype)
+    return next(name for name in FLOATS if mlx_dtype(name) == dtype)
 
 
 def check(what: str, dtype: object, of: tuple[Dtype, ...] = DTYPES) -> Dtype:

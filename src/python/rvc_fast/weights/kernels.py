@@ -36,8 +36,10 @@ CHOICES = (
     Packing("low", Precision("bfloat16")),
     Packing("normal", Precision("int8")),
     Packing("low", Precision("int8")),
+    Packing("normal", Precision("bfloat16x2")),
+    Packing("low", Precision("bfloat16x2")),
 )
-_TYPES = {"F32": ("float32", 4), "BF16": ("bfloat16", 2), "I8": ("int8", 1)}
+_TYPES = {"F32": ("float32", 4), "BF16": ("bfloat16", 2), "I8": ("int8", 1), "U32": ("uint32", 4)}
 
 
 class Unfit(Exception):
