@@ -276,6 +276,35 @@ class Options(TypedDict, total=False):
     semantics: Semantics
 
 
+class ChangeableOptions(TypedDict, total=False):
+    """The settings that may change while a live conversion runs. A test compares it with `CHANGEABLE`."""
+
+    speaker: int
+    transpose: float
+    autotune: float
+    proposed_pitch: float | str | None
+    f0_threshold: float
+    index_rate: float
+    exact_search: bool
+    protect: float
+    volume_envelope: float
+
+
+class LiveOptions(ChangeableOptions, total=False):
+    """The settings of a live conversion. A test compares it with `LIVE`."""
+
+    seed: int
+
+
+_WHOLE_SOUNDS = ("output_rate", "chunk", "semantics")
+
+LIVE = tuple(name for name in ABOUT if name not in _WHOLE_SOUNDS)
+"""The settings of a live conversion; the others are about sounds that are there as a whole."""
+
+CHANGEABLE = tuple(name for name in LIVE if name != "seed")
+"""Those of them that may change while it runs."""
+
+
 def options(name: str) -> tuple[str, ...]:
     """Return what a setting is called on the command line."""
     return ABOUT[name].flags or (f"--{name.replace('_', '-')}",)
