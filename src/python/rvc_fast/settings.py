@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
@@ -310,8 +310,8 @@ def options(name: str) -> tuple[str, ...]:
     return ABOUT[name].flags or (f"--{name.replace('_', '-')}",)
 
 
-def lines() -> list[tuple[str, str, str, str, str]]:
-    """Return (name, option, default, range, meaning) of every setting, for the README and `help`."""
+def lines(names: Container[str] = ABOUT) -> list[tuple[str, str, str, str, str]]:
+    """Return (name, option, default, range, meaning) of every setting among `names`, for the README and `help`."""
     return [
         (
             name,
@@ -321,20 +321,21 @@ def lines() -> list[tuple[str, str, str, str, str]]:
             about.help,
         )
         for name, about in ABOUT.items()
+        if name in names
     ]
 
 
-def documented(function: Function) -> Function:
-    """Show the settings in `help(function)`, which takes them as `**settings`."""
+def documented(function: Function, names: Container[str] = ABOUT) -> Function:
+    """Show the settings `names` in `help(function)`, which takes them as `**settings`."""
     signature = inspect.signature(function)
     *own, _ = signature.parameters.values()
     given = [
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
         for f in fields(Settings)
-        if f.metadata
+        if f.metadata and f.name in names
     ]
     shown: Any = function
     shown.__signature__ = signature.replace(parameters=[*own, *given])
-    text = "\n".join(f"    {name}: {meaning} ({default})" for name, _, default, _, meaning in lines())
+    text = "\n".join(f"    {name}: {meaning} ({default})" for name, _, default, _, meaning in lines(names))
     shown.__doc__ = f"{inspect.getdoc(function)}\n\nThe settings, with their defaults:\n{text}\n"
     return function

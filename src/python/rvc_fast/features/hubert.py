@@ -240,7 +240,7 @@ class EncoderLayer(nn.Module):
         batch, _, width = x.shape
         q, k, v = mx.split(self.qkv(x), 3, axis=-1)
         if past is not None:
-            k, v = (mx.concatenate(pair, axis=1) for pair in zip(past, (k, v), strict=True))
+            k, v = (mx.concatenate([old, new], axis=1) for old, new in zip(past, (k, v), strict=True))
         heads = [a.reshape(batch, a.shape[1], self._heads, -1).swapaxes(1, 2) for a in (q, k, v)]
         mixed = ops.attention(*heads, scale=(width // self._heads) ** -0.5)
         mixed = mixed.swapaxes(1, 2).reshape(x.shape)

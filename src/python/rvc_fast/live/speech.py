@@ -17,17 +17,13 @@ from ..pipeline import SIGHT, SILENCE, Embedder, Stopwatch, Voice, blend_feature
 from ..pitch import f0 as contours
 from ..retrieval import Index
 from ..settings import WINDOW, Settings
-from .features import SEEN, ContinuedFeatures, LiveFeatures, WindowFeatures
+from .features import ContinuedFeatures, LiveFeatures, WindowFeatures
 from .noise import FrameNoise
 from .pitch import LivePitch
 from .signal import HighPass, Seam
 
-# Frames: what the pitch network sees, and what text encoder, flow and decoder see before the first frame that is rendered.
-PITCH_FRAMES = 64
+# What text encoder, flow and decoder see before the first frame that is rendered.
 VOICE_FRAMES = 64
-
-# Rows of features that are computed anew until so many have followed them.
-SETTLED_ROWS = 25
 
 _FADE = 0.005
 _LOUDNESS_FRAMES = 50
@@ -70,14 +66,20 @@ class Models:
 class Plan:
     """How a live conversion is cut, in frames of 10 ms, and the level in dB that counts as sound.
 
-    hop, lookahead, context: even numbers of frames. Each hop renders the frames up to `lookahead` before the end of
-    what was heard. `context` is how far the features look back.
+    All are even numbers of frames. Each hop renders the frames up to `lookahead` before the end of what was heard.
+    `context` is how far the features look back, `revision` how many of these frames they compute anew each time.
     """
 
     hop: int
     lookahead: int
     context: int
+    revision: int
     gate: float
+
+    @property
+    def pitch_frames(self) -> int:
+        """Frames of the pitch network's window: a multiple of 32, a hop and its look-ahead and at least as much before."""
+        return 32 * max(2, -(-2 * (self.hop + self.lookahead) // 32))
 
 
 class Speech:
@@ -92,11 +94,13 @@ class Speech:
         self._features: LiveFeatures
         if isinstance(models.embedder, HubertModel):
             self._features = ContinuedFeatures(
-                models.embedder, version, layer, context=rows, settled=SETTLED_ROWS, gate=plan.gate
+                models.embedder, version, layer, context=rows, settled=plan.revision // 2, gate=plan.gate
             )
         else:
             self._features = WindowFeatures(models.embedder, version, layer, context=rows)
-        self._pitch = LivePitch(models.pitch_model, PITCH_FRAMES) if models.pitch_model and config.use_f0 else None
+        self._pitch = (
+            LivePitch(models.pitch_model, plan.pitch_frames) if models.pitch_model and config.use_f0 else None
+        )
         self._high_pass = HighPass()
         self._noise = FrameNoise(seed)
         self._seam = Seam(round(_FADE * voice.sample_rate))

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -74,13 +75,6 @@ def _frames(name: str, seconds: object, low: float, high: float) -> int:
     return 2 * rows
 
 
-def check_settings(names: Any, allowed: tuple[str, ...], models: Models) -> None:
-    """InputError for a setting that a stream does not take, or that the voice cannot follow."""
-    for name in names:
-        if name not in allowed:
-            raise InputError(f"[stream] {name} is not a setting here: these are {', '.join(allowed)}")
-
-
 class Stream:
     """A live conversion. Made by `Converter.stream`.
 
@@ -98,8 +92,9 @@ class Stream:
         hop: float,
         lookahead: float,
         context: float,
+        revision: float,
         gate: float,
-        settings: Settings,
+        settings: dict[str, Any],
     ):
         check_number("stream", "sample_rate", sample_rate, 8000, 192000, whole=True)
         check_number("stream", "gate", gate, -120, 0)
@@ -107,14 +102,16 @@ class Stream:
             hop=_frames("hop", hop, 0.02, 10),
             lookahead=_frames("lookahead", lookahead, 0.04, 10),
             context=_frames("context", context, 0.1, 60),
+            revision=_frames("revision", revision, 0, context),
             gate=gate,
         )
-        _check_voice(models, settings)
+        _check_names(settings, LIVE)
+        self._settings = Settings(**settings)
+        _check_voice(models, self._settings)
         self.sample_rate = sample_rate
-        self._models, self._device, self._settings = models, device, settings
-        self._plan = plan
+        self._models, self._device, self._plan = models, device, plan
         self._lock = threading.Lock()
-        self._speech = Speech(models, plan, settings.seed)
+        self._speech = Speech(models, plan, self._settings.seed)
         rate = models.voice.sample_rate
         self._into, self._out = Resampler(sample_rate, RATE), Resampler(rate, sample_rate)
         # A sample waits for its hop and the look-ahead, and for what both resamplers have to see beyond it.
@@ -162,7 +159,7 @@ class Stream:
 
         InputError names what is wrong; nothing has changed then.
         """
-        check_settings(settings, CHANGEABLE, self._models)
+        _check_names(settings, CHANGEABLE)
         with self._lock:
             changed = replace(self._settings, **settings)
             _check_voice(self._models, changed)
@@ -219,6 +216,13 @@ def level(samples: np.ndarray) -> float:
     """Return the root mean square of samples (n,) in dB of full scale, at least -120."""
     power = float(np.square(samples, dtype=np.float64).mean()) if len(samples) else 0.0
     return 10 * math.log10(max(power, 1e-12))
+
+
+def _check_names(settings: Mapping[str, object], allowed: tuple[str, ...]) -> None:
+    """InputError for a setting that is not allowed here."""
+    for name in settings:
+        if name not in allowed:
+            raise InputError(f"[stream] a setting here must be one of {', '.join(allowed)}, got {name}")
 
 
 def _check_voice(models: Models, settings: Settings) -> None:
