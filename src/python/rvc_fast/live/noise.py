@@ -20,13 +20,12 @@ class _Track:
 
     def rows(self, first: int, frames: int) -> np.ndarray:
         """Return (frames, width) from frame `first` on, which may not decrease; zeros before frame 0."""
-        start = max(0, first)
-        self._rows = self._rows[start - self._first :]
-        self._first = start
-        missing = first + frames - start - len(self._rows)
+        missing = first + frames - self._first - len(self._rows)
         if missing > 0:
             new = self._draw(missing * self._width).reshape(missing, self._width)
             self._rows = np.concatenate([self._rows, new])
+        start = max(0, first)
+        self._rows, self._first = self._rows[start - self._first :], start
         rows = self._rows[: max(0, first + frames - start)]
         return np.concatenate([np.zeros((frames - len(rows), self._width), np.float32), rows])
 

@@ -86,9 +86,11 @@ class Resampler:
         # Output m needs the samples up to m * down // up + ahead.
         stop = max(self._given, -(-(self._taken - self.ahead) * self._up // self._down))
         position = np.arange(self._given, stop, dtype=np.int64) * self._down
-        start = position // self._up + 1 - self.ahead - first
-        windows = np.lib.stride_tricks.sliding_window_view(x, 2 * self.ahead)
-        out: np.ndarray = np.einsum("mk,mk->m", windows[start], self._taps[position % self._up])
+        out = np.zeros(0, np.float32)
+        if len(position):
+            windows = np.lib.stride_tricks.sliding_window_view(x, 2 * self.ahead)
+            start = position // self._up + 1 - self.ahead - first
+            out = np.einsum("mk,mk->m", windows[start], self._taps[position % self._up])
         self._given = stop
         self._past = x[stop * self._down // self._up + 1 - self.ahead - first :].copy()
         return out

@@ -23,7 +23,7 @@ from .pitch import LivePitch
 from .signal import HighPass, Seam
 
 # What text encoder, flow and decoder see before the first frame that is rendered.
-VOICE_FRAMES = 64
+VOICE_FRAMES = 96
 
 _FADE = 0.005
 _LOUDNESS_FRAMES = 50
@@ -166,21 +166,24 @@ class Speech:
             mx.eval(speech, self._phone)
             samples = np.array(speech[0].astype(mx.float32))
             if f0 is not None:
-                self._go_on(f0, kept - first)
+                self._phase = later_phase(voice, f0, self._phase, kept - first)
                 self._f0 = f0[kept - first : ready - first]
             self._from = kept
         if not np.isfinite(samples).all():
             raise InputError("[stream] the voice gave NaN or infinite samples: its weights are damaged")
         return samples
 
-    def _go_on(self, f0: np.ndarray, frames: int) -> None:
-        """Let the window begin `frames` frames later, its source on from where it is there."""
-        if frames == 0:
-            return
-        phases = self._models.voice.phases(mx.array(f0[None]), self._phase)[0]
-        # The first frame of a window has no frame before it to be interpolated with: its end decides, not its beginning.
-        advance = self._models.voice.phases(mx.array(f0[None, frames : frames + 2]), 0.0)[0, 0]
-        self._phase = float((phases[frames] - advance) % 1)
+
+def later_phase(voice: LiveVoice, f0: np.ndarray, phase: float, frames: int) -> float:
+    """Return the phase at which the source of f0[frames:] has to begin to be that of f0 (T,), which begins at `phase`.
+
+    From its second frame on: in its first one a source that interpolates has no frame before it. `frames` < T - 1.
+    """
+    if frames == 0:
+        return phase
+    whole = voice.phases(mx.array(f0[None]), phase)[0, frames]
+    advance = voice.phases(mx.array(f0[None, frames : frames + 2]), 0.0)[0, 0]
+    return float((whole - advance) % 1)
 
 
 class _Loudness:
