@@ -32,6 +32,10 @@ class LiveFeatures(Protocol):
         """
         ...
 
+    def limit(self, context: int, settled: int) -> None:
+        """Look back `context` rows, and compute rows anew until `settled` more have followed, from now on."""
+        ...
+
 
 class Moments:
     """Mean and covariance of the windows of 10 samples, every 5 samples, in which something is heard.
@@ -108,6 +112,9 @@ class ContinuedFeatures:
         self._from = self._begin = 0
         self._past: list[KeysValues] | None = None
 
+    def limit(self, context: int, settled: int) -> None:
+        self._context, self._settled = context, settled
+
     def _folded(self) -> tuple[Weight, mx.array]:
         with mx.stream(mx.cpu):
             mean, covariance = (mx.array(a, dtype=mx.float64) for a in self._moments.statistics())
@@ -148,6 +155,9 @@ class WindowFeatures:
         self._embedder, self._version, self._layer, self._context = embedder, version, layer, context
         self._sound = np.zeros(0, np.float32)
         self._from = 0
+
+    def limit(self, context: int, settled: int) -> None:
+        self._context = context
 
     def push(self, sound: np.ndarray, first: int, final: int) -> mx.array:
         self._sound = np.concatenate([self._sound, sound])

@@ -22,11 +22,15 @@ class LivePitch:
 
     def __init__(self, model: contours.PitchModel, frames: int):
         self._model = model
-        self._samples = (frames - 1) * WINDOW
+        self.limit(frames)
         self._sound = np.zeros(0, np.float32)
         self._frames = 0
         self._history = np.zeros(0, np.float32)
         self._shift = 0
+
+    def limit(self, frames: int) -> None:
+        """See windows of `frames` frames from now on."""
+        self._samples = (frames - 1) * WINDOW
 
     def push(self, sound: np.ndarray, first: int, final: int, settings: Settings) -> np.ndarray:
         """Take the next samples (n,) at 16 kHz, whole frames, and return the pitch in Hz of all frames from `first` on.

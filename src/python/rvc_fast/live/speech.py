@@ -25,6 +25,9 @@ from .signal import HighPass, Seam
 # What text encoder, flow and decoder see before the first frame that is rendered.
 VOICE_FRAMES = 96
 
+MOST_SAVING = 2
+"""The largest number that `Speech.save` takes."""
+
 _FADE = 0.005
 _LOUDNESS_FRAMES = 50
 _SIGHT = SIGHT // WINDOW
@@ -133,6 +136,14 @@ class Speech:
             )
         self._done = ready
         return piece
+
+    def save(self, saving: int) -> None:
+        """See `Stream.save`."""
+        plan = self._plan
+        rows = plan.context // 2
+        self._features.limit(*((rows // 2, 0) if saving else (rows, plan.revision // 2)))
+        if self._pitch is not None:
+            self._pitch.limit(32 if saving == MOST_SAVING else plan.pitch_frames)
 
     def _render(self, sound: np.ndarray, ready: int, settings: Settings, watch: Stopwatch) -> np.ndarray:
         """Return the samples of the frames up to `ready` that are new, and of one frame more."""

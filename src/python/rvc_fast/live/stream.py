@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..pipeline import PEAK, Stopwatch
 from ..settings import CHANGEABLE, LIVE, WINDOW, Settings, check_number
 from .signal import Fifo, Resampler
-from .speech import Models, Plan, Speech
+from .speech import MOST_SAVING, Models, Plan, Speech
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 GRID = 0.02
 """Seconds: hops, look-aheads and contexts are whole multiples of one row of content features."""
+
+_WARM_HOPS = 4
 
 # Hops whose seconds are remembered for the percentiles.
 _REMEMBERED = 1000
@@ -164,6 +166,28 @@ class Stream:
             changed = replace(self._settings, **settings)
             _check_voice(self._models, changed)
             self._settings = changed
+
+    def save(self, saving: int) -> None:
+        """Do with less from the next hop on, for a machine that is too slow: 0 to 2, 0 being all that was asked for.
+
+        1: features are not revised and look back half as far. 2: the pitch network also sees 0.32 s only, or a hop and its
+        look-ahead. The delay stays as it is.
+        """
+        check_number("stream", "saving", saving, 0, MOST_SAVING, whole=True)
+        with self._lock:
+            self._speech.save(saving)
+
+    def warm(self) -> None:
+        """Do what only the first hops have to do, so that they take no longer than the later ones.
+
+        A few hops of silence go through the models, of the lengths that the stream will have, and leave no trace in it.
+        On a GPU its kernels are compiled by that.
+        """
+        scratch = Speech(self._models, self._plan, 0)
+        hops = -(-self._plan.lookahead // self._plan.hop) + _WARM_HOPS
+        with self._lock, self._turn():
+            for _ in range(hops):
+                scratch.push(np.zeros(self._plan.hop * WINDOW, np.float32), self._settings, Stopwatch())
 
     @property
     def settings(self) -> Settings:
