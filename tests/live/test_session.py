@@ -168,9 +168,11 @@ def test_a_worker_that_fails_says_so() -> None:
             raise InputError("[stream] the voice gave NaN or infinite samples: its weights are damaged")
 
     session = Session(Broken(), buffer=BUFFER)
-    with pytest.raises(InputError, match="its weights are damaged"), session:
-        session.exchange(np.ones(BLOCK, np.float32))
-        session._thread.join(5)
+    session.__enter__()
+    session.exchange(np.ones(BLOCK, np.float32))
+    session._thread.join(5)
+    with pytest.raises(InputError, match="its weights are damaged"):
+        session.__exit__()
     assert not session.exchange(np.ones(BLOCK, np.float32))[round(BUFFER * RATE) :].any()
 
 
