@@ -67,10 +67,15 @@ class FakeVoice:
         self.says = says
         self.calls: list[SimpleNamespace] = []
 
-    def infer(self, phone, pitch, f0, speaker, noise, part) -> mx.array:
+    def phases(self, f0: mx.array, phase: float) -> np.ndarray:
+        return (phase + np.cumsum(np.array(f0, np.float64), axis=1) / 100) % 1
+
+    def infer(self, phone, pitch, f0, speaker, noise, part, phase=0.0) -> mx.array:
         frames = phone.shape[1]
         drawn = noise.normal((1, 2, frames))
-        self.calls.append(SimpleNamespace(phone=phone, pitch=pitch, f0=f0, speaker=speaker, noise=drawn))
+        self.calls.append(
+            SimpleNamespace(phone=phone, pitch=pitch, f0=f0, speaker=speaker, noise=drawn, phase=phase)
+        )
         if pitch is not None:
             assert pitch.shape == f0.shape == (1, frames)
             assert pitch.dtype == mx.int32

@@ -114,7 +114,7 @@ def test_source_continues_where_the_chunk_before_ended(accumulation):
     f0 = np.random.default_rng(0).uniform(80, 900, (2, 41)).astype(np.float32)
     options = {"hop": 48, "accumulation": accumulation}
     whole = silent(f0, harmonics=2, **options)
-    phase = advance_phase(mx.array(f0[:, :17]), sample_rate=4800, **options)
+    phase = advance_phase(mx.array(f0), sample_rate=4800, **options)[:, 16]
     pieces = [silent(f0[:, :17], harmonics=2, **options)]
     pieces.append(silent(f0[:, 17:], harmonics=2, phase=phase, **options))
     np.testing.assert_allclose(np.concatenate(pieces, axis=1), whole, atol=1e-6)
@@ -125,9 +125,9 @@ def test_source_does_not_drift_in_an_hour():
     frames = 360_000
     f0 = mx.full((1, frames), 110.25)
     for accumulation in ("frame", "sample"):
-        end = advance_phase(f0, hop=1, sample_rate=128, accumulation=accumulation)
+        ends = advance_phase(f0, hop=1, sample_rate=128, accumulation=accumulation)
         cycles = frames * 110.25 / 128
-        assert abs(end[0] - cycles % 1) < 1e-8
+        assert abs(ends[0, -1] - cycles % 1) < 1e-8
 
 
 def test_source_refuses_what_does_not_fit():

@@ -24,14 +24,15 @@ from .noise import NoiseSource
 from .ops import Dtype, dispatch, precision
 from .pipeline import Embedder, Kept, Progress, Stopwatch, Voice
 from .pitch import f0 as pitch
-from .settings import Chunking, Settings, check_number, documented
+from .settings import LIVE, Chunking, Settings, check_number, documented
 from .writing import shown
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from .live import Stream
     from .retrieval import Index
-    from .settings import Options
+    from .settings import LiveOptions, Options
 
 Path = str | os.PathLike[str]
 
@@ -220,6 +221,53 @@ class Converter:
             if self._gives_back:
                 give_back()
         return ConversionResult(done.samples, done.sample_rate, done.f0, watch.seconds)
+
+    @partial(documented, names=LIVE)
+    def stream(
+        self,
+        *,
+        sample_rate: int,
+        hop: float = 0.08,
+        lookahead: float = 0.06,
+        context: float = 6.0,
+        revision: float = 1.0,
+        gate: float = -50.0,
+        **settings: Unpack[LiveOptions],
+    ) -> Stream:
+        """Return a live conversion: samples are pushed as they arrive, and as many converted ones come back.
+
+        A sample comes back `hop` + `lookahead` and some 3 ms for resampling later (`Stream.latency`), if a hop is
+        computed in less than its own length. The models, the index and the device are those of this Converter now.
+
+        sample_rate: of what is pushed and of what comes back, Hz, from 8000 to 192000.
+        hop: seconds that are rendered at a time, a multiple of 0.02. Long hops cost less per second of sound.
+        lookahead: seconds of the future that every model sees, a multiple of 0.02 from 0.04. More sounds better.
+        context: seconds that the content features look back, a multiple of 0.02.
+        revision: seconds, up to `context` and a multiple of 0.02, whose inner features are computed anew at each hop, with what
+            has followed since. Costs time and sounds better.
+        gate: dB of full scale above which 10 ms of the input count as sound for the features' normalisation.
+
+        InputError names what is wrong.
+        """
+        from .live import LiveVoice, Models, Stream
+
+        if not isinstance(self.voice, LiveVoice):
+            raise InputError(
+                "[stream] the voice must have the methods phases(f0, phase) and infer(..., phase) of a synthesizer, "
+                f"got {type(self.voice).__name__}"
+            )
+        models = Models(self.voice, self.embedder, self.pitch_model, self._index)
+        return Stream(
+            models,
+            self.device,
+            sample_rate=sample_rate,
+            hop=hop,
+            lookahead=lookahead,
+            context=context,
+            revision=revision,
+            gate=gate,
+            settings=dict(settings),
+        )
 
 
 def warm_sound() -> tuple[np.ndarray, Settings]:

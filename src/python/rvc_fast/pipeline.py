@@ -39,7 +39,7 @@ _SHORTEST, _CONTINUED = 400, 720
 # Samples at 16 kHz that the models see to either side: the positional convolution of the content encoder, 128 frames
 # of 320 samples, sees the farthest. What is below 1e-8 (resampling leaves that much of exact zeros) is silence.
 SIGHT = 64 * 320
-_SILENCE = 1e-8
+SILENCE = 1e-8
 
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total), stage being "features", "pitch" or "synthesis"."""
@@ -256,8 +256,8 @@ def find_silences(sound: np.ndarray) -> tuple[tuple[float, float], ...]:
     after the end there is none, which is infinity here.
     """
     whole = len(sound) // WINDOW * WINDOW
-    heard = (np.abs(sound[:whole].reshape(-1, WINDOW)).max(axis=1, initial=0) >= _SILENCE).tolist()
-    heard.append(bool((np.abs(sound[whole:]) >= _SILENCE).any()))
+    heard = (np.abs(sound[:whole].reshape(-1, WINDOW)).max(axis=1, initial=0) >= SILENCE).tolist()
+    heard.append(bool((np.abs(sound[whole:]) >= SILENCE).any()))
     edges = [
         -math.inf,
         *(WINDOW * (frame + side) for frame in np.flatnonzero(heard) for side in (0, 1)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
@@ -276,13 +276,42 @@ class Options(TypedDict, total=False):
     semantics: Semantics
 
 
+class ChangeableOptions(TypedDict, total=False):
+    """The settings that may change while a live conversion runs. A test compares it with `CHANGEABLE`."""
+
+    speaker: int
+    transpose: float
+    autotune: float
+    proposed_pitch: float | str | None
+    f0_threshold: float
+    index_rate: float
+    exact_search: bool
+    protect: float
+    volume_envelope: float
+
+
+class LiveOptions(ChangeableOptions, total=False):
+    """The settings of a live conversion. A test compares it with `LIVE`."""
+
+    seed: int
+
+
+_WHOLE_SOUNDS = ("output_rate", "chunk", "semantics")
+
+LIVE = tuple(name for name in ABOUT if name not in _WHOLE_SOUNDS)
+"""The settings of a live conversion; the others are about sounds that are there as a whole."""
+
+CHANGEABLE = tuple(name for name in LIVE if name != "seed")
+"""Those of them that may change while it runs."""
+
+
 def options(name: str) -> tuple[str, ...]:
     """Return what a setting is called on the command line."""
     return ABOUT[name].flags or (f"--{name.replace('_', '-')}",)
 
 
-def lines() -> list[tuple[str, str, str, str, str]]:
-    """Return (name, option, default, range, meaning) of every setting, for the README and `help`."""
+def lines(names: Container[str] = ABOUT) -> list[tuple[str, str, str, str, str]]:
+    """Return (name, option, default, range, meaning) of every setting among `names`, for the README and `help`."""
     return [
         (
             name,
@@ -292,20 +321,21 @@ def lines() -> list[tuple[str, str, str, str, str]]:
             about.help,
         )
         for name, about in ABOUT.items()
+        if name in names
     ]
 
 
-def documented(function: Function) -> Function:
-    """Show the settings in `help(function)`, which takes them as `**settings`."""
+def documented(function: Function, names: Container[str] = ABOUT) -> Function:
+    """Show the settings `names` in `help(function)`, which takes them as `**settings`."""
     signature = inspect.signature(function)
     *own, _ = signature.parameters.values()
     given = [
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
         for f in fields(Settings)
-        if f.metadata
+        if f.metadata and f.name in names
     ]
     shown: Any = function
     shown.__signature__ = signature.replace(parameters=[*own, *given])
-    text = "\n".join(f"    {name}: {meaning} ({default})" for name, _, default, _, meaning in lines())
+    text = "\n".join(f"    {name}: {meaning} ({default})" for name, _, default, _, meaning in lines(names))
     shown.__doc__ = f"{inspect.getdoc(function)}\n\nThe settings, with their defaults:\n{text}\n"
     return function

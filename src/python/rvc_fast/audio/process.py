@@ -95,17 +95,18 @@ def high_pass(x: np.ndarray) -> np.ndarray:
     extended = np.concatenate((2 * x[:1] - x[edge:0:-1], x, 2 * x[-1:] - x[-2 : -(edge + 2) : -1]))
     y = extended.astype(np.float64)
     for _ in range(2):
-        y = _filter(y, _ZI * y[0])[::-1]
+        y = filtered(_B, _A, y, _ZI * y[0])[::-1]
     return y[edge : len(y) - edge]
 
 
-def _filter(x: np.ndarray, delays: np.ndarray) -> np.ndarray:
+def filtered(b: np.ndarray, a: np.ndarray, x: np.ndarray, delays: np.ndarray) -> np.ndarray:
+    """Return x (n,) through the filter b / a in direct form II transposed, whose delays begin as given: float64 (n,)."""
     ext = native.ext()
     if ext is not None:
-        return ext.iir(_B, _A, np.ascontiguousarray(x), delays)
+        return ext.iir(b, a, np.ascontiguousarray(x), delays)
     from scipy.signal import lfilter
 
-    return lfilter(_B, _A, x, zi=delays)[0]
+    return lfilter(b, a, x, zi=delays)[0]
 
 
 def volume_envelope(y: np.ndarray, rate: int, source: np.ndarray, mix: float) -> np.ndarray:

@@ -242,7 +242,7 @@ class Ours(Side):
 
             def decoder() -> mx.array:
                 z, speaker, f0, _ = given
-                z, source = z[:, voice.window(part, frames)], voice.dec.source(f0, replay)
+                z, source = z[:, voice.window(part, frames)], voice.source(f0, replay)
                 return voice.decode(z, voice.emb_g(speaker[None]), source, replay, part, frames)[0]
 
             return decoder

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -159,6 +160,11 @@ class GroupNormConv(Layer):
             mean = mx.concatenate([part.mean(axis=0) for part in parts])[:kernel]
             square = mx.concatenate([mx.concatenate([a.T @ b for b in parts], axis=1) for a in parts])
             covariance = square[:kernel, :kernel] / count - mean[:, None] * mean
+        return self.fold_moments(mean, covariance)
+
+    def fold_moments(self, mean: mx.array, covariance: mx.array) -> tuple[ops.Weight, mx.array]:
+        """Return what `fold` does, of the mean (K,) and covariance (K, K) of the windows of K samples, in double."""
+        with mx.stream(mx.cpu):
             weight = self.weight[:, :, 0].astype(mx.float64)
             variance = ((weight @ covariance) * weight).sum(axis=1)
             gain = self.norm_weight.astype(mx.float64) / mx.sqrt(variance + self._eps)
@@ -183,6 +189,13 @@ class FrontEnd(nn.Module):
         ]
         self._config = config
 
+    def frames(self, audio: mx.array, folded: tuple[ops.Weight, mx.array]) -> mx.array:
+        """Return the frames (F, conv_dim[-1]) of one sound (n,), normalised by what `GroupNormConv` folded."""
+        x = self.first(audio[None, :, None], *folded)
+        for layer in self.layers:
+            x = layer(x, activation="gelu")
+        return x[0]
+
     def __call__(self, audio: mx.array) -> mx.array:
         config = self._config
         hop, window = config.hop, config.window
@@ -197,6 +210,10 @@ class FrontEnd(nn.Module):
                 x = layer(x, activation="gelu")
             out.append(x)
         return mx.concatenate(out, axis=1)
+
+
+KeysValues = tuple[mx.array, mx.array]
+"""The keys and the values of one layer's attention, (B, frames, hidden) each."""
 
 
 class EncoderLayer(nn.Module):
@@ -214,13 +231,22 @@ class EncoderLayer(nn.Module):
         self._heads = config.num_attention_heads
 
     def __call__(self, x: mx.array) -> mx.array:
-        batch, length, width = x.shape
+        return self.extend(x, None)[0]
+
+    def extend(self, x: mx.array, past: KeysValues | None) -> tuple[mx.array, KeysValues]:
+        """Return the layer of x (B, T, hidden), which attends to `past` and to itself, and the keys and values of both.
+
+        `past`: keys and values (B, S, hidden) of earlier frames, as an earlier call gave them.
+        """
+        batch, _, width = x.shape
         q, k, v = mx.split(self.qkv(x), 3, axis=-1)
-        q, k, v = (a.reshape(batch, length, self._heads, -1).swapaxes(1, 2) for a in (q, k, v))
-        mixed = ops.attention(q, k, v, scale=(width // self._heads) ** -0.5)
+        if past is not None:
+            k, v = (mx.concatenate([old, new], axis=1) for old, new in zip(past, (k, v), strict=True))
+        heads = [a.reshape(batch, a.shape[1], self._heads, -1).swapaxes(1, 2) for a in (q, k, v)]
+        mixed = ops.attention(*heads, scale=(width // self._heads) ** -0.5)
         mixed = mixed.swapaxes(1, 2).reshape(x.shape)
         x = self.attention_norm(self.out(mixed, residual=x))
-        return self.final_norm(self.output(self.intermediate(x, activation="gelu"), residual=x))
+        return self.final_norm(self.output(self.intermediate(x, activation="gelu"), residual=x)), (k, v)
 
 
 class HubertModel(nn.Module):
@@ -320,13 +346,45 @@ class HubertModel(nn.Module):
             InputError: audio of another shape or too short, or v1 asked of a model that cannot give it.
         """
         self.width(version)
-        if layer is None and version == "v1":
-            layer = V1_LAYER
         x = self._embed(self._frames(audio))
-        for encoder in self.layers[:layer]:
+        for encoder in self.used_layers(version, layer):
             x = encoder(x)
-        features = x if version == "v2" or self.final_proj is None else self.final_proj(x)
+        features = self._projected(x, version)
         return features if audio.ndim == 2 else features[0]
+
+    def used_layers(self, version: Version, layer: int | None) -> list[EncoderLayer]:
+        """Return the layers that `features` runs through."""
+        return self.layers[: V1_LAYER if layer is None and version == "v1" else layer]
+
+    def _projected(self, x: mx.array, version: Version) -> mx.array:
+        return x if version == "v2" or self.final_proj is None else self.final_proj(x)
+
+    def extend(
+        self,
+        frames: mx.array,
+        past: Sequence[KeysValues] | None,
+        first: int,
+        version: Version,
+        layer: int | None = None,
+    ) -> tuple[mx.array, list[KeysValues]]:
+        """Return the features of the frames from `first` on, given what earlier frames left, in place of all of them.
+
+        Args:
+            frames: (T, conv_dim[-1]), of the front end. Those before `first` are for the positional convolution alone,
+                which looks `num_conv_pos_embeddings // 2` to either side.
+            past: keys and values (1, S, hidden) of each used layer of the frames before `first`; None for none.
+            version, layer: as of `features`.
+
+        Returns:
+            (T - first, width), and the keys and values (1, S + T - first, hidden) of each used layer. With all frames
+            and no past the features are those of `features`.
+        """
+        x = self._embed(frames[None])[:, first:]
+        kept: list[KeysValues] = []
+        for i, encoder in enumerate(self.used_layers(version, layer)):
+            x, both = encoder.extend(x, None if past is None else past[i])
+            kept.append(both)
+        return self._projected(x, version)[0], kept
 
     def trace(self, audio: mx.array) -> dict[str, mx.array]:
         """Return every step of the same computation, for verification.

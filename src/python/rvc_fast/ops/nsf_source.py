@@ -51,7 +51,7 @@ def _cycles(
 ) -> tuple[mx.array, mx.array]:
     """(B, T, hop) Hz, cycles before the first sample (B, 1) in double -> cycles in double.
 
-    They are given at each sample (B, T, hop), from -0.5 to 0.5, and after the last (B,), from 0 to 1.
+    They are given at each sample (B, T, hop), from -0.5 to 0.5, and after each frame (B, T), from 0 to 1.
     """
     step = frequency / mx.array(sample_rate, dtype=mx.float32)
     within = mx.cumsum(step.astype(mx.float64), axis=2)
@@ -62,7 +62,7 @@ def _cycles(
     advance = advance - mx.round(advance)
     ends = start + mx.cumsum(advance, axis=1)
     cycles = (ends - advance)[..., None] + within
-    return cycles - mx.round(cycles), ends[:, -1] - mx.floor(ends[:, -1])
+    return cycles - mx.round(cycles), ends - mx.floor(ends)
 
 
 def _double(numbers: np.ndarray | float) -> mx.array:
@@ -79,10 +79,13 @@ def advance_phase(
     interpolation: Interpolation = "nearest",
     accumulation: Accumulation = "frame",
 ) -> np.ndarray:
-    """Return the phase (B,) after f0 (B, T), double, in [0, 1) cycles: the next chunk's `phase`."""
+    """Return the phase (B, T) after each frame of f0 (B, T), double, in [0, 1) cycles.
+
+    That after the last frame is the `phase` of the chunk that follows.
+    """
     with mx.stream(mx.cpu):
-        _, end = _cycles(_upsample(f0, hop, interpolation), sample_rate, _double(phase), accumulation)
-    return np.array(end)
+        _, ends = _cycles(_upsample(f0, hop, interpolation), sample_rate, _double(phase), accumulation)
+    return np.array(ends)
 
 
 class Options(NamedTuple):
@@ -249,7 +252,7 @@ def nsf_source(
         hop: samples per frame.
         sample_rate: of the result, Hz.
         phase: cycles of the fundamental before the first sample, one number or double (B,); what
-            `advance_phase` returned for the chunk before.
+            `advance_phase` returned for the last frame of the chunk before.
         offsets: (B, H) cycles added to each harmonic, or None.
         interpolation: "nearest" or "linear".
         accumulation: what is rounded to float32, "frame" (only with "nearest") or "sample".

@@ -72,17 +72,22 @@ def autotune(f0: np.ndarray, strength: float) -> np.ndarray:
     return np.where(f0 > 0, f0 + (note - f0) * strength, 0).astype(f0.dtype)
 
 
-def proposed_semitones(f0: np.ndarray, target: float) -> int:
-    """Return the semitones, -12 to 12, that bring the median of f0 nearest to `target` Hz.
+def proposed_shift(f0: np.ndarray, target: float) -> float:
+    """Return the semitones, -12 to 12, that bring the median of f0 to `target` Hz.
 
     The median is over all frames, the unvoiced ones filled in linearly (Applio's rule).
     0 if fewer than 2 are voiced.
     """
     voiced = np.flatnonzero(f0 > 0)
     if len(voiced) < 2:
-        return 0
+        return 0.0
     median = float(np.median(np.interp(np.arange(len(f0)), voiced, f0[voiced])))
-    return int(np.clip(np.round(12 * np.log2(target / median)), -12, 12))
+    return float(np.clip(12 * np.log2(target / median), -12, 12))
+
+
+def proposed_semitones(f0: np.ndarray, target: float) -> int:
+    """Return the whole number of semitones nearest to `proposed_shift`."""
+    return int(np.round(proposed_shift(f0, target)))
 
 
 def coarse(f0: np.ndarray) -> np.ndarray:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from ..layers import Conv1d, ConvTranspose1d, Linear, ResConv1d
 from ..noise import NoiseSource
 from ..ops.blocks import after
-from ..ops.nsf_source import Accumulation, Interpolation, nsf_source
+from ..ops.nsf_source import Accumulation, Interpolation, advance_phase, nsf_source
 from ..ops.resblock import Block, resblock_stage
 from .config import SynthesizerConfig
 
@@ -22,30 +23,34 @@ OUTER_KERNEL = 7
 
 
 class Merge(nn.Module):
-    """The weights that merge a source's harmonics; read by `nsf_source`, never packed. The source is an island: float32."""
+    """The weights that merge a source's harmonics; read by `nsf_source`, never packed. The source is an island: float32.
 
-    def __init__(self, harmonics: int, bias: bool = True):
-        super().__init__()
-        self.weight = mx.zeros((1, harmonics))
-        if bias:
-            self.bias = mx.zeros((1,))
+    The public code draws the phases of one sound's harmonics in the shape `phase_shape`.
+    """
 
-    def source(
+    def __init__(
         self,
-        f0: mx.array,
-        noise: NoiseSource,
-        c: SynthesizerConfig,
         phase_shape: tuple[int, ...],
+        bias: bool = True,
         interpolation: Interpolation = "nearest",
         accumulation: Accumulation = "sample",
-    ) -> mx.array:
-        """(B, T) Hz -> (B, T * hop, 1). Overtones start at a random phase, the fundamental at 0.
+    ):
+        super().__init__()
+        self.weight = mx.zeros((1, phase_shape[-1]))
+        if bias:
+            self.bias = mx.zeros((1,))
+        self._phase_shape = phase_shape
+        self._interpolation: Interpolation = interpolation
+        self._accumulation: Accumulation = accumulation
 
-        The public code draws the phases of one sound in the shape `phase_shape`.
-        """
+    def source(
+        self, f0: mx.array, noise: NoiseSource, c: SynthesizerConfig, phase: np.ndarray | float = 0.0
+    ) -> mx.array:
+        """(B, T) Hz -> (B, T * hop, 1). Overtones start at a random phase, the fundamental at `phase` cycles."""
         batch, frames = f0.shape
+        first, *rest = self._phase_shape
         harmonics = self.weight.shape[1]
-        offsets = noise.uniform((batch * phase_shape[0], *phase_shape[1:])).reshape(batch, harmonics)
+        offsets = noise.uniform((batch * first, *rest)).reshape(batch, harmonics)
         offsets = mx.concatenate([mx.zeros((batch, 1)), offsets[:, 1:]], axis=1)
         return nsf_source(
             f0,
@@ -54,18 +59,30 @@ class Merge(nn.Module):
             self.get("bias"),
             hop=c.hop,
             sample_rate=c.sr,
+            phase=phase,
             offsets=offsets,
-            interpolation=interpolation,
-            accumulation=accumulation,
+            interpolation=self._interpolation,
+            accumulation=self._accumulation,
+        )
+
+    def advance(self, f0: mx.array, c: SynthesizerConfig, phase: np.ndarray | float) -> np.ndarray:
+        """Return the phase (B, T) of the fundamental after each frame of f0 (B, T), double, in cycles."""
+        return advance_phase(
+            f0,
+            hop=c.hop,
+            sample_rate=c.sr,
+            phase=phase,
+            interpolation=self._interpolation,
+            accumulation=self._accumulation,
         )
 
 
 class HarmonicSource(nn.Module):
     """Holds the merging weights under their public name."""
 
-    def __init__(self, harmonics: int):
+    def __init__(self, merge: Merge):
         super().__init__()
-        self.l_linear = Merge(harmonics)
+        self.l_linear = merge
 
 
 class ResBlock(nn.Module):
@@ -147,18 +164,23 @@ def upsample_stages(
 
 
 class Entrance(nn.Module):
-    """What the HiFi-GANs have in common: where the latent, the speaker and a source of so many `harmonics` come in."""
+    """What the HiFi-GANs have in common: where the latent, the speaker and the source come in, if there is one."""
 
-    def __init__(self, c: SynthesizerConfig, widths: Sequence[int], harmonics: int):
+    def __init__(self, c: SynthesizerConfig, widths: Sequence[int], merge: Merge | None):
         super().__init__()
         self._config = c
-        if harmonics:
-            self.m_source = HarmonicSource(harmonics)
+        if merge is not None:
+            self.m_source = HarmonicSource(merge)
             self.noise_convs = [noise_conv(c, i, width) for i, width in enumerate(widths)]
         self.conv_pre = Conv1d(
             c.inter_channels, c.upsample_initial_channel, OUTER_KERNEL, padding=OUTER_KERNEL // 2
         )
         self.cond = Linear(c.gin_channels, c.upsample_initial_channel)
+
+    @property
+    def merge(self) -> Merge:
+        """What makes the source."""
+        return self.m_source.l_linear
 
 
 def stage_widths(c: SynthesizerConfig) -> list[int]:
@@ -171,7 +193,7 @@ class HifiGan(Entrance):
 
     def __init__(self, c: SynthesizerConfig):
         widths = stage_widths(c)
-        super().__init__(c, widths, 1 if c.use_f0 else 0)
+        super().__init__(c, widths, Merge((1, 1, 1), accumulation="frame") if c.use_f0 else None)
         self.ups = [upsample_conv(c, i) for i in range(len(widths))]
         self.resblocks = [
             ResBlock(width, kernel, dilations, c.resblock)
@@ -184,10 +206,6 @@ class HifiGan(Entrance):
     def reach(self) -> int:
         """Frames to either side of one that its samples depend on."""
         return stages_reach(self._config, pairs=self._config.resblock == "1")
-
-    def source(self, f0: mx.array, noise: NoiseSource) -> mx.array:
-        """(B, T) Hz -> excitation (B, T * hop, 1)."""
-        return self.m_source.l_linear.source(f0, noise, self._config, (1, 1, 1), accumulation="frame")
 
     def __call__(self, z: mx.array, g: mx.array, source: mx.array | None, noise: NoiseSource) -> mx.array:
         x = self.conv_pre(z) + self.cond(g)

@@ -173,16 +173,38 @@ class Synthesizer(nn.Module):
         return model
 
     def infer(
-        self, phone: mx.array, pitch: Array, f0: Array, speaker: int, noise: NoiseSource, part: slice = ALL
+        self,
+        phone: mx.array,
+        pitch: Array,
+        f0: Array,
+        speaker: int,
+        noise: NoiseSource,
+        part: slice = ALL,
+        phase: float = 0.0,
     ) -> mx.array:
         """Return the waveforms of the frames `part`, (B, frames * hop), float32, not evaluated yet.
 
         Arguments as in `trace`.
         """
-        return self.trace(phone, pitch, f0, speaker, noise, part)["audio"]
+        return self.trace(phone, pitch, f0, speaker, noise, part, phase)["audio"]
+
+    def source(self, f0: mx.array, noise: NoiseSource, phase: float = 0.0) -> mx.array:
+        """Return the excitation (B, T * hop, 1) of f0 (B, T) Hz, its fundamental at `phase` cycles before it."""
+        return self.dec.merge.source(f0, noise, self._config, phase)
+
+    def phases(self, f0: mx.array, phase: float) -> np.ndarray:
+        """Return the phase (B, T) after each frame of `source(f0, noise, phase)`, double, in cycles from 0 to 1."""
+        return self.dec.merge.advance(f0, self._config, phase)
 
     def trace(
-        self, phone: mx.array, pitch: Array, f0: Array, speaker: int, noise: NoiseSource, part: slice = ALL
+        self,
+        phone: mx.array,
+        pitch: Array,
+        f0: Array,
+        speaker: int,
+        noise: NoiseSource,
+        part: slice = ALL,
+        phase: float = 0.0,
     ) -> dict[str, mx.array]:
         """Synthesize, keeping what verification compares. Nothing is evaluated: the results are one graph.
 
@@ -197,6 +219,7 @@ class Synthesizer(nn.Module):
             speaker: row of the speaker table, for all sounds.
             noise: gives the latent noise (B, inter, T), then what the decoder draws, for the whole sound.
             part: consecutive frames whose waveform is wanted.
+            phase: cycles of the source's fundamental before the first frame.
 
         Returns:
             m_p, logs_p, z_p (B, T, inter); z (B, N, inter) of the N frames that the decoder works on; source
@@ -216,7 +239,7 @@ class Synthesizer(nn.Module):
         traced = {"m_p": mean, "logs_p": log_deviation, "z_p": z_p, "z": z}
         source = None
         if f0 is not None:
-            source = self.dec.source(f0, noise)
+            source = self.source(f0, noise, phase)
             traced["source"] = source[..., 0]
         traced["audio"] = self.decode(z, g, source, noise, part, frames)
         return {name: array.astype(mx.float32) for name, array in traced.items()}

@@ -15,6 +15,7 @@ from .hifigan import (
     LAST_SLOPE,
     OUTER_KERNEL,
     Entrance,
+    Merge,
     stage_widths,
     stages_reach,
     upsample_conv,
@@ -50,7 +51,7 @@ class MrfHifiGan(Entrance):
 
     def __init__(self, c: SynthesizerConfig):
         widths = stage_widths(c)
-        super().__init__(c, widths, HARMONICS)
+        super().__init__(c, widths, Merge((1, HARMONICS)))
         self.upsamples = [upsample_conv(c, i) for i in range(len(widths))]
         self.mrfs = [
             [
@@ -65,10 +66,6 @@ class MrfHifiGan(Entrance):
     def reach(self) -> int:
         """Frames to either side of one that its samples depend on."""
         return stages_reach(self._config, pairs=True)
-
-    def source(self, f0: mx.array, noise: NoiseSource) -> mx.array:
-        """(B, T) Hz -> excitation (B, T * hop, 1)."""
-        return self.m_source.l_linear.source(f0, noise, self._config, (1, HARMONICS))
 
     def __call__(self, z: mx.array, g: mx.array, source: mx.array, noise: NoiseSource) -> mx.array:
         x = self.conv_pre(z) + self.cond(g)

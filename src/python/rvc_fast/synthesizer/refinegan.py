@@ -100,7 +100,7 @@ class SineSource(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.merge = [Merge(1, bias=False)]
+        self.merge = [Merge((1, 1), bias=False, interpolation="linear")]
 
 
 def reach(c: SynthesizerConfig) -> int:
@@ -149,9 +149,10 @@ class RefineGan(nn.Module):
         """Frames to either side of one that its samples depend on."""
         return reach(self._config)
 
-    def source(self, f0: mx.array, noise: NoiseSource) -> mx.array:
-        """(B, T) Hz -> excitation (B, T * hop, 1)."""
-        return self.m_source.merge[0].source(f0, noise, self._config, (1, 1), "linear")
+    @property
+    def merge(self) -> Merge:
+        """What makes the source."""
+        return self.m_source.merge[0]
 
     def __call__(self, z: mx.array, g: mx.array, source: mx.array, noise: NoiseSource) -> mx.array:
         rates = self._config.upsample_rates
