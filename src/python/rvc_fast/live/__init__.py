@@ -1,7 +1,7 @@
 """Live conversion: a sound is converted while it arrives, hop by hop. `Converter.stream` makes a `Stream`.
 
-What follows the ears of a listener is in one direction: samples -> 16 kHz (`signal`) -> features (`features`) and pitch
-(`pitch`) -> the voice (`speech`) -> samples (`stream`). `session` runs a stream against a clock.
+The modules follow the way of the sound: `signal` brings samples to 16 kHz, `features` and `pitch` tell what is said and how
+high, `speech` renders the voice of one hop, `stream` gives samples back. `session` runs a stream against a clock.
 """
 
 from .session import Session, SessionStats

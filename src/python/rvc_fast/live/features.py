@@ -41,8 +41,8 @@ class Moments:
     """Mean and covariance of the windows of 10 samples, every 5 samples, in which something is heard.
 
     A window counts when the 10 ms that it begins in are louder than `gate` dB of full scale. The group norm of the
-    encoder takes these statistics over the whole sound. Silence would pull them away from those of speech, so that the
-    first words after a pause would be wrong. Until something is heard, everything counts.
+    encoder takes these statistics over the whole sound. A long silence would pull them away from those of speech, and the
+    first words after it would come out worse. Until something is heard, everything counts.
     """
 
     def __init__(self, gate: float, kernel: int, stride: int):

@@ -28,6 +28,7 @@ VOICE_FRAMES = 96
 MOST_SAVING = 2
 """The largest number that `Speech.save` takes."""
 
+# Seconds of the crossfade between hops, and the frames over which loudness is averaged.
 _FADE = 0.005
 _LOUDNESS_FRAMES = 50
 _SIGHT = SIGHT // WINDOW

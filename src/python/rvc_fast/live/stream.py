@@ -68,11 +68,11 @@ class Stats:
     seconds: dict[str, float]
 
 
-def _frames(name: str, seconds: object, low: float, high: float) -> int:
+def _frames(name: str, seconds: float, low: float, high: float) -> int:
     """Return a time in frames of 10 ms; InputError unless it is on the grid and from `low` to `high`."""
     check_number("stream", name, seconds, low, high)
-    rows = round(float(seconds) / GRID)  # type: ignore[arg-type]
-    if abs(float(seconds) - rows * GRID) > 1e-6:  # type: ignore[arg-type]
+    rows = round(seconds / GRID)
+    if abs(seconds - rows * GRID) > 1e-6:
         raise InputError(f"[stream] {name} must be a multiple of {GRID} s, got {seconds!r}")
     return 2 * rows
 
