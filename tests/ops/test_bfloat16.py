@@ -186,8 +186,8 @@ def test_refused_where_it_cannot_be(ext: ModuleType, monkeypatch: pytest.MonkeyP
         rvc_fast.load("voice.pth", dtype="bfloat16")
     with pytest.raises(InputError, match=r"\[linear\] dtype must be 'float32' here"):
         ops.pack_linear(normal(16, 16), dtype="bfloat16")
-    with pytest.raises(InputError, match=r"\[load\] dtype must be one of float32, .*, got 'int8'"):
-        rvc_fast.load("voice.pth", dtype="int8")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"\[load\] dtype must be one of float32, .*, got 'int4'"):
+        rvc_fast.load("voice.pth", dtype="int4")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"'float32' here, got 'float16': only a GPU computes in float16"):
         rvc_fast.load("voice.pth", dtype="float16")
     packed = ext.linear_pack(normal(16, 16), dtype="bfloat16")

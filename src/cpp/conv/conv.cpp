@@ -137,7 +137,8 @@ mx::array conv(ConvParams p, const mx::array& x, const mx::array& weight,
   require(x.ndim() >= 2 && x.ndim() <= 4, op, "x must have 2 to 4 dimensions, got " + to_string(x.shape()));
   p.in_channels = x.shape(-1);
   const bool packed = weight.ndim() == 1;
-  p.format = packed && (is_floating(weight) || weight.dtype() == mx::int8) ? format_of(weight) : Format::float32;
+  p.format =
+      packed && (is_floating(weight) || weight.dtype() == mx::int8) ? format_of(weight) : Format::float32;
   require_format(op, p.format);
   require(x.size() > 0, op, "x must not be empty, got " + to_string(x.shape()));
   check(p);

@@ -47,7 +47,8 @@ void pack_bfloat16(const Tap& t, void* packed) {
   }
 }
 
-// To [block of channels][columns / 16][four][16][4] whole numbers, then [width] float32 scales and [width] int32 sums.
+// To [block of channels][columns / 16][four][16][4] whole numbers, then [width] float32 scales and [width]
+// int32 sums.
 void pack_int8(const Tap& t, void* packed) {
   auto* to = static_cast<int8_t*>(packed);
   const int64_t filled = round_up(t.channels, kQuadDepth);
@@ -67,7 +68,8 @@ void pack_int8(const Tap& t, void* packed) {
     int32_t sum = 0;
     for (int64_t c = 0; c < filled; ++c) {
       const bool used = o < t.columns && c < t.channels && finite;
-      const auto q = static_cast<int8_t>(used ? std::clamp(std::nearbyint(value(t, o, c) * by), -127.0f, 127.0f) : 0);
+      const auto q =
+          static_cast<int8_t>(used ? std::clamp(std::nearbyint(value(t, o, c) * by), -127.0f, 127.0f) : 0);
       column[c / kQuadDepth * kQuadDepth * t.width + c % kQuadDepth / 4 * 4 * kNarrowPanel + c % 4] = q;
       sum += q;
     }

@@ -31,7 +31,8 @@ struct FormatRow {
   int64_t copy_values;       // of the input that rows with one pass over the weights may take
   int64_t items_per_thread;  // enough to even out threads of unequal speed
   int64_t row_extra = 0;     // bytes that follow each row of the copied input
-  int64_t column_extra = 0;  // bytes that each column of a packed tap has beside its values, which are bytes too
+  int64_t column_extra =
+      0;  // bytes that each column of a packed tap has beside its values, which are bytes too
 };
 
 const FormatRow& format_row(Format format);

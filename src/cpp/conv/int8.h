@@ -1,10 +1,11 @@
 // The direct convolution's micro-kernel in whole numbers. Included only through isa/int8.inc.
 //
-// Each row of the input, as it is copied, is turned into codes from 0 to 255: x = scale * (code - zero), both of the
-// row. Weights are whole numbers from -127 to 127 with a scale per column and tap. A tap's products are summed in
-// int32, without rounding, and then added in float32:
+// Each row of the input, as it is copied, is turned into codes from 0 to 255: x = scale * (code - zero), both
+// of the row. Weights are whole numbers from -127 to 127 with a scale per column and tap. A tap's products
+// are summed in int32, without rounding, and then added in float32:
 //
-//   y[column] = sum over taps of float(sum of (code - zero) * weight) * (scale of the row * scale of the column)
+//   y[column] = sum over taps of float(sum of (code - zero) * weight) * (scale of the row * scale of the
+//   column)
 //
 // A row's scale depends on that row alone, so that a frame does not depend on the chunk it is in.
 
@@ -64,8 +65,8 @@ constexpr int kCodeShift = 0;
 typedef int32_t VIU __attribute__((vector_size(4 * RVC_LANES), aligned(4), may_alias));
 static RVC_INLINE VI load_whole(const void* p) { return *static_cast<const VIU*>(p); }
 
-// sum[R][kPanel] of R rows and C columns, from `column` on in the panel `w` of `width`. What the next tiles will want is
-// fetched into L2 on the way: `ahead`, ahead_step bytes a step.
+// sum[R][kPanel] of R rows and C columns, from `column` on in the panel `w` of `width`. What the next tiles
+// will want is fetched into L2 on the way: `ahead`, ahead_step bytes a step.
 template <int R, int C>
 static void tile(const Segment* begin, const Segment* end, const uint8_t* x, int64_t x_row, const uint8_t* w,
                  int64_t width, int column, float* sum, const uint8_t* ahead, int64_t ahead_step) {
@@ -144,15 +145,16 @@ static void conv_block(const ConvBlock& b) {
     const int taken = width < kTileColumns ? width : kTileColumns;
     const int columns = static_cast<int>(b.columns - column < taken ? b.columns - column : taken);
     const uint8_t* w = static_cast<const uint8_t*>(b.w) + panel * reduction;
-    // Each tile fetches its share of the panel after this one; the first to use a panel would otherwise wait for it.
+    // Each tile fetches its share of the panel after this one; the first to use a panel would otherwise wait
+    // for it.
     const int64_t share = width * reduction / (tiles * b.lines), ahead_step = width * 4 / (tiles * b.lines);
     const uint8_t* ahead = w + width * reduction;
     for (int64_t line = 0; line < b.lines; ++line) {
       for (int64_t t = 0, row = 0; t < tiles; ++t) {
         const int rows = static_cast<int>(small) + (t < larger ? 1 : 0);
         const uint8_t* x = static_cast<const uint8_t*>(b.x) + line * b.x_line + row * b.x_row;
-        find_tile<kTileRows>(rows, taken)(begin, end, x, b.x_row, w, width, static_cast<int>(column - panel), sum,
-                                          ahead, ahead_step);
+        find_tile<kTileRows>(rows, taken)(begin, end, x, b.x_row, w, width, static_cast<int>(column - panel),
+                                          sum, ahead, ahead_step);
         ahead += share;
         epilogue(b, sum, kPanel, line * b.y_line + row * b.y_row + column, column, rows, columns);
         row += rows;
@@ -169,8 +171,8 @@ static RVC_INLINE V numbers(const float* x, int64_t c, int64_t channels, V slope
   return max(v, v * slope);
 }
 
-// Makes codes of a row: of nothing but zeros if all of it lies outside the input. A row with NaN or infinity, or of
-// more extent than float32 holds, gets the scale NaN, and so do all results that it is part of.
+// Makes codes of a row: of nothing but zeros if all of it lies outside the input. A row with NaN or infinity,
+// or of more extent than float32 holds, gets the scale NaN, and so do all results that it is part of.
 static void code_row(const float* x, int64_t channels, V slope, uint8_t* to) {
   const int64_t filled = round_up(channels, kQuadDepth);
   V low = {}, high = {}, odd = {};

@@ -15,8 +15,9 @@ static constexpr int panel_width(int64_t columns) { return columns > kNarrowPane
 // Channels that a kernel which multiplies pairs takes in one step of a tile.
 constexpr int64_t kPairedDepth = 32;
 
-// Channels that a kernel which multiplies whole numbers by fours takes in one step. What a copied row has after its
-// codes (a scale and a zero), and each column of a packed tap after its values (a scale and their sum), in bytes.
+// Channels that a kernel which multiplies whole numbers by fours takes in one step. What a copied row has
+// after its codes (a scale and a zero), and each column of a packed tap after its values (a scale and their
+// sum), in bytes.
 constexpr int64_t kQuadDepth = 64, kRowScaleBytes = 64, kColumnScaleBytes = 8;
 
 enum Activation { kNone, kRelu, kGelu, kSigmoid, kTanh };

@@ -16,7 +16,9 @@ constexpr int64_t kMinRows = 96, kMaxRows = 512;
 int64_t filled_channels(const ConvParams& p) {
   return round_up(p.in_channels / p.groups, format_row(p.format).depth);
 }
-int64_t packed_channels(const ConvParams& p) { return filled_channels(p) + format_row(p.format).column_extra; }
+int64_t packed_channels(const ConvParams& p) {
+  return filled_channels(p) + format_row(p.format).column_extra;
+}
 int64_t packed_columns(const ConvParams& p) { return round_up(p.out_channels / p.groups, kNarrowPanel); }
 
 // The reduction of one phase: segments for a given input layout, cut into blocks.

@@ -60,9 +60,9 @@ std::vector<mx::array> read_arrays(int fd, const std::vector<Span>& spans) {
   std::vector<int64_t> places;  // in bytes
   int64_t end = 0;
   for (const auto& [offset, count, dtype] : spans) {
-    require(dtype == "float32" || dtype == "bfloat16", kReadArrays,
-            "dtype must be \"float32\" or \"bfloat16\", got \"" + dtype + "\"");
-    const mx::Dtype type = dtype == "float32" ? mx::float32 : mx::bfloat16;
+    require(dtype == "float32" || dtype == "bfloat16" || dtype == "int8", kReadArrays,
+            "dtype must be \"float32\", \"bfloat16\" or \"int8\", got \"" + dtype + "\"");
+    const mx::Dtype type = dtype == "float32" ? mx::float32 : dtype == "int8" ? mx::int8 : mx::bfloat16;
     const bool fits = offset >= 0 && offset <= size && count > 0 &&
                       count <= std::numeric_limits<int>::max() &&
                       count * static_cast<int64_t>(mx::size_of(type)) <= size - offset;

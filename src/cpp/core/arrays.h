@@ -11,7 +11,7 @@
 
 namespace rvc_fast {
 
-// Offset in bytes, number of values, "float32" or "bfloat16".
+// Offset in bytes, number of values, "float32", "bfloat16" or "int8".
 using Span = std::tuple<int64_t, int64_t, std::string>;
 
 // One array (values,) per span of the open file `fd`, read by all threads. Throws for a span that the file

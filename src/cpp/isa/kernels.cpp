@@ -76,7 +76,9 @@ const Isa kIsas[] = {
 #endif
     {.name = "neon", .kernels = &neon::table, .formats = {&neon::float32, nullptr, nullptr, nullptr}},
 #else
-    {.name = "generic", .kernels = &generic::table, .formats = {&generic::float32, nullptr, nullptr, nullptr}},
+    {.name = "generic",
+     .kernels = &generic::table,
+     .formats = {&generic::float32, nullptr, nullptr, nullptr}},
 #endif
     {.name = nullptr, .kernels = nullptr, .formats = {}},
 };

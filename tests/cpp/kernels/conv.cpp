@@ -459,8 +459,9 @@ void whole_numbers(const Kernels&) {
     ConvArrays a{};
     a.batch = batch, a.height = a.out_height = 1, a.width = width, a.out_width = output_length(p, 1, width);
     const int64_t taps = p.kernel[1];
-    Floats x(int64_t(batch) * width * p.in_channels, random), weight(p.out_channels * taps * channels, random),
-        packed(packed_size(p) / 4), bias(p.out_channels, random), y(batch * a.out_width * p.out_channels);
+    Floats x(int64_t(batch) * width * p.in_channels, random),
+        weight(p.out_channels * taps * channels, random), packed(packed_size(p) / 4),
+        bias(p.out_channels, random), y(batch * a.out_width * p.out_channels);
     for (size_t i = 0; i < x.size(); ++i) {
       const size_t c = i % channels;
       x[i] = static_cast<float>(c == 0 ? -100 : c == 1 ? 155 : pick(-100, 155));
