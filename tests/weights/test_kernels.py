@@ -38,7 +38,7 @@ SOURCES = {"voice": DEMO / "voice.pth", "embedder": DEMO / "embedder", "pitch_mo
 PACKINGS = [
     Packing(),
     Packing(memory="low"),
-    *([] if dtype_missing("bfloat16") else [Packing(precision=Precision("bfloat16"))]),
+    *(Packing(precision=Precision(d)) for d in ("bfloat16", "int8") if not dtype_missing(d)),
 ]
 
 
