@@ -149,7 +149,9 @@ def test_without_the_instructions_the_error_says_what_can_be_used() -> None:
     EXT.configure(isa="avx2", threads=EXT.threads())
     try:
         assert "avx2 leaves them out" in str(dispatch.dtype_missing("int8"))
-        with pytest.raises(InputError, match=r"dtype must be 'float32' here, got 'int8': this CPU has neither"):
+        with pytest.raises(
+            InputError, match=r"dtype must be 'float32' here, got 'int8': this CPU has neither"
+        ):
             ops.pack_linear(mx.ones((16, 16)), dtype="int8")
     finally:
         EXT.configure(isa=before, threads=EXT.threads())

@@ -141,8 +141,8 @@ def pack_conv1d(weight: mx.array, *, groups: int = 1, dtype: Dtype = "float32") 
             per row of the input; a row with NaN or infinity gives NaN.
 
     Raises:
-        InputError: a dtype that this device does not compute in: "float16" on a CPU; "int8" on a GPU; "bfloat16" and "int8" on a CPU without the
-            compiled kernels or the instructions.
+        InputError: a dtype that this device does not compute in: "float16" on a CPU; "int8" on a GPU; "bfloat16" and
+            "int8" on a CPU without the compiled kernels or the instructions.
     """
     checks.arrays("conv1d", weight=weight)
     checks.whole("conv1d", groups=groups)
