@@ -141,7 +141,7 @@ def test_options_that_do_nothing_are_refused(
 
 def test_what_cannot_be_quantised_says_what_can(tmp_path: Path) -> None:
     target, storage = tmp_path / "a.safetensors", Storage(quantization=Quantization())
-    with pytest.raises(InputError, match="an RMVPE pitch model .* give --dtype float16 without -q"):
+    with pytest.raises(InputError, match=r"an RMVPE pitch model .* give --dtype float16 without -q"):
         pack_file(DEMO / "rmvpe.pt", target, storage=storage)
     pack_file(DEMO / "embedder", target, storage=storage)
     with pytest.raises(InputError, match="quantised already: pack the original model"):

@@ -356,7 +356,8 @@ def packed_layers(model: nn.Module) -> dict[str, ops.PackedWeight]:
 
 def multiplied_in(model: nn.Module, packing: Packing) -> dict[str, tuple[str, str]]:
     """Return for each layer of a loaded model in which number format it multiplies, and why in this one."""
-    wanted, found = packing.precision.weights, {}
+    wanted = packing.precision.weights
+    found: dict[str, tuple[str, str]] = {}
     for path, layer in model.named_modules():
         if isinstance(layer, PackedLayer) and layer.packed is not None:
             taken = layer.precision.weights

@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
     from ..layers import Packing
     from ..ops import precision
     from ..weights.kernels import file_name
-    from ..weights.pack import Quantization, Storage, pack_file
+    from ..weights.pack import Storage, pack_file
+    from ..weights.stored import Quantization
 
     packing = None
     if args.kernels:

@@ -15,7 +15,7 @@ from . import checks, gpu, precision
 from .epilogue import Activation, epilogue, fused_epilogue
 from .op import Op
 from .packed import Array, PackedWeight, Weight, faster_dtype
-from .precision import Dtype, mlx_dtype
+from .precision import Dtype
 from .spec import HALF, Case, Tolerance, layer_bytes, layer_case
 
 

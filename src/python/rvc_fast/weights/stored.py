@@ -36,8 +36,8 @@ class Quantization:
     @classmethod
     def from_dict(cls, what: str, values: object) -> Quantization:
         """Take the `quantization` of a config; FileFormatError for one that is not read."""
-        got = values if isinstance(values, Mapping) else {}
-        bits, size, mode = got.get("bits"), got.get("group_size"), got.get("mode", "affine")
+        got: Mapping[str, Any] = values if isinstance(values, Mapping) else {}
+        bits, size, mode = got.get("bits", ""), got.get("group_size", ""), got.get("mode", "affine")
         for name, value, known in (
             ("bits", bits, BITS),
             ("group_size", size, GROUP_SIZES),
@@ -48,7 +48,7 @@ class Quantization:
                     f"[{what}] {name} of its quantization must be {' or '.join(map(str, known))}, "
                     f"got {str(value)[:40]!r}: pack the original model anew"
                 )
-        return cls(bits, size)
+        return cls(int(bits), int(size))
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as MLX's configs have it."""
