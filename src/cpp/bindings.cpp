@@ -154,6 +154,7 @@ NB_MODULE(_ext, m) {
   bind_mel_stft(m);
   bind_nsf_source(m);
   bind_peak(m);
+  bind_quantized_linear(m);
   bind_relpos_attention(m);
   bind_resblock(m);
   bind_wavenet_gate(m);

@@ -117,6 +117,17 @@ def good_calls() -> dict[str, tuple[Callable[..., Any], Call]]:
         "pack_linear": {"weight": ones(7, 5)},
         "pack_mel_stft": {"filters": ones(3, 9)},
         "pack_resblock": {"weight": ones(16, 3, 16), "algorithm": "auto"},
+        "quantized_linear": {
+            "x": ones(2, 3, 64),
+            "weight": mx.ones((7, 16), mx.uint32),
+            "scales": ones(7, 2),
+            "biases": ones(7, 2),
+            "bias": ones(7),
+            "group_size": 32,
+            "bits": 8,
+            "activation": "gelu",
+            "residual": ones(2, 3, 7),
+        },
         "reflect_pad": {"x": ones(9), "left": 3, "right": 12},
         "relpos_attention": {
             "q": ones(1, 2, 7, 4),
@@ -139,9 +150,9 @@ def bad_arrays(name: str, argument: str, x: mx.array) -> Iterator[tuple[str, Any
     for axis in range(x.ndim):
         shape = list(x.shape)
         shape[axis] = 0
-        yield f"of shape {shape}", mx.zeros(shape)
+        yield f"of shape {shape}", mx.zeros(shape, x.dtype)
     if (name, argument) != ("reflect_pad", "x"):
-        yield "with one dimension more", mx.ones((2, *x.shape))
+        yield "with one dimension more", mx.ones((2, *x.shape), x.dtype)
     yield "a number", mx.array(1.0)
     for value in ([1.0, 2.0], "text", 3.0):
         yield type(value).__name__, value
@@ -172,7 +183,7 @@ def bad_arrays(name: str, argument: str, x: mx.array) -> Iterator[tuple[str, Any
             continue
         shape = list(x.shape)
         shape[axis] += 1
-        yield f"of shape {shape}", mx.ones(shape)
+        yield f"of shape {shape}", mx.ones(shape, x.dtype)
 
 
 def bad_numbers(name: str, argument: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -246,7 +257,10 @@ def main() -> int:
     for name, (op, good) in calls.items():
         evaluate(op(**good))
         for dtype in (mx.float16, mx.bfloat16):
-            half = {k: v.astype(dtype) if isinstance(v, mx.array) else v for k, v in good.items()}
+            half = {
+                k: v.astype(dtype) if isinstance(v, mx.array) and v.dtype == mx.float32 else v
+                for k, v in good.items()
+            }
             if any(not mx.isfinite(part).all() for part in evaluate(op(**half))):
                 failures.append(f"{name} in {dtype} gives numbers that are not finite")
         label = {"resblock_stage": "resblock"}.get(name, name.removeprefix("pack_"))

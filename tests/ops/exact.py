@@ -127,6 +127,17 @@ def linear(x: Array, weight: Array, bias: Array | None = None, **rest: Any) -> A
     return _epilogue(x @ weight.T, bias, **rest)
 
 
+def quantized_linear(
+    x: Array, weight: Array, scales: Array, biases: Array, *, group_size: int, bits: int, **rest: Any
+) -> Array:
+    codes = weight.astype(np.uint64)[:, :, None] >> np.arange(0, 32, bits, dtype=np.uint64) & np.uint64(
+        2**bits - 1
+    )
+    groups = codes.reshape(*scales.shape, group_size)
+    w = groups * scales[:, :, None] + biases[:, :, None]
+    return _epilogue(x @ w.reshape(len(w), -1).T, **rest)
+
+
 def _sigmoid(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
@@ -274,6 +285,7 @@ EXACT: dict[str, Callable[..., Array]] = {
     "linear": linear,
     "mel_stft": mel_stft,
     "nsf_source": nsf_source,
+    "quantized_linear": quantized_linear,
     "relpos_attention": relpos_attention,
     "resblock": resblock,
     "wavenet_gate": wavenet_gate,

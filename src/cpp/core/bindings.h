@@ -34,6 +34,7 @@ void bind_linear(nb::module_& m);
 void bind_mel_stft(nb::module_& m);
 void bind_nsf_source(nb::module_& m);
 void bind_peak(nb::module_& m);
+void bind_quantized_linear(nb::module_& m);
 void bind_relpos_attention(nb::module_& m);
 void bind_resblock(nb::module_& m);
 void bind_wavenet_gate(nb::module_& m);

@@ -15,6 +15,7 @@
 #include "layer_norm/kernel.h"
 #include "mel_stft/kernel.h"
 #include "nsf_source/kernel.h"
+#include "quantized_linear/kernel.h"
 
 namespace rvc_fast {
 
@@ -56,6 +57,10 @@ struct Kernels {
   void (*attention_pack)(const AttentionPack&);
   void (*attention)(const Attention&);
   void (*layer_norm)(const LayerNorm&);
+  void (*quantized_panels)(const QuantizedWeight&, int64_t first, int64_t columns, float* panels);
+  int64_t (*quantized_row_floats)(int64_t words, int bits);
+  void (*quantized_row)(const float* x, int64_t words, int bits, float* to);
+  void (*quantized_dots)(const QuantizedDots&);
 };
 
 // One choice of instructions.

@@ -17,6 +17,7 @@ from .mel_stft import mel_stft, pack_mel_stft, reflect_pad
 from .nsf_source import nsf_source
 from .packed import PackedWeight, Weight
 from .precision import Dtype, Precision
+from .quantized_linear import quantized_linear
 from .relpos_attention import relpos_attention
 from .resblock import ResConv, pack_resblock, resblock_stage
 from .wavenet_gate import wavenet_gate
@@ -48,6 +49,7 @@ __all__ = [
     "pack_linear",
     "pack_mel_stft",
     "pack_resblock",
+    "quantized_linear",
     "reflect_pad",
     "relpos_attention",
     "resblock_stage",

@@ -39,6 +39,18 @@ def arrays(op: str, **given: object) -> None:
         check(op, array.size > 0, argument, "not empty", f"shape {tuple(array.shape)}")
 
 
+def words(op: str, **given: object) -> None:
+    """Raise unless every argument is an array of 32-bit words that is not empty.
+
+    TypeError for what is no array at all, InputError otherwise.
+    """
+    for argument, array in given.items():
+        if not isinstance(array, mx.array):
+            raise TypeError(f"[{op}] {argument} must be an mx.array, got {type(array).__name__}")
+        check(op, array.dtype == mx.uint32, argument, "uint32, as mx.quantize makes it", array.dtype)
+        check(op, array.size > 0, argument, "not empty", f"shape {tuple(array.shape)}")
+
+
 def rank(op: str, argument: str, array: Weight, axes: str) -> None:
     """Raise InputError unless an array has as many axes as `axes` names, such as "(B, T, C)"."""
     fits = array.ndim == len(axes.split(","))
