@@ -18,6 +18,8 @@ from rvc_fast.ops.spec import errors
 
 # Emulation does some tens of millions of these a second.
 MOST_FLOPS = 200_000_000
+# Of these MLX's CPU kernels, which stand in for its GPU kernels here, add up in 16 bits; those of a GPU do not.
+SUMS_OF_16_BITS = ("quantized_linear",)
 
 
 def _round(value: Any, dtype: mx.Dtype) -> Any:
@@ -59,7 +61,8 @@ def _params() -> list[Any]:
             if not backends or (case.benchmark and spec.flops(**arguments(op, index)) > MOST_FLOPS):
                 continue
             for backend in backends:
-                for dtype in ("float32", *(d for d in ("float16", "bfloat16") if d in spec.tolerance)):
+                narrow = () if op in SUMS_OF_16_BITS else ("float16", "bfloat16")
+                for dtype in ("float32", *(d for d in narrow if d in spec.tolerance)):
                     found.append(
                         pytest.param(backend, op, index, dtype, id=f"{op}-{case.name}-{dtype}-{backend}")
                     )

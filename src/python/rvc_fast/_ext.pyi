@@ -182,6 +182,18 @@ def nsf_source(
 def fma_peak(dtype: str = "float32") -> float: ...
 def int8_peak() -> float: ...
 def memory_peak(kind: str, bytes: int) -> float: ...
+def quantized_linear(
+    x: mlx.core.array,
+    weight: mlx.core.array,
+    scales: mlx.core.array,
+    biases: mlx.core.array,
+    bias: mlx.core.array | None,
+    residual: mlx.core.array | None,
+    group_size: int,
+    bits: int,
+    activation: str = "",
+    stream: mlx.core.Stream | mlx.core.ThreadLocalStream | mlx.core.Device | mlx.core.DeviceType = ...,
+) -> mlx.core.array: ...
 def relpos_attention(
     q: mlx.core.array,
     k: mlx.core.array,

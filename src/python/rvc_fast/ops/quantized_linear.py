@@ -98,10 +98,9 @@ def _gpu(
     residual: Array,
     o: Options,
 ) -> mx.array:
-    """MLX's own product reads the codes as they are."""
-    scales, biases = scales.astype(x.dtype), biases.astype(x.dtype)
+    """MLX's own product reads the codes as they are. It computes in the widest dtype of x, scales and biases."""
     y = mx.quantized_matmul(x, weight, scales, biases, group_size=o.group_size, bits=o.bits)
-    return fused_epilogue(y, bias, residual, o.activation)
+    return fused_epilogue(y, bias, residual, o.activation).astype(x.dtype)
 
 
 QUANTIZED_LINEAR = Op(
@@ -204,6 +203,8 @@ SPEC = QUANTIZED_LINEAR.describe(
         _case("primes of 4 bits", (2, 13), 192, 67, bits=4, activation="tanh"),
         _case("wide groups", (11,), 128, 113, group_size=128, bias=False),
         _case("long reduction in blocks", (13,), 3072, 70, residual=True),
+        _case("more rows than at once", (600,), 32, 1030, group_size=32, residual=True),
+        _case("many rows, few outputs", (2, 203), 64, 19, bits=4, activation="relu"),
         _case("one row, 8 bits", (1, 1), 4096, 4096, benchmark=True),
         _case("one row, 4 bits", (1, 1), 4096, 4096, bits=4, benchmark=True),
         _case("HuBERT feed-forward up", (1, 150), 768, 3072, activation="gelu", benchmark=True),
