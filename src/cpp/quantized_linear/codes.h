@@ -6,8 +6,14 @@ static RVC_INLINE V code(VI words, int i) {
   return __builtin_convertvector(words >> (i * Bits) & ((1 << Bits) - 1), V);
 }
 
+typedef int32_t VIU __attribute__((vector_size(4 * RVC_LANES), aligned(4), may_alias));
+
+// The first n words; the other lanes are zero.
 static RVC_INLINE VI load_words(const uint32_t* p, int n) {
-  return reinterpret_cast<VI>(load_first(reinterpret_cast<const float*>(p), n));
+  if (n == RVC_LANES) return *reinterpret_cast<const VIU*>(p);
+  VI v = {};
+  for (int i = 0; i < n; ++i) v[i] = static_cast<int32_t>(p[i]);
+  return v;
 }
 
 // RVC_LANES columns of a panel of `width`, as [channel][width]. Those from `used` on become zeros.
@@ -62,7 +68,7 @@ static void quantized_row(const float* x, int64_t words, int bits, float* to) {
 
 // One number for each word of a vector of them. `words` of neighbours share theirs, beginning with from[0].
 static RVC_INLINE V spread(const float* from, int64_t words, int lanes) {
-  VI lane;
+  VI lane = {};
   for (int i = 0; i < RVC_LANES; ++i) lane[i] = i;
   V v = splat(from[0]);
   for (int64_t i = 1; i * words < lanes; ++i)
