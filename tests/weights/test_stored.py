@@ -183,3 +183,42 @@ def test_a_gain_must_fit() -> None:
     np.testing.assert_array_equal(found.value(), np.full((3, 5), 2, np.float32))
     with pytest.raises(FileFormatError, match=r"tensor 'a\.gain' of shape \(5, 1\) does not fit \(3, 5\)"):
         stored.stored("voice", tensors | {"a.gain": np.ones((5, 1), np.float32)}, {})
+
+
+def test_a_gain_may_be_narrow_and_must_be_of_floating_point() -> None:
+    """`pack` keeps gains of 2^100, which float16 does not hold, in bfloat16."""
+    weight, gain = np.ones((2, 3), np.float16), np.full((2, 1), 2.0**100, np.float32)
+    narrow = stored.narrowest(gain)
+    assert narrow.dtype == BFLOAT16
+    (found,) = stored.stored("voice", {"a.weight": weight, "a.gain": narrow}, {}).values()
+    np.testing.assert_array_equal(found.value(), np.full((2, 3), 2.0**100, np.float32))
+    assert str(found) == "float16, bfloat16 gain"
+    for name in ("a.weight", "a.gain"):
+        tensors = {"a.weight": weight, "a.gain": gain} | {name: np.ones((2, 1), np.int64)}
+        with pytest.raises(
+            FileFormatError, match=rf"tensor '{name}' must be of floating-point numbers, got int64"
+        ):
+            stored.stored("voice", tensors, {})
+
+
+def test_scales_and_gains_beyond_float32_are_refused(tmp_path: Path) -> None:
+    """Each number of these files is finite, but not what they stand for."""
+    good, bad = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    pack_file(DEMO / "embedder", good, storage=Storage(quantization=Quantization()))
+    c = load_checkpoint(good)
+    stem = "layers.0.qkv"
+    huge = {
+        f"{stem}.{part}": np.full_like(c.tensors[f"{stem}.scales"], 3e38, np.float32)
+        for part in ("scales", "biases")
+    }
+    numbers = np.full((c.tensors[f"{stem}.scales"].shape[0], 128), 2, np.float32)
+    rest = {
+        name: t for name, t in c.tensors.items() if not name.startswith(f"{stem}.") or name.endswith("bias")
+    }
+    gain = {f"{stem}.weight": numbers, f"{stem}.gain": np.full((1, 1), 3e38, np.float32)}
+    for tensors in (c.tensors | huge, rest | gain):
+        save_packed(bad, c.kind, tensors, c.config)
+        with pytest.raises(
+            FileFormatError, match=rf"tensor '{stem}\.weight' stands for numbers that are not finite"
+        ):
+            MODELS[c.kind].from_checkpoint(load_checkpoint(bad))
