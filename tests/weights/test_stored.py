@@ -116,6 +116,10 @@ def test_a_voice_keeps_its_decoder_in_float16(tmp_path: Path, capsys: pytest.Cap
         "why": "as dtype asks",
     }
     assert facts["layers"]["dec.conv_pre"]["stored_as"] == "float16"
+    assert main(["info", str(target)]) == 0
+    said = capsys.readouterr().out
+    assert "  quantization:\n    bits: 8\n    group_size: 64\n    mode: affine\n" in said
+    assert "flow.flows.0.pre:" not in said
 
 
 @pytest.mark.parametrize(
@@ -124,6 +128,7 @@ def test_a_voice_keeps_its_decoder_in_float16(tmp_path: Path, capsys: pytest.Cap
         (["--q-bits", "4"], "give -q with them"),
         (["--kernels-dtype", "float32"], "give --kernels with them"),
         (["-q", "--q-bits", "3"], "invalid choice: 3"),
+        (["--kernels", "--memory", "low"], "--memory is --kernels-memory now"),
     ],
 )
 def test_options_that_do_nothing_are_refused(
