@@ -227,3 +227,21 @@ def test_scales_and_gains_beyond_float32_are_refused(tmp_path: Path) -> None:
             FileFormatError, match=rf"tensor '{stem}\.weight' stands for numbers that are not finite"
         ):
             MODELS[c.kind].from_checkpoint(load_checkpoint(bad))
+
+
+@pytest.mark.parametrize("source", ["voice.pth", "embedder", "rmvpe.pt"])
+def test_a_gain_of_nothing_has_no_place(source: str) -> None:
+    c = load_checkpoint(DEMO / source)
+    c.tensors["a.gain"] = np.ones((1, 1), np.float32)
+    with pytest.raises(FileFormatError, match=r"tensor '.*a\.gain' has no place in the model"):
+        MODELS[c.kind].from_checkpoint(c)
+
+
+def test_scales_are_floats() -> None:
+    codes = stored.quantized(np.ones((2, 64), np.float32), Quantization(), "float32")
+    tensors = stored.parts("a.weight", codes)
+    for wrong in ({"a.scales": np.ones((2, 1), np.int32)}, {"a.biases": np.ones((2, 1), np.float16)}):
+        with pytest.raises(
+            FileFormatError, match=r"'a\.scales' and 'a\.biases' must be of one floating-point type"
+        ):
+            stored.stored("hubert", tensors | wrong, {"quantization": Quantization().as_dict()})

@@ -180,7 +180,9 @@ def _quantized(
     if words.dtype != np.uint32 or words.ndim != 2:
         raise FileFormatError(f"[{what}] tensor {stem + '.weight'!r} must be uint32 of two dimensions")
     if scales.dtype.kind not in "fV" or biases.dtype != scales.dtype:
-        raise FileFormatError(f"[{what}] tensor {stem + _BIASES!r} must be of the type of its scales")
+        raise FileFormatError(
+            f"[{what}] tensors {stem + _SCALES!r} and {stem + _BIASES!r} must be of one floating-point type"
+        )
     columns = words.shape[1] * 32 // quantization.bits
     wanted = words.shape[0], columns // quantization.group_size
     if columns % quantization.group_size or scales.shape != wanted or biases.shape != wanted:
@@ -194,8 +196,8 @@ def _quantized(
 def checked_gains(what: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return tensors whose gains make finite numbers of their weights; FileFormatError otherwise."""
     for name, gain in tensors.items():
-        if name.endswith(_GAIN):
-            weight = name.removesuffix(_GAIN) + ".weight"
+        weight = name.removesuffix(_GAIN) + ".weight"
+        if name.endswith(_GAIN) and weight in tensors:
             with np.errstate(all="ignore"):
                 largest = np.float32(np.abs(tensors[weight]).max()) * np.abs(gain).max()
             if not np.isfinite(largest):
