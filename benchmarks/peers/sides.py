@@ -9,8 +9,10 @@ import contextlib
 import functools
 import io
 import math
+import tempfile
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -322,6 +324,42 @@ class OpenVinoBf16(OpenVino):
     precision = "bf16"
 
 
+def quantized(exported: bytes) -> bytes:
+    """Return a model in ONNX's format whose matrix products are of whole numbers of 8 bits.
+
+    By ONNX Runtime's dynamic quantisation: a scale for each output of a weight, and one for all of an input.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, result = Path(folder, "float32.onnx"), Path(folder, "int8.onnx")
+        source.write_bytes(exported)
+        quantize_dynamic(
+            source, result, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8, per_channel=True
+        )
+        return result.read_bytes()
+
+
+class OnnxRuntimeInt8(OnnxRuntime):
+    """ONNX Runtime with the matrix products of the content encoder in int8."""
+
+    name = "onnxruntime-int8"
+    dtype = "int8"
+
+    def load(self, exported: bytes) -> Model:
+        return super().load(quantized(exported))
+
+
+class OpenVinoInt8(OpenVino):
+    """OpenVINO with the same quantised model; what is not quantised is float32."""
+
+    name = "openvino-int8"
+    dtype = "int8"
+
+    def load(self, exported: bytes) -> Model:
+        return super().load(quantized(exported))
+
+
 class CoreMl(OnnxRuntime):
     """ONNX Runtime's Core ML provider; what Core ML does not take runs on the CPU provider.
 
@@ -343,5 +381,17 @@ class CoreMl(OnnxRuntime):
 
 
 SIDES: dict[str, Callable[[], Peer]] = {
-    side.name: side for side in (Eager, Cpu, Autocast, Compiled, OnnxRuntime, CoreMl, OpenVino, OpenVinoBf16)
+    side.name: side
+    for side in (
+        Eager,
+        Cpu,
+        Autocast,
+        Compiled,
+        OnnxRuntime,
+        OnnxRuntimeInt8,
+        CoreMl,
+        OpenVino,
+        OpenVinoBf16,
+        OpenVinoInt8,
+    )
 }

@@ -54,7 +54,10 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["stages", "--op", "conv1d"], "--op chooses kernels, not stages"),
         (["kernels", "--stage", "mel"], "--stage chooses stages, not kernels"),
         (["kernels", "--seconds", "1"], "--seconds is for stages and convert"),
-        (["--dtype", "int4"], "dtype must be one of float32, bfloat16, float16, int8, got 'int4'"),
+        (
+            ["--dtype", "int4"],
+            "dtype must be one of float32, bfloat16, float16, int8, bfloat16x2, got 'int4'",
+        ),
         (["kernels", "--op", "knn", "--dtype", "float16"], "knn has no float16 on the backend"),
         (["stages", "--dtype", "float16"], "here, got 'float16': only a GPU computes in float16"),
         (["--against", "jax"], "against must be of torch, "),

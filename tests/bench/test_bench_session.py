@@ -136,6 +136,10 @@ def test_a_peer_must_be_the_public_codes_model() -> None:
     assert "89.9 dB of the golden cases" in rows[0]["peers"]["torch"]["note"]
     assert "torch check" not in log
     assert going.red == 1
+    rows, _, _ = measure({"torch-bf16": {"facts": {"dtype": "bfloat16", "golden_db": 19.9}}})
+    assert rows[0]["peers"]["torch-bf16"]["note"].startswith("WRONG MODEL")
+    rows, _, _ = measure({"torch-bf16": {"facts": {"dtype": "bfloat16", "golden_db": 20.0}}})
+    assert "golden cases" not in rows[0]["peers"]["torch-bf16"].get("note", "")
     rows, _, _ = measure({"torch": {"facts": {"dtype": "float32", "golden_db": 90.0}}})
     assert rows[0]["peers"]["torch"]["golden_db"] == 90.0
     assert "ratio" in rows[0]["peers"]["torch"]

@@ -78,14 +78,17 @@ def test_who_takes_part() -> None:
     torch = ["torch", "torch-cpu", "torch-compile", "torch-bf16"]
     assert who("kernels", "linear/x") == ["mlx", "cpu"]
     assert who("kernels", "resblock/x") == ["mlx", "cpu", "direct"]
-    assert who("stages", "decoder") == list(sides.PEERS)
+    assert who("stages", "hubert") == [p for p in sides.PEERS if p != "direct"]
+    assert who("stages", "decoder") == [p for p in sides.PEERS if not p.endswith("-int8")]
     assert who("stages", "mel") == [*torch, "mlx", "cpu"]
     assert who("convert", "warm") == [
         *torch,
         "onnxruntime",
+        "onnxruntime-int8",
         "onnxruntime-coreml",
         "openvino",
         "openvino-bf16",
+        "openvino-int8",
         "mlx",
         "cpu",
     ]

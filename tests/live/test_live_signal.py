@@ -77,13 +77,12 @@ def test_noise_belongs_to_absolute_frames() -> None:
 
     latent, source, inner, phases = draws(0, 40, FrameNoise(7))
     moving = FrameNoise(7)
-    for first, frames in ((-4, 10), (2, 8), (4, 20), (20, 20)):
-        seen, a, b, c = draws(first, frames, moving), max(0, first), first + frames, max(0, -first)
-        np.testing.assert_array_equal(seen[0][..., c:], latent[..., a:b])
-        np.testing.assert_array_equal(seen[1][:, 6 * c :], source[:, 6 * a : 6 * b])
-        np.testing.assert_array_equal(seen[2][..., 5 * c :], inner[..., 5 * a : 5 * b])
+    for first, frames in ((0, 6), (2, 8), (4, 4), (20, 20)):
+        seen, stop = draws(first, frames, moving), first + frames
+        np.testing.assert_array_equal(seen[0], latent[..., first:stop])
+        np.testing.assert_array_equal(seen[1], source[:, 6 * first : 6 * stop])
+        np.testing.assert_array_equal(seen[2], inner[..., 5 * first : 5 * stop])
         np.testing.assert_array_equal(seen[3], phases)
-        assert not seen[0][..., :c].any()
     assert abs(np.std(inner) - 1) < 0.1
     assert not np.array_equal(draws(0, 40, FrameNoise(8))[0], latent)
     assert isinstance(FrameNoise(0).window(0, 2).normal((1, 2)), mx.array)

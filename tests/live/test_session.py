@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -153,13 +155,44 @@ def test_bypass_is_the_input_as_late_as_the_result() -> None:
     np.testing.assert_array_equal(y[late:], x[: len(x) - late])
 
 
-def test_samples_that_are_no_numbers_become_silence() -> None:
+@pytest.mark.parametrize("wrong", [np.nan, 1e30])
+def test_samples_that_a_stream_refuses_become_silence(wrong: float) -> None:
     device = Device(Echo())
     device.run(1)
-    device.session.exchange(np.full(BLOCK, np.nan, np.float32))
+    device.session.exchange(np.full(BLOCK, wrong, np.float32))
     device.run(1)
-    assert np.isfinite(device.played).all()
+    assert device.played.max() <= device.now * RATE
     assert device.session.stats.refused >= BLOCK
+
+
+def test_blocks_that_cannot_be_converted_are_refused() -> None:
+    session = Session(Echo(), buffer=BUFFER)
+    for wrong, message in [
+        (
+            np.zeros((BLOCK, 1), np.float32),
+            r"samples must be \(n,\) floats .* got float32 of shape \(160, 1\)",
+        ),
+        (np.zeros(BLOCK, np.int16), r"samples must be \(n,\) floats .* got int16 of shape \(160,\)"),
+        (
+            np.zeros(481, np.float32),
+            "at most the 480 samples of the buffer at a time, got 481: use a longer buffer",
+        ),
+    ]:
+        with pytest.raises(InputError, match=message):
+            session.exchange(wrong)
+    assert len(session.exchange(np.zeros(480, np.float64))) == 480
+    assert session.stats.missing == 0
+
+
+def test_a_session_that_has_ended_is_silent_and_can_begin_again() -> None:
+    stream = Echo(cost=0.0)
+    session = Session(stream, buffer=BUFFER)
+    stream.device = Device(stream)
+    for _ in range(2):
+        with session:
+            pass
+        assert not session.exchange(np.ones(BLOCK, np.float32)).any()
+    assert (session.stats.missing, stream.samples) == (0, 0)
 
 
 def test_a_worker_that_fails_says_so() -> None:
@@ -173,7 +206,14 @@ def test_a_worker_that_fails_says_so() -> None:
     session._thread.join(5)
     with pytest.raises(InputError, match="its weights are damaged"):
         session.__exit__()
-    assert not session.exchange(np.ones(BLOCK, np.float32))[round(BUFFER * RATE) :].any()
+    for _ in range(10):
+        assert not session.exchange(np.ones(BLOCK, np.float32)).any()
+    assert len(session._arrived) == 0  # nobody would take it
+
+
+def test_a_session_is_there_before_any_stream() -> None:
+    code = "import rvc_fast; print(rvc_fast.live.Session.__name__)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "Session\n"
 
 
 def test_the_worker_converts_while_the_device_goes_on() -> None:

@@ -271,6 +271,22 @@ def test_a_damaged_voice_is_said() -> None:
         fake(voice=voice).push(np.ones(32000, np.float32))
 
 
+def test_a_hop_that_failed_ends_the_stream() -> None:
+    class Failing(FakeVoice):
+        def infer(self, *given: Any, **options: Any) -> mx.array:
+            if len(self.calls) == 3:
+                raise MemoryError
+            return super().infer(*given, **options)
+
+    stream = fake(voice=Failing())
+    with pytest.raises(MemoryError):
+        stream.push(np.ones(32000, np.float32))
+    assert stream.stats.hops == 4  # the first one only fills the look-ahead
+    for again in (lambda: stream.push(np.ones(4, np.float32)), stream.flush):
+        with pytest.raises(InputError, match="must not follow a hop that failed: open another stream"):
+            again()
+
+
 def test_threads_take_turns() -> None:
     stream = fake()
     with ThreadPoolExecutor(4) as pool:

@@ -90,7 +90,7 @@ def test_refused_where_it_cannot_be(ext: ModuleType) -> None:
         ops.pack_resblock(normal(16, 3, 16), dtype="bfloat16x2")
     ext.configure(isa="avx512")
     with pytest.raises(
-        InputError, match=r"got 'bfloat16x2': this CPU has no AMX-BF16, or RVC_FAST_ISA=avx512"
+        InputError, match=r"got 'bfloat16x2': this CPU has no AMX-BF16 instructions, or RVC_FAST_ISA=avx512"
     ):
         rvc_fast.load("voice.pth", dtype="bfloat16x2")
     with pytest.raises(ValueError, match=r"\[linear\] bfloat16x2 must have AMX-BF16"):

@@ -116,6 +116,10 @@ def test_a_voice_keeps_its_decoder_in_float16(tmp_path: Path, capsys: pytest.Cap
         "why": "as dtype asks",
     }
     assert facts["layers"]["dec.conv_pre"]["stored_as"] == "float16"
+    assert main(["info", str(target)]) == 0
+    said = capsys.readouterr().out
+    assert "  quantization:\n    bits: 8\n    group_size: 64\n    mode: affine\n" in said
+    assert "flow.flows.0.pre:" not in said
 
 
 @pytest.mark.parametrize(
@@ -124,6 +128,7 @@ def test_a_voice_keeps_its_decoder_in_float16(tmp_path: Path, capsys: pytest.Cap
         (["--q-bits", "4"], "give -q with them"),
         (["--kernels-dtype", "float32"], "give --kernels with them"),
         (["-q", "--q-bits", "3"], "invalid choice: 3"),
+        (["--kernels", "--memory", "low"], "--memory is --kernels-memory now"),
     ],
 )
 def test_options_that_do_nothing_are_refused(
@@ -183,3 +188,60 @@ def test_a_gain_must_fit() -> None:
     np.testing.assert_array_equal(found.value(), np.full((3, 5), 2, np.float32))
     with pytest.raises(FileFormatError, match=r"tensor 'a\.gain' of shape \(5, 1\) does not fit \(3, 5\)"):
         stored.stored("voice", tensors | {"a.gain": np.ones((5, 1), np.float32)}, {})
+
+
+def test_a_gain_may_be_narrow_and_must_be_of_floating_point() -> None:
+    """`pack` keeps gains of 2^100, which float16 does not hold, in bfloat16."""
+    weight, gain = np.ones((2, 3), np.float16), np.full((2, 1), 2.0**100, np.float32)
+    narrow = stored.narrowest(gain)
+    assert narrow.dtype == BFLOAT16
+    (found,) = stored.stored("voice", {"a.weight": weight, "a.gain": narrow}, {}).values()
+    np.testing.assert_array_equal(found.value(), np.full((2, 3), 2.0**100, np.float32))
+    assert str(found) == "float16, bfloat16 gain"
+    for name in ("a.weight", "a.gain"):
+        tensors = {"a.weight": weight, "a.gain": gain} | {name: np.ones((2, 1), np.int64)}
+        with pytest.raises(
+            FileFormatError, match=rf"tensor '{name}' must be of floating-point numbers, got int64"
+        ):
+            stored.stored("voice", tensors, {})
+
+
+def test_scales_and_gains_beyond_float32_are_refused(tmp_path: Path) -> None:
+    """Each number of these files is finite, but not what they stand for."""
+    good, bad = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    pack_file(DEMO / "embedder", good, storage=Storage(quantization=Quantization()))
+    c = load_checkpoint(good)
+    stem = "layers.0.qkv"
+    huge = {
+        f"{stem}.{part}": np.full_like(c.tensors[f"{stem}.scales"], 3e38, np.float32)
+        for part in ("scales", "biases")
+    }
+    numbers = np.full((c.tensors[f"{stem}.scales"].shape[0], 128), 2, np.float32)
+    rest = {
+        name: t for name, t in c.tensors.items() if not name.startswith(f"{stem}.") or name.endswith("bias")
+    }
+    gain = {f"{stem}.weight": numbers, f"{stem}.gain": np.full((1, 1), 3e38, np.float32)}
+    for tensors in (c.tensors | huge, rest | gain):
+        save_packed(bad, c.kind, tensors, c.config)
+        with pytest.raises(
+            FileFormatError, match=rf"tensor '{stem}\.weight' stands for numbers that are not finite"
+        ):
+            MODELS[c.kind].from_checkpoint(load_checkpoint(bad))
+
+
+@pytest.mark.parametrize("source", ["voice.pth", "embedder", "rmvpe.pt"])
+def test_a_gain_of_nothing_has_no_place(source: str) -> None:
+    c = load_checkpoint(DEMO / source)
+    c.tensors["a.gain"] = np.ones((1, 1), np.float32)
+    with pytest.raises(FileFormatError, match=r"tensor '.*a\.gain' has no place in the model"):
+        MODELS[c.kind].from_checkpoint(c)
+
+
+def test_scales_are_floats() -> None:
+    codes = stored.quantized(np.ones((2, 64), np.float32), Quantization(), "float32")
+    tensors = stored.parts("a.weight", codes)
+    for wrong in ({"a.scales": np.ones((2, 1), np.int32)}, {"a.biases": np.ones((2, 1), np.float16)}):
+        with pytest.raises(
+            FileFormatError, match=r"'a\.scales' and 'a\.biases' must be of one floating-point type"
+        ):
+            stored.stored("hubert", tensors | wrong, {"quantization": Quantization().as_dict()})

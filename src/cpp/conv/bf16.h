@@ -1,7 +1,7 @@
 // The direct convolution's micro-kernel in bfloat16. Included only through isa/bf16.inc.
 //
 // AMX: two by two tiles of 16 x 16 sums, each step a product of 16 rows x 32 by 32 x 16 columns. AVX512-BF16:
-// the 12 x 32 tile of the float32 kernel, each step a pair of inputs.
+// tiles of 12 x 32 sums in registers, each step a pair of inputs.
 
 #if defined(__AMX_BF16__)
 

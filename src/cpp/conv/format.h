@@ -33,8 +33,8 @@ struct FormatRow {
   int64_t items_per_thread;  // enough to even out threads of unequal speed
   int64_t pieces = 0;     // of a value, each in a plane of its own of the copied input; 0: it has no planes
   int64_t row_extra = 0;  // bytes that follow each row of the copied input
-  int64_t column_extra =
-      0;  // bytes that each column of a packed tap has beside its values, which are bytes too
+  // Bytes that each column of a packed tap has beside its values, which are bytes too.
+  int64_t column_extra = 0;
 };
 
 const FormatRow& format_row(Format format);

@@ -88,7 +88,8 @@ struct InputCopy {
   int64_t lines, rows, channels;
   float slope;  // 1: plain copy
   void* to;
-  int64_t to_pitch, to_plane;
+  int64_t to_pitch;
+  int64_t to_plane = 0;  // from one plane to the next, in a format that has planes
 };
 
 }  // namespace rvc_fast

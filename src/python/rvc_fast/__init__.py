@@ -13,11 +13,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import ops
+    from . import live, ops
     from .converter import ConversionResult, Converter, load
 
 __version__ = "0.1.0"
-__all__ = ["ConversionResult", "Converter", "__version__", "load", "ops"]
+__all__ = ["ConversionResult", "Converter", "__version__", "live", "load", "ops"]
 
 
 def __getattr__(name: str) -> Any:
@@ -29,8 +29,8 @@ def __getattr__(name: str) -> Any:
         said = machine.problem()
         if said:
             raise ImportError(said)
-    if name == "ops":
-        return importlib.import_module(".ops", __name__)
+    if name in ("live", "ops"):
+        return importlib.import_module(f".{name}", __name__)
     if name in ("ConversionResult", "Converter", "load"):
         return getattr(importlib.import_module(".converter", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

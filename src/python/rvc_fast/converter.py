@@ -236,7 +236,7 @@ class Converter:
     ) -> Stream:
         """Return a live conversion: samples are pushed as they arrive, and as many converted ones come back.
 
-        A sample comes back `hop` + `lookahead` and some 3 ms for resampling later (`Stream.latency`), if a hop is
+        A sample comes back `hop` + `lookahead` and 2 to 8 ms for resampling later (`Stream.latency`), if a hop is
         computed in less than its own length. The models, the index and the device are those of this Converter now.
 
         sample_rate: of what is pushed and of what comes back, Hz, from 8000 to 192000.

@@ -378,11 +378,22 @@ def adapt(model: nn.Module, precision: Precision) -> None:
             module.adapt(precision)
 
 
-def _pack_from(layer: PackedLayer, stored: Stored, packing: Packing) -> None:
+def _values(what: str, name: str, stored: Stored) -> np.ndarray:
+    """Return the numbers of a tensor; FileFormatError if gains or scales make them greater than float32 holds."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = stored.value()
+    if (stored.gain is not None or stored.codes is not None) and not np.isfinite(values).all():
+        raise FileFormatError(f"[{what}] tensor {name!r} stands for numbers that are not finite")
+    return values
+
+
+def _pack_from(what: str, path: str, layer: PackedLayer, stored: Stored, packing: Packing) -> None:
     """Pack a layer's weight, without a copy of the tensor if a kernel of ours reads it."""
     form = layer.packed_form(packing)
     packs = isinstance(form, ops.PackedWeight) and form.backend == "cpu"
-    tensor = np.ascontiguousarray(stored.values if packs and stored.plain else stored.value())
+    tensor = np.ascontiguousarray(
+        stored.values if packs and stored.plain else _values(what, f"{path}.weight", stored)
+    )
     lent = packs and tensor.dtype in (np.float32, np.float16)
     layer.weight = native.compiled.borrow(tensor) if lent else mx.array(tensor)
     layer.pack(packing)
@@ -415,7 +426,7 @@ def load(
     weights are those; `model.kernels` says where they came from, None if they were packed.
 
     Raises:
-        FileFormatError: a tensor that is missing, left over or of another shape, named.
+        FileFormatError: a tensor that is missing, left over, of another shape or not finite, named.
         kernels.Unfit: `kernels` are not what the layers take.
     """
     wanted = {name: tuple(value.shape) for name, value in tree_flatten(model.parameters())}
@@ -445,8 +456,10 @@ def load(
         if path in ready:
             layer.adopt(ready[path])
         else:
-            _pack_from(layer, tensor, packing.of_layer(path, model.float_parts))
-    model.load_weights([(name, mx.array(tensor.value())) for name, tensor in rest.items()], strict=False)
+            _pack_from(what, path, layer, tensor, packing.of_layer(path, model.float_parts))
+    model.load_weights(
+        [(name, mx.array(_values(what, name, tensor))) for name, tensor in rest.items()], strict=False
+    )
     adapt(model, packing.precision)
     mx.eval([layer.packed for layer in layers.values()], model.parameters())
     model.kernels = None if kernels is None else kernels.path

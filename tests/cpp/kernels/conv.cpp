@@ -225,7 +225,7 @@ void run_conv_case(ConvParams p, int64_t batch, int64_t height, int64_t width, c
     check(std::equal(beside + i * p.beside, beside + (i + 1) * p.beside, all + i * pitch + p.out_channels),
           what + ": what stands beside the result");
   }
-  const std::vector<Wanted>& want = once(what, [&] {
+  const std::vector<Wanted>& want = once(what + " in " + format_row(p.format).name, [&] {
     std::vector<Wanted> sums = direct(p, a, weight);
     if (p.algorithm.method != Method::direct) {  // an output rounds as the largest of its tile does, even
                                                  // where it has few terms itself

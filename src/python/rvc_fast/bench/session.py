@@ -21,7 +21,6 @@ from .. import native
 from ..errors import BackendError, InputError
 from ..ops import dispatch, precision, registry
 from ..ops.op import specs
-from ..verify.golden import BAR_DB
 from . import chips, kernels, limits, machine, results, sides, worker
 from .results import Row
 from .work import CONVERT, STAGES, Task, padded_seconds
@@ -43,9 +42,11 @@ NEEDS = {
     "torch-compile": ("torch",),
     "torch-bf16": ("torch",),
     "onnxruntime": ("torch", "onnx", "onnxruntime"),
+    "onnxruntime-int8": ("torch", "onnx", "onnxruntime"),
     "onnxruntime-coreml": ("torch", "onnx", "onnxruntime"),
     "openvino": ("torch", "onnx", "openvino"),
     "openvino-bf16": ("torch", "onnx", "openvino"),
+    "openvino-int8": ("torch", "onnx", "onnxruntime", "openvino"),
 }
 # Runs of a side, or pairs, where no number was asked for: as many as PAIRS_SECONDS hold, but from FEW to REPEATS; of
 # sounds longer than the usual one will do. Kernels beside other suites have FEW.
@@ -53,7 +54,7 @@ REPEATS, FEW, PAIRS_SECONDS = 5, 3, 12.0
 # The first run of a row is not counted, unless it took longer than this many seconds.
 LONG = 10.0
 # Peers whose first run of a shape makes something else first.
-COMPILE = ("onnxruntime", "onnxruntime-coreml", "torch-compile", "openvino", "openvino-bf16")
+COMPILE = tuple(peer for peer in NEEDS if peer.startswith(("onnxruntime", "openvino", "torch-compile")))
 # Seconds that a row takes beside its runs, for preparing inputs, comparing outputs and pauses; and the seconds that a
 # peer takes to compile, the first time.
 OVERHEAD, COMPILING = 1.5, 6.0
@@ -82,10 +83,11 @@ GUESS = {
 }
 DECODING = ("warm", "batch", "cold start", "decoder", "resblocks")
 LIGHTER = 2.0  # than ours, of what does not end in a decoder, whose convolutions are where we differ most
-SLOWER = {"torch": 5, "torch-bf16": 5, "torch-compile": 15, "onnxruntime": 4, "onnxruntime-coreml": 4,
-          "openvino": 3, "openvino-bf16": 3, "mlx": 150, "direct": 3}  # fmt: skip
+SLOWER = {"torch": 5, "torch-bf16": 5, "torch-compile": 15, "onnxruntime": 4, "onnxruntime-int8": 4, "onnxruntime-coreml": 4,
+          "openvino": 3, "openvino-bf16": 3, "openvino-int8": 3, "mlx": 150, "direct": 3}  # fmt: skip
 SLOWER_THAN_GPU = {"torch": 3, "torch-bf16": 3, "torch-compile": 15, "mlx": 3, "onnxruntime-coreml": 5,
-                   "cpu": 8, "direct": 20, "torch-cpu": 30, "onnxruntime": 25, "openvino": 20, "openvino-bf16": 20}  # fmt: skip
+                   "cpu": 8, "direct": 20, "torch-cpu": 30, "onnxruntime": 25, "onnxruntime-int8": 25,
+                   "openvino": 20, "openvino-bf16": 20, "openvino-int8": 20}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -431,7 +433,8 @@ class Session:
             facts = self._facts_of(name)
             if name not in sides.OWN_DEVICE and facts.get("device", limits.device()) != limits.device():
                 return {"note": f"left out: it runs on {facts['device']}, ours on {limits.device()}"}
-            if (golden := facts.get("golden_db", BAR_DB)) < BAR_DB:
+            least = sides.BARS[facts["dtype"]]
+            if (golden := facts.get("golden_db", least)) < least:
                 return facts | {
                     "red": True,
                     "note": f"WRONG MODEL, not timed: {golden:.1f} dB of the golden cases",

@@ -365,20 +365,31 @@ PYTORCH = (
     "torch-compile",
     "torch-bf16",
     "onnxruntime",
+    "onnxruntime-int8",
     "onnxruntime-coreml",
     "openvino",
     "openvino-bf16",
+    "openvino-int8",
 )
 PEERS = (*PYTORCH, "mlx", "cpu", "direct")
 # Peers whose device is part of their name. The others are measured on the kind of device that ours runs on, or not.
-OWN_DEVICE = ("torch-cpu", "onnxruntime", "onnxruntime-coreml", "openvino", "openvino-bf16", "cpu", "direct")
+OWN_DEVICE = (
+    "torch-cpu",
+    *(peer for peer in PYTORCH if peer.startswith(("onnxruntime", "openvino"))),
+    "cpu",
+    "direct",
+)
+# What has no matrix products, which alone are quantised, or too few of them.
+_UNQUANTISED = ("mel", "rmvpe", "retrieval", "text_encoder", "flow", "decoder", "resblocks")
 # What a peer leaves out: ONNX has no complex numbers, and distances that are rounded to bfloat16 are not those of the
 # nearest vectors.
 WITHOUT = {
     "onnxruntime": ("mel",),
+    "onnxruntime-int8": _UNQUANTISED,
     "onnxruntime-coreml": ("mel",),
     "openvino": ("mel",),
     "openvino-bf16": ("mel", "retrieval"),
+    "openvino-int8": _UNQUANTISED,
     "torch-bf16": ("retrieval",),
 }
 # Of two vectors that are as near as rounding tells, each side takes one: of retrieved numbers so many may differ.

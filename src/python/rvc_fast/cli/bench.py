@@ -71,10 +71,10 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         type=_names,
         metavar="A,B",
         help="of torch (on the kind of device that ours runs on), torch-cpu, torch-compile, torch-bf16, onnxruntime (on "
-        "the CPU), onnxruntime-coreml, openvino (on the CPU, float32), openvino-bf16, mlx (stock MLX, very slow on a "
-        "CPU), cpu (ours on the CPU beside ours on a GPU), direct (ours on the CPU without fast convolution), none; "
-        "default, of what is installed: torch,onnxruntime,openvino; on a GPU "
-        "mlx,torch,cpu,onnxruntime-coreml,torch-cpu",
+        "the CPU), onnxruntime-coreml, openvino (on the CPU, float32), openvino-bf16, onnxruntime-int8 and openvino-int8 "
+        "(of HuBERT alone), mlx (stock MLX, very slow on a CPU), cpu (ours on the CPU beside ours on a GPU), direct "
+        "(ours on the CPU without fast convolution), none; default, of what is installed: "
+        "torch,onnxruntime,openvino; on a GPU mlx,torch,cpu,onnxruntime-coreml,torch-cpu",
     )
 
     g = p.add_argument_group("how")

@@ -202,6 +202,10 @@ def _print(facts: dict[str, Any]) -> None:
     routes = facts.pop("ops", None)
     settings = facts.pop("settings", None)
     layers = facts.pop("layers", None)
+    if layers and isinstance(quantization := facts["config"].get("quantization"), dict):
+        # How single layers differ stands in the table of the layers.
+        general = {key: value for key, value in quantization.items() if not isinstance(value, dict)}
+        facts["config"] = facts["config"] | {"quantization": general}
     _show(plain(facts))
     if checked:
         _show_check(check)

@@ -21,7 +21,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--dtype",
         choices=("float16", "bfloat16", "float32"),
-        help="round all numbers to it (without it each tensor stays exactly as it is)",
+        help="round all numbers of the file to it (without it each tensor stays exactly as it is); "
+        "--kernels-dtype is what packed weights multiply in",
     )
     p.add_argument(
         "-q",
@@ -42,11 +43,15 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--kernels-dtype",
         choices=("float32", "bfloat16", "int8", "bfloat16x2"),
-        help="with --kernels: of convert --dtype (float32)",
+        help="with --kernels: pack them for convert --dtype (float32)",
     )
     p.add_argument(
-        "--kernels-memory", choices=("normal", "low"), help="with --kernels: of convert --memory (normal)"
+        "--kernels-memory",
+        choices=("normal", "low"),
+        help="with --kernels: pack them for convert --memory (normal)",
     )
+    # An earlier name, known only to say the new one.
+    p.add_argument("--memory", help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,6 +62,10 @@ def run(args: argparse.Namespace) -> int:
     from ..weights.pack import Storage, pack_file
     from ..weights.stored import Quantization
 
+    if args.memory is not None:
+        raise InputError(
+            "[pack] --memory is --kernels-memory now, and what --dtype was for packed weights is --kernels-dtype"
+        )
     packing = None
     if args.kernels:
         chosen = precision.choose("pack", args.kernels_dtype or "float32")

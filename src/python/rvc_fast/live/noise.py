@@ -19,15 +19,13 @@ class _Track:
         self._rows = np.zeros((0, width), np.float32)
 
     def rows(self, first: int, frames: int) -> np.ndarray:
-        """Return (frames, width) from frame `first` on, which may not decrease; zeros before frame 0."""
+        """Return (frames, width) from frame `first` on, which may not decrease."""
         missing = first + frames - self._first - len(self._rows)
         if missing > 0:
             new = self._draw(missing * self._width).reshape(missing, self._width)
             self._rows = np.concatenate([self._rows, new])
-        start = max(0, first)
-        self._rows, self._first = self._rows[start - self._first :], start
-        rows = self._rows[: max(0, first + frames - start)]
-        return np.concatenate([np.zeros((frames - len(rows), self._width), np.float32), rows])
+        self._rows, self._first = self._rows[first - self._first :], first
+        return self._rows[:frames]
 
 
 class FrameNoise:
@@ -66,7 +64,8 @@ class WindowNoise:
     """A `NoiseSource` for some frames. Time is the last axis that is a multiple of them.
 
     So the latent (1, inter, T), the source (1, T * hop, harmonics) and the decoder's own noise (1, channels, T * n) are
-    told apart from each other. Uniform numbers are phases, which have no time.
+    told apart from each other. The number of harmonics is odd and that of frames even, so that harmonics are never taken
+    for time. Uniform numbers are phases, which have no time.
     """
 
     def __init__(self, noise: FrameNoise, first: int, frames: int):

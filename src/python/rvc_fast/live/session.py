@@ -16,9 +16,9 @@ import numpy as np
 
 from ..errors import InputError
 from ..settings import check_number
-from .signal import Fifo
+from .signal import Fifo, crossfade
 from .speech import MOST_SAVING
-from .stream import Stats, Stream
+from .stream import Stats, Stream, check_values, one_channel
 
 _FADE = 0.005
 
@@ -31,8 +31,9 @@ class SessionStats:
     """What a session has done so far.
 
     stream: of its stream. underruns: how often the device had to be given silence. missing, dropped: samples of silence
-    that it was given, and of input that were left out for them. refused: samples of input that were not numbers and
-    became silence. saving: how much the stream leaves out of what it was asked for, see `Stream.save`.
+    that it was given, and of input that were left out for them. refused: samples of input that became silence, because
+    the stream does not take all of their hop. saving: how much the stream leaves out of what it was asked for, see
+    `Stream.save`.
     """
 
     stream: Stats
@@ -46,8 +47,12 @@ class SessionStats:
 class Session:
     """Runs a `Stream` for a device that calls `exchange` in time.
 
-    buffer: seconds by which the result waits beyond the stream's own delay. A hop has to be computed within it.
+    The worker is a thread, which runs inside of `with session:`. When it has ended or failed, the device hears silence.
+
+    buffer: seconds by which the result waits beyond the stream's own delay. It has to hold what the device takes at a
+        time, and beside that a hop has to be computed within it.
     clock: tells seconds.
+    bypass: whether the device hears its own input, as late as the result would be. It may be set at any time.
     """
 
     def __init__(self, stream: Stream, *, buffer: float, clock: Callable[[], float] = time.perf_counter):
@@ -55,7 +60,7 @@ class Session:
         self._stream, self._clock = stream, clock
         rate = stream.sample_rate
         self._buffer = round(buffer * rate)
-        self._rising = np.linspace(0, 1, round(_FADE * rate), endpoint=False, dtype=np.float32)
+        self._fade = round(_FADE * rate)
         self._changed = threading.Condition()
         self._arrived, self._ready, self._dry = Fifo(), Fifo(), Fifo()
         self._ready.put(np.zeros(self._buffer, np.float32))
@@ -65,7 +70,7 @@ class Session:
         self._saving = self._good = 0
         self._bypassed = False
         self.bypass = False
-        self._running = False
+        self._running = self._ended = False
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
 
@@ -82,8 +87,20 @@ class Session:
         )
 
     def exchange(self, samples: np.ndarray) -> np.ndarray:
-        """Take what the device recorded, float32 (n,), and return what it has to play, as much. For its callback."""
+        """Take what the device recorded, floats (n,), and return what it has to play, float32 (n,). For its callback.
+
+        InputError for what is not such an array, and for more samples than the buffer holds: they could never be there
+        in time.
+        """
+        samples = one_channel(samples)
+        if len(samples) > self._buffer:
+            raise InputError(
+                f"[live] a device may take at most the {self._buffer} samples of the buffer at a time, got "
+                f"{len(samples)}: use a longer buffer or shorter blocks"
+            )
         with self._changed:
+            if self._ended:
+                return np.zeros_like(samples)
             self._arrived.put(samples)
             played = self._ready.take(len(samples))
             missing = len(samples) - len(played)
@@ -105,9 +122,7 @@ class Session:
             samples = self._arrived.take(hop)
             if late:
                 # What follows the gap begins as if there were none.
-                fade = min(len(self._rising), len(left_out), len(samples))
-                rising = self._rising[:fade]
-                samples[:fade] = left_out[:fade] * (1 - rising) + samples[:fade] * rising
+                crossfade(left_out, samples, self._fade)
         if not len(samples):
             return late > 0
         start, hops = self._clock(), self._stream.stats.hops
@@ -121,21 +136,17 @@ class Session:
     def _converted(self, samples: np.ndarray) -> np.ndarray:
         """Return the stream's answer, or the input as late as that would be, while `bypass` is set."""
         try:
-            wet = self._stream.push(samples)
+            check_values(samples)
         except InputError:
-            if np.isfinite(samples).all():
-                raise
             self._refused += len(samples)
             samples = np.zeros_like(samples)
-            wet = self._stream.push(samples)
+        wet = self._stream.push(samples)
         self._dry.put(samples)
         dry = self._dry.take(len(samples))
         bypass = self.bypass
         old, new = (dry if mode else wet for mode in (self._bypassed, bypass))
-        fade = min(len(self._rising), len(samples))
         if bypass != self._bypassed:
-            rising = np.linspace(0, 1, fade, endpoint=False, dtype=np.float32)
-            new[:fade] = old[:fade] * (1 - rising) + new[:fade] * rising
+            crossfade(old, new, self._fade)
         self._bypassed = bypass
         return new
 
@@ -154,7 +165,7 @@ class Session:
 
     def __enter__(self) -> Session:
         """Start the worker."""
-        self._running = True
+        self._running, self._ended = True, False
         self._thread = threading.Thread(target=self._run, name="rvc_fast live", daemon=True)
         self._thread.start()
         return self
@@ -184,3 +195,6 @@ class Session:
                 self.work()
         except BaseException as e:
             self._failure = e
+        finally:
+            with self._changed:
+                self._ended = True

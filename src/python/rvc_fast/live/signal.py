@@ -115,18 +115,24 @@ class HighPass:
         return y.astype(np.float32)
 
 
+def crossfade(old: np.ndarray, new: np.ndarray, longest: int) -> None:
+    """Let `new` (n,) begin as `old` (m,) does and become itself linearly, in place, within `longest` samples at most."""
+    count = min(longest, len(old), len(new))
+    rising = np.linspace(0, 1, count, endpoint=False, dtype=np.float32)
+    new[:count] = old[:count] * (1 - rising) + new[:count] * rising
+
+
 class Seam:
     """Joins pieces that were each rendered `length` samples further than they are long: linear crossfades."""
 
     def __init__(self, length: int):
-        self._rising = np.linspace(0, 1, length, endpoint=False, dtype=np.float32)
+        self._length = length
         self._tail: np.ndarray | None = None
 
     def join(self, rendered: np.ndarray, count: int) -> np.ndarray:
         """Return the `count` next samples of the sound, of a piece that has at least the fade's length more."""
-        fade = len(self._rising)
         piece = rendered[:count].copy()
         if self._tail is not None:
-            piece[:fade] = self._tail * (1 - self._rising) + piece[:fade] * self._rising
-        self._tail = rendered[count : count + fade].copy()
+            crossfade(self._tail, piece, self._length)
+        self._tail = rendered[count : count + self._length].copy()
         return piece

@@ -81,8 +81,8 @@ class Stream:
     """A live conversion. Made by `Converter.stream`.
 
     What comes out is a function of what goes in: it does not depend on how the samples were cut into pushes. Noise and
-    phase of the voice go on by absolute time, so that nothing is stitched but a crossfade of 5 ms between hops. Any
-    thread may call any method; pushes take turns.
+    phase of the voice go on by absolute time, so that hops fit together; a crossfade of 5 ms joins them. Any thread may
+    call any method. They take turns: `set`, `save` and `warm` wait while another thread computes a hop.
     """
 
     def __init__(
@@ -122,7 +122,8 @@ class Stream:
         self._arrived, self._ready = Fifo(), Fifo()
         self._ready.put(np.zeros(self.delay, np.float32))
         self._consumed = self._heard = 0
-        self._ended = False
+        # What has ended the stream.
+        self._ended: str | None = None
         self._samples = self._hops = self._late = 0
         self._level_in = self._level_out = -120.0
         self._watch = Stopwatch()
@@ -132,29 +133,29 @@ class Stream:
         """Take the next samples (n,), floats with full scale 1.0, and return as many converted ones, float32 (n,).
 
         The result is `delay` samples late and begins with as many zeros. A push computes as many hops as it completes.
+        The result is not scaled: what is beyond 0.99 is clipped.
 
         InputError for what is not such an array, for NaN and infinity, and after `flush`. Nothing was taken then, and
-        the stream can go on.
+        the stream can go on. An error while a hop is computed, as from a damaged voice, ends the stream, because a part
+        of its state has moved on.
         """
-        samples = np.asarray(samples)
-        if samples.ndim != 1 or samples.dtype.kind != "f":
-            raise InputError(
-                f"[stream] samples must be (n,) floats with full scale 1.0, got {samples.dtype} of shape {samples.shape}"
-            )
-        if len(samples):
-            audio.check_values("[stream] samples", samples)
+        samples = one_channel(samples)
+        check_values(samples)
         with self._lock:
-            if self._ended:
-                raise InputError("[stream] push must not follow flush: open another stream")
-            return self._push(samples.astype(np.float32, copy=False))
+            self._check_open("push")
+            return self._push(samples)
 
     def flush(self) -> np.ndarray:
         """Return the `delay` samples that are still under way, as if silence followed. The stream ends with it."""
         with self._lock:
-            if self._ended:
-                raise InputError("[stream] flush must not follow flush: open another stream")
-            self._ended = True
-            return self._push(np.zeros(self.delay, np.float32))
+            self._check_open("flush")
+            rest = self._push(np.zeros(self.delay, np.float32))
+            self._ended = "flush"
+            return rest
+
+    def _check_open(self, what: str) -> None:
+        if self._ended is not None:
+            raise InputError(f"[stream] {what} must not follow {self._ended}: open another stream")
 
     def set(self, **settings: Unpack[ChangeableOptions]) -> None:
         """Change settings from the next hop on: those of a conversion, but `seed`.
@@ -217,23 +218,48 @@ class Stream:
         self._samples += len(samples)
         hop = self._plan.hop * WINDOW
         while len(self._arrived) >= (wanted := self._into.needed(self._heard + hop) - self._consumed):
-            start = time.perf_counter()
-            taken = self._arrived.take(wanted)
-            self._consumed += wanted
-            sound = self._into.push(taken)
-            self._heard += len(sound)
-            with self._turn():
-                voiced = self._out.push(self._speech.push(sound, self._settings, self._watch))
-            converted = np.clip(voiced, -PEAK, PEAK)
-            self._ready.put(converted)
-            self._hops += 1
-            self._took.append(time.perf_counter() - start)
-            self._late += self._took[-1] > self.hop
-            self._level_in, self._level_out = level(taken), level(converted)
+            try:
+                self._convert(self._arrived.take(wanted))
+            except BaseException:
+                self._ended = "a hop that failed"
+                raise
         return self._ready.take(len(samples))
+
+    def _convert(self, taken: np.ndarray) -> None:
+        """Compute one hop of the samples (n,) that it needs next."""
+        start = time.perf_counter()
+        self._consumed += len(taken)
+        sound = self._into.push(taken)
+        self._heard += len(sound)
+        with self._turn():
+            voiced = self._out.push(self._speech.push(sound, self._settings, self._watch))
+        converted = np.clip(voiced, -PEAK, PEAK)
+        self._ready.put(converted)
+        self._hops += 1
+        self._took.append(time.perf_counter() - start)
+        self._late += self._took[-1] > self.hop
+        self._level_in, self._level_out = level(taken), level(converted)
 
     def _turn(self) -> AbstractContextManager[None]:
         return devices.on(self._device)
+
+
+def one_channel(samples: np.ndarray) -> np.ndarray:
+    """Return samples (n,) of any floats as float32; InputError for what is not such an array."""
+    samples = np.asarray(samples)
+    if samples.ndim != 1 or samples.dtype.kind != "f":
+        raise InputError(
+            f"[stream] samples must be (n,) floats with full scale 1.0, got {samples.dtype} of shape {samples.shape}"
+        )
+    # What float32 cannot hold becomes infinite, which `check_values` refuses.
+    with np.errstate(over="ignore"):
+        return samples.astype(np.float32, copy=False)
+
+
+def check_values(samples: np.ndarray) -> None:
+    """InputError if some of the samples (n,) are NaN, infinite or far beyond full scale."""
+    if len(samples):
+        audio.check_values("[stream] samples", samples)
 
 
 def level(samples: np.ndarray) -> float:

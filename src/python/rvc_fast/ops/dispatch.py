@@ -159,12 +159,12 @@ def compiled_missing() -> str | None:
 _WITHOUT = {
     "bfloat16": "neither AMX-BF16 nor AVX512-BF16",
     "int8": "neither AVX512-VNNI nor AVX-VNNI, nor the dot products of Arm",
-    "bfloat16x2": "no AMX-BF16",
+    "bfloat16x2": "no AMX-BF16 instructions",
 }
 
 
 def dtype_missing(dtype: str) -> str | None:
-    """Return why a model cannot be of this dtype here, or None. A GPU computes in all of them."""
+    """Return why a model cannot be of this dtype here, or None. A GPU computes in all floats."""
     if dtype in ("int8", "bfloat16x2") and on_gpu():
         return "a GPU gains nothing by it"
     if dtype == "float32" or on_gpu():

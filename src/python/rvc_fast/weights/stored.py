@@ -70,7 +70,7 @@ class Stored:
 
     values: float32, float16 or `BFLOAT16`; of a quantised weight (O, C) uint32 (O, C * bits / 32), the first code in the
         lowest bits.
-    gain: what the values are multiplied by, float32 of the same rank, or None.
+    gain: what the values are multiplied by, of one of these three types and of the same rank, or None.
     codes: what else a quantised weight has, or None.
     """
 
@@ -94,15 +94,19 @@ class Stored:
         if self.codes is not None:
             return _decoded(self.values, self.codes)
         values = as_float32(self.values)
-        return values if self.gain is None else values * self.gain
+        return values if self.gain is None else values * as_float32(self.gain)
 
     def __str__(self) -> str:
         """What `rvc-fast info` says of it."""
         if self.codes is not None:
             q = self.codes.quantization
             return f"int{q.bits} in groups of {q.group_size}"
-        name = "bfloat16" if self.values.dtype == BFLOAT16 else str(self.values.dtype)
-        return name if self.gain is None else f"{name}, float32 gain"
+        name = _name(self.values)
+        return name if self.gain is None else f"{name}, {_name(self.gain)} gain"
+
+
+def _name(values: np.ndarray) -> str:
+    return "bfloat16" if values.dtype == BFLOAT16 else str(values.dtype)
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:
@@ -147,8 +151,13 @@ def stored(what: str, tensors: Mapping[str, np.ndarray], config: Mapping[str, An
             if gain is not None:
                 raise FileFormatError(f"[{what}] tensor {name!r} must not have both a gain and scales")
             continue
-        if values.dtype == np.uint32:
+        if values.dtype == np.uint32 and last == "weight":
             raise FileFormatError(f"[{what}] tensor {stem + _SCALES!r} is missing")
+        for part, array in ((name, values), (stem + _GAIN, gain)):
+            if array is not None and array.dtype.kind != "f" and array.dtype != BFLOAT16:
+                raise FileFormatError(
+                    f"[{what}] tensor {part!r} must be of floating-point numbers, got {array.dtype}"
+                )
         if gain is not None:
             fits = gain.ndim == values.ndim and all(
                 a in (1, b) for a, b in zip(gain.shape, values.shape, strict=True)
@@ -171,7 +180,9 @@ def _quantized(
     if words.dtype != np.uint32 or words.ndim != 2:
         raise FileFormatError(f"[{what}] tensor {stem + '.weight'!r} must be uint32 of two dimensions")
     if scales.dtype.kind not in "fV" or biases.dtype != scales.dtype:
-        raise FileFormatError(f"[{what}] tensor {stem + _BIASES!r} must be of the type of its scales")
+        raise FileFormatError(
+            f"[{what}] tensors {stem + _SCALES!r} and {stem + _BIASES!r} must be of one floating-point type"
+        )
     columns = words.shape[1] * 32 // quantization.bits
     wanted = words.shape[0], columns // quantization.group_size
     if columns % quantization.group_size or scales.shape != wanted or biases.shape != wanted:
@@ -185,8 +196,8 @@ def _quantized(
 def checked_gains(what: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return tensors whose gains make finite numbers of their weights; FileFormatError otherwise."""
     for name, gain in tensors.items():
-        if name.endswith(_GAIN):
-            weight = name.removesuffix(_GAIN) + ".weight"
+        weight = name.removesuffix(_GAIN) + ".weight"
+        if name.endswith(_GAIN) and weight in tensors:
             with np.errstate(all="ignore"):
                 largest = np.float32(np.abs(tensors[weight]).max()) * np.abs(gain).max()
             if not np.isfinite(largest):
