@@ -258,24 +258,6 @@ ABOUT: dict[str, About] = {f.name: f.metadata["about"] for f in fields(Settings)
 """Every setting that has a name for users."""
 
 
-class Options(TypedDict, total=False):
-    """The settings as keyword arguments, for type checkers. A test compares it with `Settings`."""
-
-    speaker: int
-    transpose: float
-    autotune: float
-    proposed_pitch: float | str | None
-    f0_threshold: float
-    index_rate: float
-    exact_search: bool
-    protect: float
-    volume_envelope: float
-    output_rate: int | None
-    seed: int
-    chunk: Chunking | str
-    semantics: Semantics
-
-
 class ChangeableOptions(TypedDict, total=False):
     """The settings that may change while a live conversion runs. A test compares it with `CHANGEABLE`."""
 
@@ -288,6 +270,15 @@ class ChangeableOptions(TypedDict, total=False):
     exact_search: bool
     protect: float
     volume_envelope: float
+
+
+class Options(ChangeableOptions, total=False):
+    """The settings as keyword arguments, for type checkers. A test compares it with `Settings`."""
+
+    output_rate: int | None
+    seed: int
+    chunk: Chunking | str
+    semantics: Semantics
 
 
 class LiveOptions(ChangeableOptions, total=False):
