@@ -287,8 +287,9 @@ class OpenVino(OnnxRuntime):
     precision = "f32"
 
     def facts(self) -> dict[str, Any]:
-        """With the SNR in dB that its outputs have to reach: its fast convolutions leave a decoder 83 to 84."""
-        return {**super().facts(), "agrees_to": 80.0}
+        """With the SNR in dB that its outputs have to reach: its fast convolutions leave a decoder 83 to 84, and on AVX-512
+        a whole conversion 75."""
+        return {**super().facts(), "agrees_to": 70.0}
 
     def load(self, exported: bytes) -> Model:
         import openvino
