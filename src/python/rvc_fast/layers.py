@@ -19,7 +19,7 @@ from . import native, ops
 from .errors import FileFormatError, InputError
 from .ops.epilogue import Activation
 from .ops.packed import Weight
-from .ops.precision import FLOAT32, Precision, mlx_dtype
+from .ops.precision import FLOAT32, FLOATS, Precision, mlx_dtype
 
 if TYPE_CHECKING:
     from .weights.kernels import Kernels
@@ -47,7 +47,7 @@ class Packing:
 
     def of_layer(self, path: str, float_parts: tuple[str, ...]) -> Packing:
         """Return how the layer of this name is packed in a model whose `float_parts` stay in float32."""
-        if self.precision.weights in ("int8", "bfloat16x2") and path.startswith(float_parts):
+        if self.precision.weights not in FLOATS and path.startswith(float_parts):
             return replace(self, precision=replace(self.precision, weights="float32"))
         return self
 
